@@ -1,0 +1,58 @@
+"""The joints of sharpness-aware minimization, as pure functions on lists of tensors.
+
+A method is a program: it asks for gradients at ``w`` and ``w + eps`` and returns the
+vector to descend. It never touches a parameter; `flatmin.SAM` does.
+"""
+
+from flatmin.core._joints import (
+    Combine,
+    Filter,
+    Gate,
+    Perturbed,
+    Radius,
+    Source,
+    always,
+    everything,
+    fresh,
+    of_group,
+)
+from flatmin.core._metric import LpBall, Metric, PerGroup
+from flatmin.core._program import (
+    Ascent,
+    Ask,
+    Batch,
+    Gradients,
+    Method,
+    Program,
+    Step,
+    whole,
+)
+from flatmin.core._scope import Replica, Scope
+from flatmin.core._two_point import TwoPoint
+
+__all__ = [
+    "Ascent",
+    "Ask",
+    "Batch",
+    "Combine",
+    "Filter",
+    "Gate",
+    "Gradients",
+    "LpBall",
+    "Method",
+    "Metric",
+    "PerGroup",
+    "Perturbed",
+    "Program",
+    "Radius",
+    "Replica",
+    "Scope",
+    "Source",
+    "Step",
+    "TwoPoint",
+    "always",
+    "everything",
+    "fresh",
+    "of_group",
+    "whole",
+]

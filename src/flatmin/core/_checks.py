@@ -1,0 +1,26 @@
+"""Refusals that every number a user hands over goes through."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(name: str, value: object) -> float:
+    """``value`` if it is an int or a float (and no bool), else TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a number, got {value!r} ({kind}).")
+    return value
+
+
+def radius(value: object, name: str = "rho") -> float:
+    """``value`` if it is a finite number, zero or greater.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative, infinite or NaN.
+    """
+    rho = number(name, value)
+    if not 0 <= rho < math.inf:
+        raise ValueError(f"{name} must be finite and >= 0, got {rho}; SAM's is 0.05.")
+    return rho

@@ -1,0 +1,145 @@
+"""The metric joint: the ball the perturbation lives in, and its highest point."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flatmin.core import _tensors as ts
+from flatmin.core._checks import number
+from flatmin.core._program import Ascent
+
+
+class Metric(Protocol):
+    """Maps weights and gradient to ``eps = argmax <eps, g>`` over the ball."""
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """The perturbation.
+
+        Args:
+            w: what moves.
+            g: its gradient, no entry missing or empty.
+            rho: the radius for each tensor, at least one of them positive.
+            group: the parameter group each tensor belongs to.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LpBall:
+    r"""The l_p ball of radius rho around all weights together (eq. 2 of the paper).
+
+    .. math::
+        \epsilon = \rho \, \mathrm{sign}(g) \, |g|^{q-1}
+                   \big/ \big(\|g\|_q^q\big)^{1/p}, \qquad 1/p + 1/q = 1
+
+    It is the maximiser of ``<eps, g>`` over ``||eps||_p <= rho``: ``||eps||_p = rho``
+    and ``<eps, g> = rho ||g||_q``. ``p = 2`` gives ``rho g / ||g||``; ``p = inf``
+    gives ``rho sign(g)``; ``p = 1`` puts all of rho on the entries where ``|g|`` is
+    largest, in equal parts if there are several, which is the limit of the formula.
+
+    Where tensors have radii of their own, the direction is that of the common ball and
+    each tensor is scaled by its radius. A gradient that is zero, not finite, or too
+    small for ``rho / ||g||`` to be represented gives ``eps = 0``.
+
+    Differs from the paper: the gradient is divided by its largest entry before any
+    power is taken, which changes nothing but the range of numbers it works for.
+
+    Args:
+        p: from 1 to ``math.inf``; 2 is the paper's choice.
+
+    Raises:
+        TypeError: ``p`` is not a number.
+        ValueError: ``p`` is less than 1 or NaN.
+
+    Example:
+        >>> import torch
+        >>> g = [torch.tensor([3.0, -4.0])]
+        >>> LpBall(2)(w=g, g=g, rho=[0.5], group=[0]).eps
+        [tensor([ 0.3000, -0.4000])]
+
+    Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
+    Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
+    """
+
+    p: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not number("p", self.p) >= 1:
+            raise ValueError(f"p must be in [1, inf], got p={self.p}; SAM's is 2.")
+
+    @property
+    def q(self) -> float:
+        """The dual exponent, ``1/p + 1/q = 1``."""
+        if self.p == 1:
+            return math.inf
+        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """The perturbation of eq. 2."""
+        del w, group
+        g = ts.wide(g)
+        x, size, norm = self._euclidean(g) if self.p == 2 else self._general(g)
+        r = max(rho)
+        scale = r / size
+        narrow = min((t.dtype for t in x), key=lambda dtype: dtype.itemsize)
+        ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()
+        eps = ts.times(x, scale)
+        ts.zero_unless_(eps, ok)
+        if min(rho) != r:
+            ts.times_each_(eps, [one / r for one in rho])
+        return Ascent([*eps], norm, ok)
+
+    def _euclidean(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+        norm = ts.norm(g)
+        return g, norm, norm
+
+    def _general(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """``sign(g) h^(q-1)``, its l_p norm, ``||g||_q``; where ``h = |g| / max|g|``."""
+        q, s = self.q, ts.largest(g)
+        h_q = ts.power_total(g, s, q)
+        r = math.inf if math.isinf(q) else q - 1
+        return ts.signed_power(g, s, r), h_q ** (1 / self.p), s * h_q ** (1 / q)
+
+
+@dataclass(frozen=True, slots=True)
+class PerGroup:
+    """One ball per parameter group, each of its group's radius.
+
+    Args:
+        ball: the metric within a group.
+    """
+
+    ball: Metric
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """The perturbation of every group by itself; all or none if one overflows."""
+        eps: list[Tensor | None] = [None] * len(g)
+        parts: list[Ascent] = []
+        for k in sorted(set(group)):
+            at = [i for i, other in enumerate(group) if other == k and rho[i] > 0]
+            if not at:
+                continue
+            part = self.ball(
+                [w[i] for i in at],
+                [g[i] for i in at],
+                [rho[i] for i in at],
+                [k] * len(at),
+            )
+            for i, e in zip(at, part.eps, strict=True):
+                eps[i] = e
+            parts.append(part)
+        norms = torch.stack([part.norm.to(parts[0].norm.device) for part in parts])
+        ts.zero_unless_([e for e in eps if e is not None], norms.isfinite().all())
+        ok = torch.stack([part.ok.to(norms.device) for part in parts]).any()
+        return Ascent(eps, norms, ok & norms.isfinite().all())

@@ -1,0 +1,79 @@
+"""The vocabulary: what a method may ask for, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor, nn
+
+#: One entry per trainable parameter, in the optimizer's order; None: no gradient.
+Gradients: TypeAlias = list[Tensor | None]
+
+#: Which of ``n`` examples a pass needs: an index for the first axis, or None for all.
+Batch: TypeAlias = Callable[[int], slice | Tensor | None]
+
+
+def whole(n: int) -> None:
+    """Every example: the ascent sees what the descent sees."""
+    del n
+
+
+class Ascent(NamedTuple):
+    """A perturbation and what was learned on the way to it.
+
+    Attributes:
+        eps: the perturbation, one entry per parameter, None where nothing moves. The
+            engine empties this list once the weights have moved, so that its memory
+            serves the pass.
+        norm: the dual norm of the gradient, 0-dim; one per ball if there are several.
+        ok: 0-dim bool; False if the gradient was zero or not finite, so that
+            ``eps`` is 0.
+    """
+
+    eps: Gradients
+    norm: Tensor
+    ok: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to the engine: the gradient at ``w``, or at ``w + eps``.
+
+    Attributes:
+        at: where to stand; None is ``w`` itself.
+        batch: the examples the pass needs.
+        climbs: True if the gradient serves the ascent alone, so that nobody else has
+            to see it (replicas need not average it).
+    """
+
+    at: Ascent | None = None
+    batch: Batch = whole
+    climbs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a method knows about the step it is in.
+
+    Attributes:
+        index: how many steps the base optimizer has made.
+        model: the model, unperturbed whenever the method looks at it.
+        w: the trainable parameters of the optimizer.
+        groups: the optimizer's parameter groups.
+        group_of: for every entry of ``w``, the index of its group.
+    """
+
+    index: int
+    model: nn.Module
+    w: list[Tensor]
+    groups: list[dict[str, Any]]
+    group_of: list[int] = field(default_factory=list[int])
+
+
+#: Yields requests, is sent gradients, returns the vector to descend.
+Program: TypeAlias = Generator[Ask, Gradients, Gradients]
+
+#: A method: one program per step.
+Method: TypeAlias = Callable[[Step], Program]

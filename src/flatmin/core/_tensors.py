@@ -1,0 +1,128 @@
+# pyright: reportPrivateImportUsage=false
+"""Arithmetic on lists of tensors; the one file that calls ``torch._foreach_*``.
+
+Every function takes flat lists and returns new tensors, unless its name ends in ``_``.
+Scalars stay 0-dim tensors on the device of the first tensor: nothing here waits for
+an accelerator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+
+
+def wide(xs: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors, those narrower than float32 widened to it."""
+    return [x.float() if x.dtype.itemsize < 4 else x for x in xs]
+
+
+def largest(xs: Sequence[Tensor]) -> Tensor:
+    """``max |x|`` over all entries: float64, 0-dim; NaN if any entry is NaN."""
+    return _gather(torch._foreach_norm(list(xs), math.inf)).amax()
+
+
+def norm(xs: Sequence[Tensor]) -> Tensor:
+    """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries.
+
+    Squares of float32 fit float64 as they are; float64 entries, and all on a device
+    without float64, are divided by the largest of them first.
+    """
+    if any(x.dtype == torch.float64 for x in xs) or _accumulator(xs) == torch.float32:
+        s = largest(xs)
+        s = torch.where(s > 0, s, 1)
+        return s * _euclidean(torch._foreach_norm(times(xs, 1 / s), 2))
+    return _euclidean(torch._foreach_norm(list(xs), 2, dtype=torch.float64))
+
+
+def total(xs: Sequence[Tensor]) -> Tensor:
+    """The sum over all entries, none of them negative: float64, 0-dim."""
+    return _gather(torch._foreach_norm(list(xs), 1, dtype=_accumulator(xs))).sum()
+
+
+def times(xs: Sequence[Tensor], c: Tensor) -> list[Tensor]:
+    """``c x`` for a 0-dim ``c``, each in its own dtype and on its own device."""
+    return list(torch._foreach_mul(list(xs), _like(c, xs)))
+
+
+def times_each_(xs: Sequence[Tensor], cs: Sequence[float]) -> None:
+    """``x_i <- c_i x_i``, in place."""
+    torch._foreach_mul_(list(xs), list(cs))
+
+
+def signed_power(xs: Sequence[Tensor], s: Tensor, r: float) -> list[Tensor]:
+    """``sign(x) |x / s|^r`` for ``max |x| = s``; ``r = inf`` keeps the largest alone.
+
+    Dividing first keeps the base in [0, 1]: no power of it overflows.
+    """
+    powers = torch._foreach_pow(shares(xs, s), r)
+    return list(torch._foreach_mul(powers, torch._foreach_sign(list(xs))))
+
+
+def power_total(xs: Sequence[Tensor], s: Tensor, q: float) -> Tensor:
+    """``sum |x / s|^q`` over all entries: float64, 0-dim."""
+    return total(torch._foreach_pow(shares(xs, s), q))
+
+
+def shares(xs: Sequence[Tensor], s: Tensor) -> list[Tensor]:
+    """``|x| / s``, exactly 1 where ``|x| = s`` (a product with 1/s would not be)."""
+    return list(torch._foreach_div(torch._foreach_abs(list(xs)), _like(s, xs)))
+
+
+def zero_unless_(xs: Sequence[Tensor], ok: Tensor) -> None:
+    """``x <- x`` where ``ok``, else 0, in place, also where ``x`` is inf or NaN.
+
+    The bits are multiplied, as integers, because ``0 * NaN`` is NaN and a branch on
+    ``ok`` would make the host wait for the device.
+    """
+    bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in xs]
+    torch._foreach_mul_(bits, _like(ok, bits))
+
+
+def add_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
+    """``w <- w + x``, in place; rounded once if ``x`` is wider than ``w``."""
+    torch._foreach_add_(list(ws), list(xs))
+
+
+def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
+    """``w <- x``, in place."""
+    torch._foreach_copy_(list(ws), list(xs))
+
+
+def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """``<a, b> / (||a|| ||b||)``: float64, 0-dim; NaN if one is zero.
+
+    From ``1 - ||a/||a|| - b/||b|| ||^2 / 2``, which keeps the digits where the two
+    are nearly parallel.
+    """
+    a, b = wide(a), wide(b)
+    apart = torch._foreach_sub(times(a, 1 / norm(a)), times(b, 1 / norm(b)))
+    return 1 - norm(apart) ** 2 / 2
+
+
+def _like(c: Tensor, xs: Sequence[Tensor]) -> Any:
+    """``c`` once, or once per tensor if they differ in dtype or device."""
+    one = xs[0]
+    if all(x.dtype == one.dtype and x.device == one.device for x in xs):
+        return c.to(one.device, one.dtype)
+    return [c.to(x.device, x.dtype) for x in xs]
+
+
+def _euclidean(norms: Sequence[Tensor]) -> Tensor:
+    return _gather(norms).square().sum().sqrt()
+
+
+def _gather(scalars: Sequence[Tensor]) -> Tensor:
+    """One vector of the per-tensor results, on the device of the first."""
+    device, dtype = scalars[0].device, _accumulator(scalars)
+    return torch.stack([s.to(device, dtype) for s in scalars])
+
+
+def _accumulator(xs: Sequence[Tensor]) -> torch.dtype:
+    return torch.float32 if any(x.device.type == "mps" for x in xs) else torch.float64

@@ -1,0 +1,87 @@
+"""The program of almost every method: one gradient to climb, one to descend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from flatmin.core._joints import (
+    Combine,
+    Filter,
+    Gate,
+    Perturbed,
+    Radius,
+    Source,
+    always,
+    everything,
+    fresh,
+    of_group,
+)
+from flatmin.core._metric import LpBall, Metric
+from flatmin.core._program import Ascent, Ask, Batch, Gradients, Program, Step, whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoPoint:
+    """``g`` at ``w``; ``eps`` from ``g``; ``g_eps`` at ``w + eps``; descend it.
+
+    With every joint at its plain value this is SAM (algorithm 1 of the paper). If the
+    gate is closed or all radii are zero the step is the base optimizer's, at its cost.
+
+    Attributes:
+        source: along what we climb.
+        batch: on which examples.
+        metric: what the unit ball is.
+        filter: which parameters move; the norm is taken over these.
+        radius: how far.
+        gate: when.
+        combine: what we descend.
+
+    Example:
+        >>> def every_second(step: Step) -> bool:
+        ...     return step.index % 2 == 0
+        >>> TwoPoint(gate=every_second).metric
+        LpBall(p=2.0)
+    """
+
+    source: Source = fresh
+    batch: Batch = whole
+    metric: Metric = field(default_factory=LpBall)
+    filter: Filter = everything
+    radius: Radius = of_group
+    gate: Gate = always
+    combine: Combine = field(default_factory=Perturbed)
+
+    def __call__(self, step: Step) -> Program:
+        """One step of the method."""
+        rho = self.radius(step)
+        if not any(rho) or not self.gate(step):
+            return (yield Ask())
+        g = yield from self.source(step, self.batch)
+        ascent = self.climb(step, g, rho)
+        if not self.combine.needs_g:
+            g = []
+        g_eps = yield Ask(ascent)
+        return self.combine(g, g_eps)
+
+    def climb(self, step: Step, g: Gradients, rho: list[float]) -> Ascent | None:
+        """``eps`` for the parameters that move; None if there are none."""
+        moving: list[tuple[int, Tensor]] = [
+            (i, g_i)
+            for i, g_i in enumerate(self.filter(step, g))
+            if g_i is not None and g_i.numel() > 0
+        ]
+        at = [i for i, _ in moving]
+        group = [step.group_of[i] for i in at]
+        radii = [rho[k] for k in group]
+        if not any(radii):
+            return None
+        ascent = self.metric(
+            [step.w[i] for i in at], [g_i for _, g_i in moving], radii, group
+        )
+        eps: Gradients = [None] * len(step.w)
+        for i, e in zip(at, ascent.eps, strict=True):
+            eps[i] = e
+        ascent.eps.clear()
+        return ascent._replace(eps=eps)

@@ -1,0 +1,83 @@
+"""What the constructor refuses, and what it says instead."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+def check_base(base: object) -> None:
+    """A built optimizer that can step without a closure.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it needs a closure, or is a SAM already.
+    """
+    if isinstance(base, type):
+        raise TypeError(
+            f"base must be a built optimizer, got the class {base.__name__}. "
+            f"Build it first: {base.__name__}(model.parameters(), lr=...)."
+        )
+    if not isinstance(base, Optimizer):
+        raise TypeError(
+            f"base must be a torch.optim.Optimizer, got {type(base).__name__}."
+        )
+    if any("sam_step" in group for group in base.param_groups):
+        raise ValueError("base already belongs to a SAM. Build a new base optimizer.")
+    closure = inspect.signature(base.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"base {type(base).__name__} calls its closure itself, SAM gives it "
+            "gradients. Use an optimizer whose step() needs no closure."
+        )
+
+
+def check_model(model: object) -> None:
+    """A module with parameters, in one process.
+
+    Raises:
+        TypeError: it is no module.
+        ValueError: it has no parameters, or is wrapped for several processes.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}. Write "
+            "SAM(base, model)."
+        )
+    if next(model.parameters(), None) is None:
+        raise ValueError(
+            f"model {type(model).__name__} has no parameters: nothing to perturb."
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "model is wrapped in DistributedDataParallel, which flatmin does not "
+            "support yet: the scope of the perturbation would be left to chance."
+        )
+
+
+def check_parameters(base: Optimizer, model: nn.Module) -> None:
+    """Real, unsharded parameters, and the same ones in both.
+
+    Raises:
+        ValueError: they are not.
+    """
+    mine = {id(p) for p in model.parameters()}
+    ours = [p for group in base.param_groups for p in group["params"]]
+    if not any(id(p) in mine for p in ours):
+        raise ValueError(
+            "base and model have no parameter in common. Build the base from this "
+            "model's parameters, after the model has reached its device."
+        )
+    for p in ours:
+        if p.is_complex():
+            raise ValueError(
+                f"a parameter of shape {tuple(p.shape)} is complex ({p.dtype}), which "
+                "flatmin does not support yet. Use torch.view_as_real."
+            )
+        if hasattr(p, "device_mesh"):
+            raise ValueError(
+                f"a parameter of shape {tuple(p.shape)} is a DTensor, which flatmin "
+                "does not support yet: its norm would be that of one shard."
+            )

@@ -1,0 +1,185 @@
+"""The engine: runs a method's program, and is alone in touching the model.
+
+Moving and restoring weights, clearing and writing gradients, buffers and random
+streams are here, once, for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.core import Ask, Gradients, Program, Scope, Step
+from flatmin.core import _tensors as ts
+from flatmin.optim._probe import Probe, Statistics
+from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
+from flatmin.optim._weights import Weights
+
+
+class Engine:
+    """Everything around the passes of a step.
+
+    Attributes:
+        statistics: what the last finished step measured.
+        unperturbed: how many steps had nothing to climb; a 0-dim tensor after the
+            first ascent.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scope: Scope,
+        *,
+        protect_buffers: bool,
+        replay_rng: bool,
+        track_cosine: bool,
+    ) -> None:
+        self.statistics = Statistics()
+        self.unperturbed: Tensor | int = 0
+        self._model = model
+        self._scope = scope
+        self._track_cosine = track_cosine
+        self._weights = Weights()
+        self._replays: list[Replay] = []
+        if protect_buffers:
+            self._replays.append(BufferReplay(model))
+        if replay_rng:
+            self._replays.append(RandomReplay(model))
+
+    def run(self, program: Program, step: Step, *, accumulate: bool) -> Iterator[Probe]:
+        """One pass per yield; afterwards ``.grad`` holds what the program returned.
+
+        However the loop is left, the weights are ``w`` again. If an accumulating loop
+        is left early, the gradients are those from before it.
+        """
+        everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
+        before: Gradients = [p.grad for p in everyone] if accumulate else []
+        log = _Log(keep_g=self._track_cosine)
+        ask, descend, rewound = next(program), None, False
+        try:
+            while descend is None:
+                _write(everyone, [None] * len(everyone))
+                for replay in self._replays:
+                    replay.rewind() if log.passes else replay.begin()
+                rewound = log.passes > 0
+                if ask.at is not None:
+                    self._weights.move(step.w, ask.at.eps)
+                probe = Probe(log.passes, ask.at is not None, ask.batch)
+                with self._scope.climbing(self._model) if ask.climbs else nullcontext():
+                    yield probe
+                self._weights.restore()
+                if not rewound:
+                    for replay in self._replays:
+                        replay.keep()
+                ask, descend = self._answer(program, ask, step.w, log, probe)
+            _check_descent(descend)
+            _write(step.w, descend)
+            if accumulate:
+                _accumulate(everyone, before)
+        except BaseException:
+            if accumulate:
+                _write(everyone, before)
+            raise
+        finally:
+            program.close()
+            self._weights.restore()
+            if rewound:
+                for replay in self._replays:
+                    replay.finish()
+        self.statistics = log.statistics()
+        self.unperturbed = self.unperturbed + log.unperturbed
+
+    def _answer(
+        self, program: Program, ask: Ask, w: list[Tensor], log: _Log, probe: Probe
+    ) -> tuple[Ask, Gradients | None]:
+        """The program's next request, or what to descend.
+
+        A method of its own, so that no gradient outlives it unless the program, or the
+        log for the cosine, holds on to it: the next pass needs the memory.
+        """
+        g = _read(w)
+        log.add(probe, ask, g)
+        try:
+            return program.send(self._scope.share(g) if ask.climbs else g), None
+        except StopIteration as finished:
+            return ask, finished.value
+
+
+@dataclass(slots=True)
+class _Log:
+    """What the passes of one step measure."""
+
+    keep_g: bool
+    passes: int = 0
+    loss: Tensor | None = None
+    perturbed_loss: Tensor | None = None
+    grad_norm: Tensor | None = None
+    unperturbed: Tensor | int = 0
+    first: Gradients = field(default_factory=list[Tensor | None])
+    last: Gradients = field(default_factory=list[Tensor | None])
+
+    def add(self, probe: Probe, ask: Ask, g: Gradients) -> None:
+        """Take in a finished pass."""
+        if ask.at is None:
+            self.loss = probe.loss
+        else:
+            self.perturbed_loss = probe.loss
+            self.grad_norm = ask.at.norm
+            self.unperturbed = self.unperturbed + ~ask.at.ok
+        if self.keep_g:
+            self.first, self.last = (g if self.passes == 0 else self.first), g
+        self.passes += 1
+
+    def statistics(self) -> Statistics:
+        """The finished record."""
+        both = [
+            (a, b)
+            for a, b in zip(self.first, self.last, strict=True)
+            if a is not None and b is not None and a.numel() > 0
+        ]
+        cosine = (
+            ts.cosine([a for a, _ in both], [b for _, b in both])
+            if self.passes > 1 and both
+            else None
+        )
+        return Statistics(
+            self.passes, self.loss, self.perturbed_loss, self.grad_norm, cosine
+        )
+
+
+def _read(w: list[Tensor]) -> Gradients:
+    """The gradients the pass has left, dense ones only."""
+    g: Gradients = [p.grad for p in w]
+    for p, g_i in zip(w, g, strict=True):
+        if g_i is not None and g_i.layout != torch.strided:
+            raise RuntimeError(
+                f"a parameter of shape {tuple(p.shape)} has a sparse gradient, which "
+                "SAM cannot use. Build its layer with sparse=False."
+            )
+    return g
+
+
+def _write(ps: Sequence[Tensor], gs: Gradients) -> None:
+    for p, g in zip(ps, gs, strict=True):
+        p.grad = g
+
+
+@torch.no_grad()
+def _accumulate(ps: Sequence[Tensor], before: Gradients) -> None:
+    """Add the new gradients to those from before, in the latter's storage."""
+    for p, old in zip(ps, before, strict=True):
+        if old is not None and p.grad is not None:
+            old.add_(p.grad)
+        p.grad = p.grad if old is None else old
+
+
+def _check_descent(descend: Gradients) -> None:
+    if all(v is None for v in descend):
+        raise RuntimeError(
+            "no parameter has a gradient after the probes() loop. Call "
+            "loss.backward() in its body."
+        )

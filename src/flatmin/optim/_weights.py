@@ -1,0 +1,43 @@
+"""The weights' way to ``w + eps`` and back, bit for bit and in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flatmin.core import Gradients
+from flatmin.core import _tensors as ts
+from flatmin.optim._replay import alike
+
+
+class Weights:
+    """Moves parameters and brings them back from a copy, which is allocated once.
+
+    A copy, because ``(w + eps) - eps`` is not ``w`` in floating point; in place,
+    because CUDA graphs, shared memory and sharded parameters hold on to the storage.
+    """
+
+    def __init__(self) -> None:
+        self._moved: list[Tensor] = []
+        self._copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def move(self, w: list[Tensor], eps: Gradients) -> None:
+        """``w <- w + eps`` where eps is not None; empties ``eps``."""
+        pairs = [(p, e) for p, e in zip(w, eps, strict=True) if e is not None]
+        eps.clear()
+        if not pairs:
+            return
+        moved = [p for p, _ in pairs]
+        if not alike(self._copies, moved):
+            self._copies = [torch.empty_like(p) for p in moved]
+        ts.copy_(self._copies, moved)
+        self._moved = moved
+        ts.add_(moved, [e for _, e in pairs])
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """``w`` again, for every parameter that was moved, whatever its gradient."""
+        if self._moved:
+            ts.copy_(self._moved, self._copies)
+            self._moved = []
