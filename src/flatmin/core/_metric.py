@@ -103,7 +103,7 @@ class LpBall:
         return g, norm, norm
 
     def _general(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-        """``sign(g) h^(q-1)``, its l_p norm, ``||g||_q``; where ``h = |g| / max|g|``."""
+        """``sign(g) h^(q-1)``, its l_p norm, ``||g||_q``; ``h = |g| / max|g|``."""
         q, s = self.q, ts.largest(g)
         h_q = ts.power_total(g, s, q)
         r = math.inf if math.isinf(q) else q - 1

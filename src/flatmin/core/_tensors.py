@@ -1,4 +1,4 @@
-# pyright: reportPrivateImportUsage=false
+# pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 """Arithmetic on lists of tensors; the one file that calls ``torch._foreach_*``.
 
 Every function takes flat lists and returns new tensors, unless its name ends in ``_``.
