@@ -34,6 +34,8 @@ class Weights:
         ts.copy_(self._copies, moved)
         self._moved = moved
         ts.add_(moved, [e for _, e in pairs])
+        # An autocast region around the whole loop keeps its casts of the weights.
+        torch.clear_autocast_cache()
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -41,3 +43,4 @@ class Weights:
         if self._moved:
             ts.copy_(self._moved, self._copies)
             self._moved = []
+            torch.clear_autocast_cache()
