@@ -31,7 +31,8 @@ class Probe:
 
     @loss.setter
     def loss(self, value: Tensor | float) -> None:
-        self._loss = torch.as_tensor(value).detach()
+        # A copy: the next pass may write its loss into the same tensor.
+        self._loss = torch.as_tensor(value).detach().clone()
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The examples this pass needs; the whole batch unless the method says less.
