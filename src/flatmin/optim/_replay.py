@@ -61,33 +61,43 @@ class BufferReplay:
 
 
 class _BufferCopy:
-    """The values of the buffers, in tensors that are allocated once."""
+    """Which buffers there are, and their values in tensors allocated once."""
 
     def __init__(self) -> None:
-        self._places: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        self._places: list[tuple[dict[str, Tensor | None], dict[str, Any]]] = []
+        self._buffers: list[Tensor] = []
         self._values: list[Tensor] = []
 
     @torch.no_grad()
     def save(self, model: nn.Module) -> None:
-        self._places = [
-            (module._buffers, name, b)
-            for module in model.modules()
-            for name, b in module._buffers.items()
-            if b is not None
+        self._places = [(m._buffers, dict(m._buffers)) for m in model.modules()]
+        self._buffers = [
+            b
+            for _, then in self._places
+            for b in then.values()
+            if b is not None and not _expanded(b)
         ]
-        now = [b for _, _, b in self._places]
-        if not alike(self._values, now):
-            self._values = [torch.empty_like(b) for b in now]
-        if now:
-            ts.copy_(self._values, now)
+        if not alike(self._values, self._buffers):
+            self._values = [torch.empty_like(b) for b in self._buffers]
+        if self._buffers:
+            ts.copy_(self._values, self._buffers)
 
     @torch.no_grad()
     def load(self) -> None:
-        for buffers, name, b in self._places:
-            # A forward pass may have put a new tensor in the old one's place.
-            buffers[name] = b
-        if self._places:
-            ts.copy_([b for _, _, b in self._places], self._values)
+        for buffers, then in self._places:
+            # A forward pass may have made new ones, or put them in old ones' place.
+            buffers.clear()
+            buffers.update(then)
+        if self._buffers:
+            ts.copy_(self._buffers, self._values)
+
+
+def _expanded(b: Tensor) -> bool:
+    """Whether entries share memory, so that nobody can write to it in place."""
+    return b.layout == torch.strided and any(
+        size > 1 and stride == 0
+        for size, stride in zip(b.shape, b.stride(), strict=True)
+    )
 
 
 class RandomReplay:
