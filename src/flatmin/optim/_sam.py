@@ -235,6 +235,7 @@ class SAM(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; ``"sam_rho"`` in it overrides rho."""
+        radius(param_group.get(_RHO, self.defaults[_RHO]), _RHO)
         self.base.add_param_group(param_group)
         self._complete_groups()
 
