@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
+
+_in_use: WeakSet[Optimizer] = WeakSet()
+
+
+def claim(*optimizers: Optimizer) -> None:
+    """Note that these belong to a SAM: no other may wrap them."""
+    _in_use.update(optimizers)
 
 
 def check_base(base: object) -> None:
@@ -24,7 +32,7 @@ def check_base(base: object) -> None:
         raise TypeError(
             f"base must be a torch.optim.Optimizer, got {type(base).__name__}."
         )
-    if any("sam_step" in group for group in base.param_groups):
+    if base in _in_use:
         raise ValueError("base already belongs to a SAM. Build a new base optimizer.")
     closure = inspect.signature(base.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

@@ -19,7 +19,7 @@ from flatmin.core import (
     TwoPoint,
 )
 from flatmin.core._checks import radius
-from flatmin.optim._checks import check_base, check_model, check_parameters
+from flatmin.optim._checks import check_base, check_model, check_parameters, claim
 from flatmin.optim._engine import Engine
 from flatmin.optim._probe import Probe, Statistics
 
@@ -121,8 +121,9 @@ class SAM(Optimizer):
             "replay_rng": replay_rng,
             "track_cosine": track_cosine,
         }
-        self.__setstate__({"defaults": {**base.defaults, _RHO: radius(rho)}})
+        self.defaults = {**base.defaults, _RHO: radius(rho)}
         self._complete_groups()
+        self.__setstate__({})
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in _KEPT}
@@ -131,6 +132,7 @@ class SAM(Optimizer):
         # What torch does to unpickle an optimizer; its __init__ would build groups
         # and a state of its own, and SAM's are the base's.
         super().__setstate__(state)
+        claim(self.base, self)
         self._engine = Engine(self.model, self.scope, **self.options)
         self._open = False
         self._ready = False
