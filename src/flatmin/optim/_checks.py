@@ -21,7 +21,7 @@ def check_base(base: object) -> None:
 
     Raises:
         TypeError: it is something else.
-        ValueError: it needs a closure, or is a SAM already.
+        ValueError: it needs a closure, maximizes, or belongs to a SAM already.
     """
     if isinstance(base, type):
         raise TypeError(
@@ -34,6 +34,11 @@ def check_base(base: object) -> None:
         )
     if base in _in_use:
         raise ValueError("base already belongs to a SAM. Build a new base optimizer.")
+    if any(group.get("maximize") for group in base.param_groups):
+        raise ValueError(
+            "base has maximize=True, but SAM climbs the loss and descends it. Use "
+            "maximize=False and call backward on the negated objective."
+        )
     closure = inspect.signature(base.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
