@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from flatmin.core import (
     LpBall,
@@ -249,6 +250,34 @@ class SAM(Optimizer):
         """Load what `state_dict` returned, or that of a plain base optimizer."""
         self.base.load_state_dict(state_dict)
         self._complete_groups()
+
+    def register_state_dict_pre_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_state_dict_pre_hook(hook, prepend)
+
+    def register_state_dict_post_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_state_dict_post_hook(hook, prepend)
+
+    def register_load_state_dict_pre_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_load_state_dict_pre_hook(hook, prepend)
+
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_load_state_dict_post_hook(hook, prepend)
 
     def __repr__(self) -> str:
         return f"SAM({self.method!r}, base={self.base!r})"
