@@ -1,0 +1,43 @@
+# Two commands on a fresh machine with Python 3.11 and make:
+#   make compare   the main job on the embedded data, ends with runs/compare/report.html
+#   make test      the tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: compare test lint docs bench wheel clean
+
+compare: $(READY)
+	$(BIN)/flatmin compare
+
+test: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov=flatmin.core --cov=flatmin.optim
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W -n -q -b doctest docs docs/_build/doctest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step_time.py
+
+wheel: $(READY)
+	rm -rf dist build
+	$(BIN)/python -m build -q
+	$(PYTHON) .ci/check_wheel.py dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[experiments,docs,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/_build

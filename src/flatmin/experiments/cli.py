@@ -1,0 +1,82 @@
+"""The command line: verbs, a recipe name, ``--set field=value``; nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flatmin.experiments import config as configuration
+from flatmin.experiments.errors import BadInput
+
+app = typer.Typer(
+    name="flatmin",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def verbs(context: typer.Context) -> None:
+    """Sharpness-aware minimization for PyTorch."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def compare(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe.")] = "digits",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image folder: FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or "
+            "FOLDER/CLASS/* to be split. Default: the recipe's own data."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the same command continues there.")
+    ] = Path("runs/compare"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
+    ] = None,
+) -> None:
+    """Train one network under SGD and SAM at equal cost, and show the difference."""
+    config = configuration.recipe(recipe)
+    if data is not None:
+        config = configuration.with_data(config, data)
+    config = configuration.changed(config, settings or ())
+
+    # Imported late: a wrong argument shall not have to wait for torch.
+    from flatmin.experiments.compare import compare as run
+
+    console = Console()
+    page = run(config, out, console)
+    console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the program; bad input is one line on stderr and exit code 2."""
+    try:
+        code: Any = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("\nflatmin: stopped. The same command continues here.", err=True)
+        code = 130
+    except (BadInput, OSError) as error:
+        code = _refuse(str(error))
+    except Exception as error:
+        # typer's usage errors have no public base class; they all have this method.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        code = _refuse(message())
+    sys.exit(code)
+
+
+def _refuse(message: str) -> int:
+    typer.echo(f"flatmin: {' '.join(message.split())}", err=True)
+    return 2

@@ -1,0 +1,175 @@
+"""The main job: train every arm on every setting, measure, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from flatmin.experiments import page, plots, summary
+from flatmin.experiments.config import ARMS, Comparison
+from flatmin.experiments.data import Data, load
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.landscape import axis, landscape
+from flatmin.experiments.store import (
+    RunStore,
+    claim,
+    locked,
+    read_json,
+    write,
+    write_json,
+)
+from flatmin.experiments.train import Run, noise_name, train
+
+#: The two minima that are drawn side by side: equal gradient cost.
+DRAWN = ("sgd-2x", "sam")
+
+
+def compare(config: Comparison, root: Path, console: Console) -> Path:
+    """Run a comparison, or what is left of it, and write its report.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        BadInput: data, device or folder cannot be used; nothing was written then.
+    """
+    _check_device(config.device)
+    with console.status("reading the images"):
+        data = load(config)
+    digest = data.digest()
+    data = data.to(config.device)
+    with locked(root):
+        claim(root, config, digest)
+        console.print(_introduction(config, data, root), highlight=False)
+        runs = list(grid(config))
+        with _progress(console, sum(run.cost for run in runs)) as progress:
+            results = [(run, _train(run, data, root, progress)) for run in runs]
+        with console.status("measuring the landscapes"):
+            landscapes = _landscapes(config, data, root)
+        rows = _write_report(config, data, root, results, landscapes)
+    console.print(summary.terminal_table(rows))
+    console.print(summary.headline(rows), highlight=False)
+    return root / "report.html"
+
+
+def grid(config: Comparison) -> Iterator[Run]:
+    """All runs, seed by seed, so that an early look sees every arm."""
+    for noise in config.noise:
+        for seed in range(config.seeds):
+            for arm in ARMS:
+                yield Run(config, arm, noise, seed)
+
+
+def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, Any]:
+    total = progress.task_ids[0]
+    name = f"{run.noise:.0%} noise, {run.arm.label}, seed {run.seed}"
+    task = progress.add_task(name, total=run.epochs, note="")
+    done = 0
+
+    def watch(epoch: dict[str, Any]) -> None:
+        nonlocal done
+        note = f"loss {epoch['train_loss']:.3f}  error {epoch['test_error']:.1f} %"
+        progress.update(task, completed=epoch["epoch"], note=note)
+        progress.advance(total, run.cost * epoch["epoch"] / run.epochs - done)
+        done = run.cost * epoch["epoch"] / run.epochs
+
+    result = train(run, data, root, watch)
+    progress.remove_task(task)
+    progress.advance(total, run.cost - done)
+    progress.console.print(
+        f"{name}: test error {result['test_error']:.2f} %, {result['seconds']:.1f} s",
+        highlight=False,
+    )
+    return result
+
+
+def _landscapes(config: Comparison, data: Data, root: Path) -> dict[str, Any]:
+    """Losses around the first seed's minima, measured once and then stored."""
+    path = root / "landscapes.json"
+    if (stored := read_json(path)) is not None or config.landscape_points == 0:
+        return stored or {}
+    measured: dict[str, Any] = {"axis": axis(config.landscape_points)}
+    for noise in config.noise:
+        for arm in (arm for arm in ARMS if arm.name in DRAWN):
+            loss = _landscape(Run(config, arm, noise, 0), data, root)
+            measured.setdefault(noise_name(noise), {})[arm.name] = loss
+    write_json(path, measured)
+    return measured
+
+
+def _landscape(run: Run, data: Data, root: Path) -> list[list[float]]:
+    model = run.model(data)
+    model.load_state_dict(RunStore(run.folder(root)).weights())
+    return landscape(model, data.x, run.labels(data), run.config.landscape_points)
+
+
+def _write_report(
+    config: Comparison,
+    data: Data,
+    root: Path,
+    results: summary.Cell,
+    landscapes: dict[str, Any],
+) -> list[summary.Row]:
+    """Tables, pictures and the page, from results alone."""
+    cells = summary.cells(results)
+    rows = [summary.row(cell) for cell in cells]
+    curves = {
+        (row.noise, row.arm): summary.curve(
+            [RunStore(run.folder(root)).metrics() for run, _ in cell]
+        )
+        for row, cell in zip(rows, cells, strict=True)
+    }
+    write_json(root / "results.json", [asdict(row) for row in rows])
+    write(root / "table.md", summary.markdown(rows))
+    top = plots.ceiling(len(data.classes))
+    for name, picture in plots.pictures(rows, curves, landscapes, top).items():
+        write(root / name, picture)
+    write(root / "report.html", page.render(config, data, rows, curves, landscapes))
+    return rows
+
+
+def _introduction(config: Comparison, data: Data, root: Path) -> str:
+    height, width = data.x.shape[-2:]
+    return (
+        f"[bold]{config.data}[/]: {len(data.y)} training and {len(data.test_y)} test "
+        f"images of {height} x {width}, {len(data.classes)} classes; {data.split}.\n"
+        f"{len(ARMS)} arms x {len(config.noise)} settings x {config.seeds} seeds, "
+        f"{config.epochs} epochs, SAM's rho {config.rho}. Everything goes to {root}."
+    )
+
+
+def _check_device(device: str) -> None:
+    usable = device == "cpu" or getattr(torch, device).is_available()
+    if not usable:
+        raise BadInput(f"no {device} device here. Use --set device=cpu.")
+
+
+@contextmanager
+def _progress(console: Console, work: int) -> Iterator[Progress]:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        progress.add_task("all runs, in epochs of SGD", total=work, note="")
+        yield progress

@@ -1,0 +1,154 @@
+"""What a comparison is: a frozen, validated record, and how its fields are set."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flatmin.experiments.errors import BadInput
+
+#: The data set that comes with scikit-learn: nothing to download.
+DIGITS = "digits"
+
+
+class Arm(BaseModel):
+    """One way to train, to be compared with the others.
+
+    Attributes:
+        name: how tables and folders call it.
+        label: how pictures call it.
+        sharpness_aware: SAM around SGD, or SGD alone.
+        length: epochs in multiples of the comparison's.
+        cost: gradients per example and epoch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    label: str
+    sharpness_aware: bool
+    length: int
+    cost: int
+
+
+ARMS = (
+    Arm(name="sgd", label="SGD", sharpness_aware=False, length=1, cost=1),
+    Arm(name="sgd-2x", label="SGD, 2x epochs", sharpness_aware=False, length=2, cost=1),
+    Arm(name="sam", label="SAM", sharpness_aware=True, length=1, cost=2),
+)
+
+
+class Comparison(BaseModel):
+    """Everything that decides the numbers of ``flatmin compare``.
+
+    The optimization settings are those of the paper's CIFAR experiments where it
+    states them (learning rate 0.1, momentum 0.9, weight decay 5e-4, cosine schedule,
+    rho from its grid), scaled to a data set of a thousand images.
+
+    Attributes:
+        data: ``"digits"`` or the absolute path of an image folder.
+        image_size: side to which the images of a folder are resized, in pixels.
+        test_share: share of a folder without train/test split that becomes the test.
+        noise: shares of training labels that are replaced by another class.
+        seeds: runs per arm; each has its own initialisation, order and noise.
+        epochs: of SGD and of SAM; the second SGD arm gets twice as many.
+        batch_size: examples per step; slightly more where it does not divide the set.
+        lr: at the start of the cosine schedule.
+        momentum: of SGD.
+        weight_decay: of SGD, not part of SAM's perturbation.
+        rho: SAM's radius; ``benchmarks/choose_rho.py`` chose it on validation data.
+        width: channels of the network's first stage.
+        sharpness_rho: radius at which sharpness is measured after training.
+        landscape_points: grid points along each axis of a landscape; 0 draws none.
+        device: where to train.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    data: str = DIGITS
+    image_size: int = Field(default=32, ge=8, le=512)
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    noise: tuple[float, ...] = Field(default=(0.4, 0.0), min_length=1)
+    seeds: int = Field(default=3, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    rho: float = Field(default=0.5, ge=0)
+    width: int = Field(default=32, ge=1)
+    sharpness_rho: float = Field(default=0.5, gt=0)
+    landscape_points: int = Field(default=21, ge=0, le=101)
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse noise that no classifier could see through, or that repeats."""
+        del context
+        if not all(0 <= share < 1 for share in self.noise):
+            raise ValueError(f"noise must be shares in [0, 1), got {self.noise}")
+        if len(set(self.noise)) < len(self.noise):
+            raise ValueError(f"noise names a share twice: {self.noise}")
+
+
+def digits() -> Comparison:
+    """Handwritten digits, 900 training images, 40 % label noise and none."""
+    return Comparison()
+
+
+RECIPES = {"digits": digits}
+
+
+def recipe(name: str) -> Comparison:
+    """The recipe of that name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in RECIPES:
+        raise BadInput(_unknown("recipe", name, RECIPES))
+    return RECIPES[name]()
+
+
+def changed(base: Comparison, settings: Iterable[str]) -> Comparison:
+    """``base`` with ``field=value`` settings applied; values are JSON, or words.
+
+    Raises:
+        BadInput: a setting has no ``=``, names no field, or its value is refused.
+    """
+    values = base.model_dump()
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise BadInput(f"--set needs FIELD=VALUE, got {setting!r}.")
+        if name not in Comparison.model_fields:
+            raise BadInput(_unknown("field", name, Comparison.model_fields))
+        values[name] = _value(text)
+    try:
+        return Comparison.model_validate(values)
+    except ValidationError as refused:
+        error = refused.errors()[0]
+        field = ".".join(str(part) for part in error["loc"]) or "configuration"
+        message = error["msg"].removeprefix("Value error, ")
+        given = f", got {error['input']!r}" if error["loc"] else ""
+        raise BadInput(f"{field}: {message}{given}.") from None
+
+
+def with_data(base: Comparison, folder: Path) -> Comparison:
+    """``base`` on the images of a folder."""
+    return base.model_copy(update={"data": str(folder.resolve())})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+    return f"unknown {kind} {name!r}; {hint}"

@@ -1,0 +1,211 @@
+"""Run folders: every file whole or absent, whatever moment the program is killed at.
+
+FOLDER/
+config.json          the comparison and the fingerprint of its data
+environment.jsonl    one line per start: versions, machine, command
+noise-40/sgd/seed-0/
+metrics.jsonl      one line per epoch
+checkpoint.pt      while the run is unfinished
+weights.safetensors, result.json   when it is finished
+landscapes.json, table.md, results.json, report.html, *.png
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import flatmin
+from flatmin.experiments.config import Comparison
+from flatmin.experiments.errors import BadInput
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file in one stroke: readers see the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    half = path.with_name(f".{path.name}.part")
+    with half.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write` for JSON."""
+    write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; None if there is no file.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise BadInput(f"{path} is damaged. Remove it and start again.") from None
+
+
+def claim(folder: Path, config: Comparison, digest: str) -> None:
+    """Make ``folder`` the home of this comparison, or find that it already is.
+
+    Raises:
+        BadInput: it holds another comparison, or something else.
+    """
+    path = folder / "config.json"
+    mine = {"config": config.model_dump(mode="json"), "data_sha256": digest}
+    theirs = read_json(path)
+    if theirs is None:
+        if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+            raise BadInput(
+                f"{folder} is not empty and no run folder. Choose another with --out."
+            )
+        write_json(path, mine)
+    elif theirs != mine:
+        old, new = theirs.get("config", {}), mine["config"]
+        fields = [name for name in new if old.get(name) != new[name]] or ["the images"]
+        raise BadInput(
+            f"{folder} holds another comparison (different: {', '.join(fields)}). "
+            "Choose another folder with --out."
+        )
+    _note_environment(folder / "environment.jsonl")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes into ``folder`` meanwhile; a killed process lets go of it.
+
+    Raises:
+        BadInput: another process does, or the folder cannot be made.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"another process is writing to {folder}.") from None
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """The files of one training run."""
+
+    folder: Path
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's result; None while it is unfinished."""
+        return read_json(self.folder / "result.json")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The epochs so far; a line that was cut short is none."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        epochs: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                epochs.append(json.loads(line))
+            except ValueError:
+                break
+        return epochs
+
+    def append(self, epoch: dict[str, Any]) -> None:
+        """Add an epoch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(epoch) + "\n")
+
+    def truncate(self, epochs: int) -> None:
+        """Forget what happened after the checkpoint; it will happen again."""
+        kept = self.metrics()[:epochs]
+        text = "".join(json.dumps(epoch) + "\n" for epoch in kept)
+        write(self.folder / "metrics.jsonl", text)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Remember where the run is."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write(self.folder / "checkpoint.pt", buffer.getvalue())
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Where the run was; None at its beginning.
+
+        Raises:
+            BadInput: the file is damaged.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, weights_only=True)
+        except Exception as error:
+            raise BadInput(
+                f"{path} is damaged ({type(error).__name__}). Remove it, and this run "
+                "starts from its beginning."
+            ) from None
+
+    def finish(self, weights: dict[str, Tensor], result: dict[str, Any]) -> None:
+        """Store the trained weights and the result; the run is finished."""
+        cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
+        write(self.folder / "weights.safetensors", save(cpu))
+        write_json(self.folder / "result.json", result)
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        path = self.folder / "weights.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(
+                f"{path} cannot be read ({error}). Remove its folder and start again."
+            ) from None
+
+
+def _note_environment(path: Path) -> None:
+    line = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "flatmin": flatmin.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
