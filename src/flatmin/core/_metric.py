@@ -105,9 +105,10 @@ class LpBall:
     def _general(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
         """``sign(g) h^(q-1)``, its l_p norm, ``||g||_q``; ``h = |g| / max|g|``."""
         q, s = self.q, ts.largest(g)
-        h_q = ts.power_total(g, s, q)
+        unit = torch.where(s == 0, 1, s)
+        h_q = ts.power_total(g, unit, q)
         r = math.inf if math.isinf(q) else q - 1
-        return ts.signed_power(g, s, r), h_q ** (1 / self.p), s * h_q ** (1 / q)
+        return ts.signed_power(g, unit, r), h_q ** (1 / self.p), s * h_q ** (1 / q)
 
 
 @dataclass(frozen=True, slots=True)
