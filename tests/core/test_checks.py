@@ -1,0 +1,29 @@
+import math
+
+import pytest
+
+from flatmin.core._checks import number, radius
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 0.05, 1e300])
+def test_a_radius_is_returned_as_it_is(value: float) -> None:
+    assert radius(value) == value
+
+
+@pytest.mark.parametrize("value", [-1e-300, -1, -math.inf, math.inf, math.nan])
+def test_a_radius_that_is_negative_or_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=rf"sam_rho must be finite .*, got {value};"):
+        radius(value, "sam_rho")
+
+
+@pytest.mark.parametrize("value", ["0.05", None, True, [0.05], 1j])
+def test_what_is_no_number_is_refused(value: object) -> None:
+    kind = type(value).__name__
+    with pytest.raises(TypeError, match=rf"rho must be a number, got .* \({kind}\)"):
+        radius(value)
+
+
+def test_number_lets_any_number_pass() -> None:
+    assert number("x", -3) == -3
+    assert number("x", math.inf) == math.inf
+    assert math.isnan(number("x", math.nan))
