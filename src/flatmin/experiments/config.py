@@ -37,7 +37,7 @@ class Arm(BaseModel):
 
 ARMS = (
     Arm(name="sgd", label="SGD", sharpness_aware=False, length=1, cost=1),
-    Arm(name="sgd-2x", label="SGD, 2x epochs", sharpness_aware=False, length=2, cost=1),
+    Arm(name="sgd-2x", label="SGD 2x epochs", sharpness_aware=False, length=2, cost=1),
     Arm(name="sam", label="SAM", sharpness_aware=True, length=1, cost=2),
 )
 

@@ -32,8 +32,13 @@ figure { margin: 0 0 1rem; } figcaption { color: #444; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; }
 """
 
-# Turning one landscape turns the other: they are compared from one side.
+# Plots are drawn while the page is parsed, before their neighbours take their share of
+# the width: measure again. Turning one landscape turns the other, so that the two are
+# always seen from one side.
 _LINK = """
+for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+  Plotly.Plots.resize(plot);
+}
 for (const pair of document.querySelectorAll('.pair.linked')) {
   const plots = [...pair.querySelectorAll('.js-plotly-plot')];
   let turning = false;

@@ -79,7 +79,7 @@ def surface(axis: list[float], loss: list[list[float]], top: float) -> go.Figure
             "yaxis_title": "v",
             "zaxis": {"title": "training loss", "range": [0, top]},
             "aspectmode": "cube",
-            "camera": {"eye": {"x": 1.5, "y": -1.5, "z": 0.9}},
+            "camera": {"eye": {"x": 1.6, "y": -1.6, "z": 1.0}},
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         height=420,
@@ -137,6 +137,7 @@ def _landscapes_png(rows: list[Row], landscapes: dict[str, Any], top: float) -> 
             a, b, loss, cmap="viridis", vmin=0, vmax=top, rcount=60, ccount=60
         )
         panel.set(xlabel="u", ylabel="v", zlabel="training loss", zlim=(0, top))
+        panel.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         panel.set_title(f"{row.label}, {100 * row.noise:g} % label noise")
         panel.view_init(elev=28, azim=-55)
     return _png(figure)

@@ -141,12 +141,18 @@ def interval(values: tuple[float, ...]) -> float | None:
 def terminal_table(rows: list[Row]) -> Table:
     """For rich; fits 80 columns, so the number of seeds is in the title."""
     title = f"test error after the last epoch: mean ± 95 % interval, {rows[0].n} seeds"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    short = {"label noise": "noise", "train error %": "train %"}
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    short = {
+        "label noise": "noise",
+        "train error %": "train %",
+        "gradient examples": "gradients",
+        "seconds": "sec",
+    }
     shown = [i for i, name in enumerate(COLUMNS) if name != "seeds"]
-    for name in (COLUMNS[i].removeprefix("gradient ") for i in shown):
-        justify = "left" if name == "method" else "right"
-        table.add_column(short.get(name, name), justify=justify, no_wrap=True)
+    for i in shown:
+        justify = "left" if COLUMNS[i] == "method" else "right"
+        heading = short.get(COLUMNS[i], COLUMNS[i])
+        table.add_column(heading, justify=justify, no_wrap=True)
     for i, one in enumerate(rows):
         if i and rows[i - 1].noise != one.noise:
             table.add_section()
