@@ -12,6 +12,9 @@ import flatmin
 settings.register_profile("flatmin", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("flatmin")
 
+# Threads that wait for each other beside another busy process cost minutes.
+torch.set_num_threads(1)
+
 # A mutant that is not the package under test would survive unseen.
 _under_test = os.environ.get("FLATMIN_UNDER_TEST")
 if _under_test is not None and not Path(str(flatmin.__file__)).is_relative_to(
