@@ -12,6 +12,9 @@ from rich.console import Console
 from flatmin.experiments import config as configuration
 from flatmin.experiments.errors import BadInput
 
+#: What shells report for a program that Ctrl-C ended; newer typer returns it by itself.
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="flatmin",
     add_completion=False,
@@ -64,8 +67,7 @@ def main() -> None:
     try:
         code: Any = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\nflatmin: stopped. The same command continues here.", err=True)
-        code = 130
+        code = _INTERRUPTED
     except (BadInput, OSError) as error:
         code = _refuse(str(error))
     except Exception as error:
@@ -74,6 +76,8 @@ def main() -> None:
         if message is None:
             raise
         code = _refuse(message())
+    if code == _INTERRUPTED:
+        typer.echo("\nflatmin: stopped. The same command continues here.", err=True)
     sys.exit(code)
 
 

@@ -55,7 +55,7 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     data = data.to(config.device)
     with locked(root):
         claim(root, config, digest)
-        console.print(_introduction(config, data, root), highlight=False)
+        console.print(_introduction(config, data, root), highlight=False, markup=False)
         runs = list(grid(config))
         with _progress(console, sum(run.cost for run in runs)) as progress:
             results = [(run, _train(run, data, root, progress)) for run in runs]
@@ -146,7 +146,7 @@ def _write_report(
 def _introduction(config: Comparison, data: Data, root: Path) -> str:
     height, width = data.x.shape[-2:]
     return (
-        f"[bold]{config.data}[/]: {len(data.y)} training and {len(data.test_y)} test "
+        f"{config.data}: {len(data.y)} training and {len(data.test_y)} test "
         f"images of {height} x {width}, {len(data.classes)} classes; {data.split}.\n"
         f"{len(ARMS)} arms x {len(config.noise)} settings x {config.seeds} seeds, "
         f"{config.epochs} epochs, SAM's rho {config.rho}. Everything goes to {root}."

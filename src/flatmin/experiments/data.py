@@ -101,7 +101,8 @@ def _folder(root: Path, size: int, test_share: float) -> Data:
     if (root / "train").is_dir() and (root / "test").is_dir():
         names = _classes(root / "train")
         if strange := set(_classes(root / "test")) - set(names):
-            raise BadInput(f"{root}/test has classes that train lacks: {strange}")
+            named = ", ".join(sorted(strange))
+            raise BadInput(f"{root}/test has classes that train lacks: {named}.")
         x, y = _images(root / "train", names, size)
         test_x, test_y = _images(root / "test", names, size)
         split = "the folder's own train and test"

@@ -1,0 +1,57 @@
+"""Small comparisons and image folders, and the program run in this process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flatmin.experiments import cli
+from flatmin.experiments.config import Comparison
+
+#: Small enough for a second, large enough to learn something.
+TINY = (
+    "--set=epochs=2",
+    "--set=seeds=2",
+    "--set=width=4",
+    "--set=landscape_points=3",
+    "--set=noise=[0.4]",
+)
+
+#: ``--flag`` style arguments to exit code, stdout and stderr.
+Program = Callable[..., tuple[int, str, str]]
+
+
+def tiny(**fields: Any) -> Comparison:
+    """The comparison of `TINY`."""
+    values = {"epochs": 2, "seeds": 2, "width": 4, "landscape_points": 3}
+    return Comparison(**{**values, "noise": (0.4,), **fields})
+
+
+def image_folder(root: Path, classes: dict[str, int], size: int = 12) -> Path:
+    """Random pictures, each class of a colour of its own, as real PNG files."""
+    random = np.random.default_rng(0)
+    for k, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(0, 100, (size, size + 3, 3))
+            pixels[..., k % 3] += 150
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def run_program(
+    arguments: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[int, str, str]:
+    """The command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["flatmin", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out, err = capsys.readouterr()
+    code = stopped.value.code
+    return (code if isinstance(code, int) else 0 if code is None else 1), out, err
