@@ -1,0 +1,91 @@
+"""Loss scaling: scaled and unscaled runs agree, and an overflow skips the step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from flatmin import SAM
+from tests.problems import (
+    Noisy,
+    assert_same,
+    batch,
+    gradient,
+    loss_of,
+    mlp,
+    sam_steps,
+    snapshot,
+    untouched,
+)
+
+DATA = batch()
+
+
+def sam(model: nn.Module) -> SAM:
+    return SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model)
+
+
+def scaler_of(scale: float) -> GradScaler:
+    return GradScaler("cpu", init_scale=scale, growth_interval=10**6)
+
+
+def scaled_step(
+    optimizer: SAM, model: nn.Module, scaler: GradScaler, *, bad: tuple[int, ...] = ()
+) -> None:
+    for probe in optimizer.probes():
+        scaler.scale(loss_of(model, DATA)).backward()
+        if probe.index in bad:
+            gradient(next(model.parameters())).fill_(math.inf)
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), 1e6)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**40])
+def test_scaled_and_unscaled_runs_agree(scale: float) -> None:
+    model, twin = mlp(torch.float32), mlp(torch.float32)
+    twin.load_state_dict(model.state_dict())
+    sam_steps(sam(twin), twin, DATA, 10)
+    optimizer, scaler = sam(model), scaler_of(scale)
+    for _ in range(10):
+        scaled_step(optimizer, model, scaler)
+    for p, t in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, t, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [(1,), (0, 1)])
+def test_an_overflow_in_the_descent_skips_the_step_and_lowers_the_scale_once(
+    bad: tuple[int, ...],
+) -> None:
+    model = Noisy()
+    optimizer, scaler = sam(model), scaler_of(2.0**16)
+    with untouched(model):
+        scaled_step(optimizer, model, scaler, bad=bad)
+    assert scaler.get_scale() == 2.0**15
+    assert optimizer.param_groups[0]["sam_step"] == 0
+    assert not optimizer.state
+    scaled_step(optimizer, model, scaler)
+    assert scaler.get_scale() == 2.0**15
+    assert optimizer.param_groups[0]["sam_step"] == 1
+
+
+def test_an_overflow_in_the_ascent_alone_gives_a_plain_step() -> None:
+    model, twin = Noisy(), Noisy()
+    twin.load_state_dict(model.state_dict())
+    base = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    torch.manual_seed(1)
+    (loss_of(twin, DATA) * 2.0**16).backward()
+    for p in twin.parameters():
+        gradient(p).div_(2.0**16)
+    base.step()
+    optimizer, scaler = sam(model), scaler_of(2.0**16)
+    torch.manual_seed(1)
+    scaled_step(optimizer, model, scaler, bad=(0,))
+    assert_same(snapshot(model), snapshot(twin))
+    assert optimizer.unperturbed_steps == 1
+    assert scaler.get_scale() == 2.0**16
