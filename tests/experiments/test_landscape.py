@@ -7,7 +7,7 @@ from flatmin.experiments.landscape import axis, landscape
 
 
 @pytest.fixture
-def problem() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def problem() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3),
@@ -25,7 +25,7 @@ def test_the_axis_passes_through_the_minimum() -> None:
 
 
 def test_the_centre_is_the_loss_of_the_model(
-    problem: tuple[nn.Module, torch.Tensor, torch.Tensor],
+    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
 ) -> None:
     model, x, y = problem
     loss = landscape(model, x, y, points=3)
@@ -34,7 +34,7 @@ def test_the_centre_is_the_loss_of_the_model(
 
 
 def test_the_model_is_as_before(
-    problem: tuple[nn.Module, torch.Tensor, torch.Tensor],
+    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
 ) -> None:
     model, x, y = problem
     before = {name: w.clone() for name, w in model.state_dict().items()}
@@ -44,7 +44,7 @@ def test_the_model_is_as_before(
 
 
 def test_directions_have_the_norm_of_each_filter_and_leave_the_rest_alone(
-    problem: tuple[nn.Module, torch.Tensor, torch.Tensor],
+    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
 ) -> None:
     model, x, y = problem
     before = [p.detach().clone() for p in model.parameters()]
@@ -64,7 +64,7 @@ def test_directions_have_the_norm_of_each_filter_and_leave_the_rest_alone(
 
 
 def test_scaling_filters_before_a_norm_layer_changes_nothing(
-    problem: tuple[nn.Module, torch.Tensor, torch.Tensor],
+    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
 ) -> None:
     model, x, y = problem
     before = landscape(model, x, y, points=3)

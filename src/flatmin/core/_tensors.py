@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Norms between this and its inverse have squares well inside float32.
+_SAFE = 1e-15
+
 _INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
@@ -29,16 +32,18 @@ def largest(xs: Sequence[Tensor]) -> Tensor:
 
 
 def norm(xs: Sequence[Tensor]) -> Tensor:
-    """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries.
-
-    Squares of float32 fit float64 as they are; float64 entries, and all on a device
-    without float64, are divided by the largest of them first.
-    """
-    if any(x.dtype == torch.float64 for x in xs) or _accumulator(xs) == torch.float32:
-        s = largest(xs)
-        s = torch.where(s > 0, s, 1)
-        return s * _euclidean(torch._foreach_norm(times(xs, 1 / s), 2))
-    return _euclidean(torch._foreach_norm(list(xs), 2, dtype=torch.float64))
+    """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries."""
+    if all(x.device.type == "cpu" for x in xs):
+        # A float64 accumulator is slow here, and a look at the value costs nothing.
+        n = _euclidean(torch._foreach_norm(list(xs), 2))
+        if _SAFE < n < 1 / _SAFE:
+            return n
+    if _accumulator(xs) == torch.float64 and all(x.dtype.itemsize <= 4 for x in xs):
+        # Squares of float32 fit float64 as they are.
+        return _euclidean(torch._foreach_norm(list(xs), 2, dtype=torch.float64))
+    s = largest(xs)
+    s = torch.where(s > 0, s, 1)
+    return s * _euclidean(torch._foreach_norm(times(xs, 1 / s), 2))
 
 
 def total(xs: Sequence[Tensor]) -> Tensor:
