@@ -49,7 +49,7 @@ def main() -> None:
             )
             spread = interval(errors)
             mean = sum(errors) / len(errors)
-            cells.append(f"{mean:.1f}" + (f" ± {spread:.1f}" if spread else ""))
+            cells.append(f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}"))
         print(f"| {rho:g} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -124,9 +124,9 @@ def test_leaving_the_second_pass_leaves_the_streams_as_after_one() -> None:
 def test_random_is_replayed_if_numpy_is_not_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    replay = RandomReplay(nn.Linear(1, 1))
+    replay = RandomReplay()
     monkeypatch.delitem(sys.modules, "numpy")
-    replay.begin()
+    replay.begin([torch.zeros(1)])
     first = torch.rand(()).item(), random.random()
     replay.keep()
     replay.rewind()
@@ -151,13 +151,11 @@ def test_the_stream_of_a_device_is_replayed(monkeypatch: pytest.MonkeyPatch) -> 
         return Module()
 
     places = [gpu, torch.device("cpu"), torch.device("meta"), gpu]
-    model: Any = SimpleNamespace(
-        parameters=lambda: [SimpleNamespace(device=d) for d in places]
-    )
+    parameters: Any = [SimpleNamespace(device=d) for d in places]
     monkeypatch.setattr(torch, "get_device_module", module_of)
-    replay = RandomReplay(model)
+    replay = RandomReplay()
     states[gpu] = 10
-    replay.begin()
+    replay.begin(parameters)
     states[gpu] = 20
     replay.keep()
     replay.rewind()

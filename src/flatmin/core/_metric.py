@@ -60,6 +60,7 @@ class LpBall:
 
     Example:
         >>> import torch
+        >>> from flatmin.core import LpBall
         >>> g = [torch.tensor([3.0, -4.0])]
         >>> LpBall(2)(w=g, g=g, rho=[0.5], group=[0]).eps
         [tensor([ 0.3000, -0.4000])]

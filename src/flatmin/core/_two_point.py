@@ -39,6 +39,7 @@ class TwoPoint:
         combine: what we descend.
 
     Example:
+        >>> from flatmin.core import Step, TwoPoint
         >>> def every_second(step: Step) -> bool:
         ...     return step.index % 2 == 0
         >>> TwoPoint(gate=every_second).metric

@@ -48,7 +48,7 @@ class Engine:
         if protect_buffers:
             self._replays.append(BufferReplay(model))
         if replay_rng:
-            self._replays.append(RandomReplay(model))
+            self._replays.append(RandomReplay())
 
     def run(self, program: Program, step: Step, *, accumulate: bool) -> Iterator[Probe]:
         """One pass per yield; afterwards ``.grad`` holds what the program returned.
@@ -64,7 +64,7 @@ class Engine:
             while descend is None:
                 _write(everyone, [None] * len(everyone))
                 for replay in self._replays:
-                    replay.rewind() if log.passes else replay.begin()
+                    replay.rewind() if log.passes else replay.begin(everyone)
                 rewound = log.passes > 0
                 if ask.at is not None:
                     self._weights.move(step.w, ask.at.eps)

@@ -22,8 +22,8 @@ from flatmin.core import _tensors as ts
 class Replay(Protocol):
     """Something that a pass changes and that the next one must not see changed."""
 
-    def begin(self) -> None:
-        """Before the first pass: remember where it starts."""
+    def begin(self, parameters: list[Tensor]) -> None:
+        """Before the first pass of a model with these: remember where it starts."""
         ...
 
     def keep(self) -> None:
@@ -44,14 +44,17 @@ class BufferReplay:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._modules: list[nn.Module] = []
         self._start = _BufferCopy()
         self._end = _BufferCopy()
 
-    def begin(self) -> None:
-        self._start.save(self._model)
+    def begin(self, parameters: list[Tensor]) -> None:
+        del parameters
+        self._modules = list(self._model.modules())
+        self._start.save(self._modules)
 
     def keep(self) -> None:
-        self._end.save(self._model)
+        self._end.save(self._modules)
 
     def rewind(self) -> None:
         self._start.load()
@@ -69,8 +72,8 @@ class _BufferCopy:
         self._values: list[Tensor] = []
 
     @torch.no_grad()
-    def save(self, model: nn.Module) -> None:
-        self._places = [(m._buffers, dict(m._buffers)) for m in model.modules()]
+    def save(self, modules: list[nn.Module]) -> None:
+        self._places = [(m._buffers, dict(m._buffers)) for m in modules]
         self._buffers = [
             b
             for _, then in self._places
@@ -103,14 +106,13 @@ def _expanded(b: Tensor) -> bool:
 class RandomReplay:
     """The global random streams: torch on every device in use, random, NumPy."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._devices: list[torch.device] = []
         self._start: tuple[Any, ...] = ()
         self._end: tuple[Any, ...] = ()
 
-    def begin(self) -> None:
-        used = {p.device for p in self._model.parameters()}
+    def begin(self, parameters: list[Tensor]) -> None:
+        used = {p.device for p in parameters}
         self._devices = [d for d in used if d.type not in ("cpu", "meta")]
         self._start = self._now()
 
