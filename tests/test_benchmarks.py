@@ -1,0 +1,25 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "rows"), [("step_time.py", 3), ("choose_rho.py", 2)]
+)
+def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / script, "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert "cores" in first
+    assert "torch" in first
+    assert f"{script} --smoke" in first
+    assert sum(line.startswith("| ") for line in rest) == 2 + rows
