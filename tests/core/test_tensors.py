@@ -71,6 +71,13 @@ def test_norm_of_float32_is_that_of_float64(c: float) -> None:
     assert ts.norm(xs).item() == pytest.approx(flat(xs).norm().item(), rel=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(1, 2**21 + 77), (1448, 1449), (2, 30)])
+def test_norm_of_a_long_float32_vector_keeps_its_digits(shape: tuple[int, ...]) -> None:
+    # Added up in float32, two million squares of 0.1 lose 1e-3.
+    xs = [torch.full(shape, 0.1), torch.full(shape[::-1], 0.1).T, torch.ones(3)]
+    assert ts.norm(xs).item() == pytest.approx(flat(xs).norm().item(), rel=1e-6)
+
+
 def test_norm_of_zero_is_zero() -> None:
     assert ts.norm([torch.zeros(2).double(), torch.zeros(())]).item() == 0
 

@@ -21,6 +21,9 @@ _SAFE = 1e-15
 #: How many squares are added in float32.
 _RUN = 512
 
+#: Not annotated in torch.
+_vector_norm: Any = torch.linalg.vector_norm  # pyright: ignore
+
 _INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
@@ -38,7 +41,7 @@ def norm(xs: Sequence[Tensor]) -> Tensor:
     """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries."""
     if all(x.device.type == "cpu" for x in xs):
         # A float64 accumulator is slow here, and a look at the value costs nothing.
-        n = torch.cat([_run_norms(x) for x in xs]).norm()
+        n = _run_norms(xs).square().sum().sqrt()
         if _SAFE < n < 1 / _SAFE:
             return n
     if _accumulator(xs) == torch.float64 and all(x.dtype.itemsize <= 4 for x in xs):
@@ -122,18 +125,23 @@ def _like(c: Tensor, xs: Sequence[Tensor]) -> Any:
     return [c.to(x.device, x.dtype) for x in xs]
 
 
-def _run_norms(x: Tensor) -> Tensor:
-    """``||x||_2`` of each run of entries: float64, 1-dim; one run if ``x`` is short.
+def _run_norms(xs: Sequence[Tensor]) -> Tensor:
+    """``||x||_2`` of runs of entries that make up ``xs``: float64, 1-dim.
 
-    torch adds squares of float32 in float32, which costs a vector of ten million
-    entries up to 1 % of its norm, and a run of 512 its tenth digit.
+    torch adds squares of float32 in float32. That costs a vector of ten million
+    entries up to 1 % of its norm, and a run of 512 the seventh digit at worst.
     """
-    if x.numel() < 16 * _RUN or x.dtype == torch.float64:
-        return torch.linalg.vector_norm(x, dtype=torch.float64).reshape(1)
-    runs = x.reshape(-1)[: x.numel() // _RUN * _RUN].view(-1, _RUN)
-    rest = x.reshape(-1)[runs.numel() :]
-    norms = torch.linalg.vector_norm(runs, dim=1), torch.linalg.vector_norm(rest)
-    return torch.cat([norms[0].double(), norms[1].double().reshape(1)])
+    long = [x.numel() >= 16 * _RUN and x.dtype != torch.float64 for x in xs]
+    short = [x for x, is_long in zip(xs, long, strict=True) if not is_long]
+    norms = torch._foreach_norm(short, 2, dtype=torch.float64) if short else ()
+    runs = [norm.reshape(1) for norm in norms]
+    for x, is_long in zip(xs, long, strict=True):
+        if is_long:
+            flat, cut = x.reshape(-1), x.numel() // _RUN * _RUN
+            inner: Tensor = _vector_norm(flat[:cut].view(-1, _RUN), dim=1)
+            rest: Tensor = _vector_norm(flat[cut:])
+            runs += [inner.double(), rest.double().reshape(1)]
+    return torch.cat(runs)
 
 
 def _euclidean(norms: Sequence[Tensor]) -> Tensor:
