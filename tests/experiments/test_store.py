@@ -57,6 +57,13 @@ def test_somebodys_folder_is_not_taken(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path) -> None:
+    for name in (".lock", ".config.json.part"):
+        (tmp_path / name).write_text("")
+    claim(tmp_path, tiny(), "abc")
+    assert read_json(tmp_path / "config.json")["data_sha256"] == "abc"
+
+
 def test_every_start_notes_its_environment(tmp_path: Path) -> None:
     claim(tmp_path, tiny(), "abc")
     claim(tmp_path, tiny(), "abc")

@@ -34,6 +34,10 @@ from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
 
 
+#: What a start that was killed at once may have left.
+_OWN = {".lock", ".config.json.part"}
+
+
 def write(path: Path, content: bytes | str) -> None:
     """Write a file in one stroke: readers see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +79,7 @@ def claim(folder: Path, config: Comparison, digest: str) -> None:
     mine = {"config": config.model_dump(mode="json"), "data_sha256": digest}
     theirs = read_json(path)
     if theirs is None:
-        if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        if folder.exists() and any(p.name not in _OWN for p in folder.iterdir()):
             raise BadInput(
                 f"{folder} is not empty and no run folder. Choose another with --out."
             )
