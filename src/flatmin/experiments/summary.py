@@ -140,7 +140,7 @@ def interval(values: tuple[float, ...]) -> float | None:
 
 def terminal_table(rows: list[Row]) -> Table:
     """For rich; fits 80 columns, so the number of seeds is in the title."""
-    title = f"test error after the last epoch: mean ± 95 % interval, {rows[0].n} seeds"
+    title = f"test error after the last epoch: mean ± 95 % interval, {_seeds(rows)}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     short = {
         "label noise": "noise",
@@ -174,5 +174,9 @@ def headline(rows: list[Row]) -> str:
     return (
         f"With {100 * sam.noise:g} % label noise, the test error is {sam.error:.2f} % "
         f"with SAM and {sgd.error:.2f} % with SGD at equal cost "
-        f"(mean of {sam.n} {'seed' if sam.n == 1 else 'seeds'})."
+        f"(mean of {_seeds(rows)})."
     )
+
+
+def _seeds(rows: list[Row]) -> str:
+    return "1 seed" if rows[0].n == 1 else f"{rows[0].n} seeds"
