@@ -35,6 +35,12 @@ def zero(step: Step) -> Program:
     return (yield Ask(Ascent([*eps], torch.tensor(1.0), torch.tensor(True))))
 
 
+def nothing(step: Step) -> Program:
+    """Two passes, the second where no parameter moves."""
+    g = yield Ask(climbs=True)
+    return (yield Ask(Ascent([None] * len(g), torch.tensor(1.0), torch.tensor(True))))
+
+
 def overflown(step: Step) -> Program:
     """Two passes, the second where a gradient full of NaN leads."""
     g = yield Ask(climbs=True)
@@ -47,6 +53,7 @@ UNPERTURBED: dict[str, dict[str, Any]] = {
     "rho-0": {"rho": 0.0},
     "closed-gate": {"rho": 0.5, "method": TwoPoint(gate=never)},
     "zero-perturbation": {"method": zero},
+    "nothing-moves": {"method": nothing},
     "not-ok": {"method": overflown},
 }
 

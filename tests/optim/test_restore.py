@@ -70,9 +70,9 @@ def test_after_an_exception(
 ) -> None:
     model = build().to(dtype)
     optimizer = sam(model)
+    with untouched(model), pytest.raises(Interrupted):
+        raise_in(chosen, optimizer, model, dtype)
     with untouched(model):
-        with pytest.raises(Interrupted):
-            raise_in(chosen, optimizer, model, dtype)
         passes(optimizer, model, batch(dtype))
 
 
@@ -89,6 +89,7 @@ def test_after_a_break(
             loss_of(model, batch(dtype)).backward()
             if probe.index == chosen:
                 break
+    with untouched(model):
         passes(optimizer, model, batch(dtype))
 
 
@@ -103,6 +104,7 @@ def test_after_a_deleted_iterator(dtype: torch.dtype, chosen: int) -> None:
             next(iterator)
             loss_of(model, batch(dtype)).backward()
         del iterator
+    with untouched(model):
         passes(optimizer, model, batch(dtype))
 
 

@@ -1,0 +1,61 @@
+"""Runs named tests against a given copy of the package, in a fork per request.
+
+torch and the test tools take three seconds to import and are the same for every copy,
+so that this process has them already; the package itself it must never import.
+A request is a line of JSON, ``[folder, [test, ...]]``; so is the answer,
+``[exit code, output]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import hypothesis.strategies
+import lion_pytorch
+import numpy as np
+import pytest
+import torch._dynamo
+
+_WARM = (hypothesis.strategies, lion_pytorch, np, torch._dynamo)
+_WARNING = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+_FLAGS = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+
+
+def run(folder: str, tests: list[str], output: Path) -> None:
+    """Never returns: the process ends with pytest's exit code."""
+    code = 70
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        os.environ.update(FLATMIN_UNDER_TEST=folder, COLUMNS="400")
+        sys.path.insert(0, folder)
+        code = int(pytest.main([*_FLAGS, "-W", _WARNING, *tests]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        assert "flatmin" not in sys.modules
+        folder, tests = json.loads(line)
+        output = Path(folder) / "output.txt"
+        child = os.fork()
+        if child == 0:
+            run(folder, tests, output)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answer = json.dumps([code, output.read_text()])
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The suite is tested too: for each named defect, the named test turns red."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import MUTANTS, Mutant
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "flatmin"
+
+#: How pytest's summary reports a test whose assertion failed; an ImportError is none.
+ASSERTION = re.compile(r"^FAILED .* - (AssertionError|assert |Failed: DID NOT)", re.M)
+
+#: Runs tests against the package in a folder; gives exit code and output.
+Run = Callable[[Path, list[str]], tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.mutant_server"],
+        cwd=ROOT,
+        env={**inherited, **alone},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        requests, answers = server.stdin, server.stdout
+        assert requests is not None
+        assert answers is not None
+
+        def ask(folder: Path, tests: list[str]) -> tuple[int, str]:
+            requests.write(json.dumps([str(folder), tests]) + "\n")
+            requests.flush()
+            code, output = json.loads(answers.readline())
+            return code, output
+
+        yield ask
+
+
+def copied(folder: Path) -> Path:
+    package = folder / "flatmin"
+    ignored = shutil.ignore_patterns("__pycache__", "experiments")
+    shutil.copytree(SOURCE, package, ignore=ignored)
+    return package
+
+
+def apply(mutant: Mutant, package: Path) -> None:
+    path = package / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.name}: {mutant.file} has changed"
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def test_without_a_defect_every_named_test_is_green(run: Run, tmp_path: Path) -> None:
+    copied(tmp_path)
+    tests = sorted({mutant.test for mutant in MUTANTS})
+    code, output = run(tmp_path, tests)
+    assert code == 0, output
+    assert f"{len(tests)} passed" in output
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_defect_turns_its_test_red(mutant: Mutant, run: Run, tmp_path: Path) -> None:
+    apply(mutant, copied(tmp_path))
+    code, output = run(tmp_path, [mutant.test])
+    assert code == 1, output
+    assert ASSERTION.search(output), output
+
+
+def test_a_run_that_imports_another_copy_is_an_error(run: Run, tmp_path: Path) -> None:
+    code, output = run(tmp_path, [MUTANTS[0].test])
+    assert code == 4
+    assert "is imported, not" in output
+
+
+def test_names_of_mutants_are_unique() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(set(names)) == len(names)
