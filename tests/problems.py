@@ -187,6 +187,15 @@ def assert_same_state(a: Optimizer, b: Optimizer) -> None:
 
 
 @contextmanager
+def without(kind: type[Exception], why: str) -> Iterator[None]:
+    """An error that is the defect in question, told apart from one in the test."""
+    try:
+        yield
+    except kind as error:
+        raise AssertionError(why) from error
+
+
+@contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Every parameter has its bits and its storage afterwards."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -30,7 +30,7 @@ def run() -> Iterator[Run]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.mutant_server"],
+        [sys.executable, "-m", "tests.mutants.server"],
         cwd=ROOT,
         env={**inherited, **alone},
         stdin=subprocess.PIPE,

@@ -1,13 +1,14 @@
 """Eq. 2 against what defines it: the highest point of the l_p ball."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flatmin.core import LpBall
+from flatmin.core import LpBall, Metric, PerGroup
 from tests.core.balls import (
     EVERY_P,
     climb,
@@ -18,6 +19,7 @@ from tests.core.balls import (
     radii,
     vectors,
 )
+from tests.problems import without
 
 #: Relative tolerances; eps is computed in the gradient's own precision.
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -207,6 +209,22 @@ def test_a_radius_per_tensor_scales_the_common_direction(p: float) -> None:
     eps = LpBall(p)(g, g, [0.5, 0.125], [0, 1]).eps
     expected = flat(one) * torch.tensor([0.5, 0.5, 0.125]).double()
     torch.testing.assert_close(flat(eps), expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("p", EVERY_P)
+@pytest.mark.parametrize("ball", [LpBall, lambda p: PerGroup(LpBall(p))])
+@pytest.mark.parametrize("kinds", [[torch.float32], [torch.float64, torch.bfloat16]])
+def test_no_value_is_read_on_an_accelerator(
+    p: float, ball: Callable[[float], Metric], kinds: list[torch.dtype]
+) -> None:
+    # Meta tensors have no values: a look at one, which makes a GPU wait, fails.
+    g = [torch.ones(30_000, dtype=dtype, device="meta") for dtype in kinds]
+    rho, group = [0.1, 0.2][: len(g)], [0, 1][: len(g)]
+    with without(RuntimeError, "a value was read"):
+        ascent = ball(p)([*g], [*g], rho, group)
+    assert ascent.norm.dtype == torch.float64
+    assert ascent.norm.is_meta
+    assert all(e is not None and e.is_meta for e in ascent.eps)
 
 
 def test_the_gradient_itself_is_left_alone() -> None:

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from flatmin import SAM
 from flatmin.core import Ask, LpBall, Program, Step
-from tests.problems import Noisy, assert_same, batch, loss_of, snapshot
+from tests.problems import Noisy, assert_same, batch, loss_of, snapshot, without
 
 
 class Images(nn.Module):
@@ -252,3 +252,12 @@ def test_a_buffer_that_grows_is_followed() -> None:
         loop(optimizer, model)
         optimizer.step()
         assert model.history.shape == (n,)
+
+
+def test_expanded_buffers_can_be_protected() -> None:
+    model = nn.Linear(6, 3)
+    mask = torch.ones(1).expand(5)
+    model.register_buffer("mask", mask)
+    with without(RuntimeError, "nobody can write to it in place"):
+        loop(sam(model), model)
+    assert model.mask is mask

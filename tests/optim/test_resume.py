@@ -21,6 +21,7 @@ from tests.problems import (
     plain_steps,
     sam_steps,
     tensors,
+    without,
 )
 from tests.registry import BASES, MOMENTUM, ROWS, Base, Row, name_of
 
@@ -92,6 +93,14 @@ def test_a_base_can_load_a_checkpoint_before_it_is_wrapped(tmp_path: Path) -> No
     other = SAM(base, twin)
     train(other, twin, 4)
     assert_continued(model, optimizer, twin, other)
+
+
+def test_a_base_that_has_loaded_a_checkpoint_is_not_taken() -> None:
+    model = Noisy()
+    base = MOMENTUM.build(model.parameters())
+    base.load_state_dict(SAM(MOMENTUM.build(model.parameters()), model).state_dict())
+    with without(ValueError, "it belongs to nobody"):
+        SAM(base, model)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])

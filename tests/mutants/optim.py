@@ -1,29 +1,14 @@
-"""Defects by name, as edits of the source, and the test that each must turn red."""
+"""Defects of the optimizer, and the test that each of them must turn red."""
 
-from __future__ import annotations
+from tests.mutants.mutant import Mutant
 
-from dataclasses import dataclass
+WEIGHTS = "optim/_weights.py"
+ENGINE = "optim/_engine.py"
+REPLAY = "optim/_replay.py"
+SAM = "optim/_sam.py"
+PROBE = "optim/_probe.py"
+OPTIM_CHECKS = "optim/_checks.py"
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """``old``, found once in ``file``, becomes ``new``; ``test`` must fail."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
-
-
-METRIC, TENSORS = "core/_metric.py", "core/_tensors.py"
-TWO_POINT, CHECKS = "core/_two_point.py", "core/_checks.py"
-WEIGHTS, ENGINE = "optim/_weights.py", "optim/_engine.py"
-REPLAY, SAM, PROBE = "optim/_replay.py", "optim/_sam.py", "optim/_probe.py"
-
-ARITHMETIC = "tests/core/test_tensors.py::"
-BALL = "tests/core/test_ball.py::"
-PER_GROUP = "tests/core/test_per_group.py::"
 STEP = "tests/optim/test_step.py::"
 RESTORE = "tests/optim/test_restore.py::"
 BUFFERS = "tests/optim/test_buffers.py::"
@@ -35,7 +20,7 @@ REFUSALS = "tests/optim/test_refusals.py::"
 BASE = "tests/optim/test_base.py::"
 QUADRATIC = f"{STEP}test_a_step_on_a_quadratic_is_the_closed_form[0.5]"
 
-MUTANTS = [
+OPTIM = [
     Mutant(
         "no perturbation",
         WEIGHTS,
@@ -49,118 +34,6 @@ MUTANTS = [
         "ts.add_(moved, [e for _, e in pairs])",
         "ts.add_(moved, [-e for _, e in pairs])",
         QUADRATIC,
-    ),
-    Mutant(
-        "l1 norm instead of l2",
-        TENSORS,
-        "torch._foreach_norm(short, 2, dtype=torch.float64)",
-        "torch._foreach_norm(short, 1, dtype=torch.float64)",
-        f"{PER_GROUP}test_every_group_has_a_ball_of_its_own",
-    ),
-    Mutant(
-        "norm per tensor instead of global",
-        METRIC,
-        "        eps = ts.times(x, scale)\n",
-        "        eps = [r * t / t.norm() for t in x]\n",
-        f"{BALL}test_tensors_of_different_dtype_share_one_ball[2.0]",
-    ),
-    Mutant(
-        "q instead of p in the exponent",
-        METRIC,
-        "h_q ** (1 / self.p)",
-        "h_q ** (1 / q)",
-        f"{BALL}test_a_long_bfloat16_gradient_has_an_exact_norm[3.0]",
-    ),
-    Mutant(
-        "q - 1 becomes q",
-        METRIC,
-        "else q - 1",
-        "else q",
-        "tests/optim/test_reference.py::test_25_steps_around_sgd_equal_the_reference[1.5]",
-    ),
-    Mutant(
-        "no scale before the power",
-        METRIC,
-        "unit = torch.where(s == 0, 1, s)",
-        "unit, s = torch.ones_like(s), torch.ones_like(s)",
-        f"{BALL}test_loss_scale_changes_nothing[dtype0-powers0-1.01]",
-    ),
-    Mutant(
-        "ties not shared for p = 1",
-        METRIC,
-        "h_q = ts.power_total(g, unit, q)",
-        "h_q = ts.power_total(g, unit, q).clamp(max=1)",
-        f"{BALL}test_largest_entries_share_rho_equally_for_p_1[dtype0]",
-    ),
-    Mutant(
-        "ties lost to rounding",
-        TENSORS,
-        "torch._foreach_div(torch._foreach_abs(list(xs)), _like(s, xs))",
-        "torch._foreach_mul(torch._foreach_abs(list(xs)), _like(1 / s, xs))",
-        f"{ARITHMETIC}test_the_largest_share_is_exactly_one[dtype1]",
-    ),
-    Mutant(
-        "zero gradient not guarded",
-        METRIC,
-        "ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()",
-        "ok = norm.isfinite()",
-        f"{BALL}test_a_zero_gradient_moves_nothing[dtype1-2.0]",
-    ),
-    Mutant(
-        "NaN not zeroed",
-        METRIC,
-        "        ts.zero_unless_(eps, ok)\n",
-        "",
-        f"{BALL}test_a_gradient_that_is_not_finite_moves_nothing[dtype1-nan-2.0]",
-    ),
-    Mutant(
-        "zero times NaN",
-        TENSORS,
-        "bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in xs]",
-        "bits = list(xs)",
-        f"{BALL}test_a_gradient_that_is_not_finite_moves_nothing[dtype1-nan-2.0]",
-    ),
-    Mutant(
-        "squares of bfloat16 gradients",
-        TENSORS,
-        "x.float() if x.dtype.itemsize < 4 else x for x in xs",
-        "x for x in xs",
-        f"{BALL}test_a_long_bfloat16_gradient_has_an_exact_norm[2.0]",
-    ),
-    Mutant(
-        "a zero group stops the others",
-        METRIC,
-        "unit = torch.where(s == 0, 1, s)",
-        "unit = s",
-        f"{PER_GROUP}test_a_group_with_a_zero_gradient_does_not_stop_the_others[1.5]",
-    ),
-    Mutant(
-        "long sums in float32",
-        TENSORS,
-        "flat[:cut].view(-1, _RUN), dim=1",
-        "flat[None, :cut], dim=1",
-        f"{ARITHMETIC}test_norm_of_a_long_float32_vector_keeps_its_digits[shape0]",
-    ),
-    Mutant(
-        "squares overflow",
-        TENSORS,
-        "if _SAFE < n < 1 / _SAFE:",
-        "if n > 0:",
-        f"{ARITHMETIC}test_norm_of_float32_is_that_of_float64[1e+30]",
-    ),
-    Mutant(
-        "squares vanish",
-        TENSORS,
-        "if _SAFE < n < 1 / _SAFE:",
-        "if n < 1:",
-        f"{ARITHMETIC}test_norm_of_float32_is_that_of_float64[1e-30]",
-    ),
-    Mutant(
-        "rho not per group",
-        TWO_POINT,
-        "radii = [rho[k] for k in group]",
-        "radii = [rho[0] for k in group]",
-        f"{STEP}test_a_radius_per_group[model]",
     ),
     Mutant(
         "norm over the frozen",
@@ -248,29 +121,6 @@ MUTANTS = [
         ".detach().clone()",
         ".detach()",
         f"{STEP}test_losses_written_into_one_tensor_are_told_apart",
-    ),
-    Mutant(
-        "second gradient ignored",
-        TWO_POINT,
-        "        if not self.combine.needs_g:\n            g = []\n"
-        "        g_eps = yield Ask(ascent)\n",
-        "        g_eps = g\n        yield Ask(ascent)\n",
-        QUADRATIC,
-    ),
-    Mutant(
-        "first gradient kept for nothing",
-        TWO_POINT,
-        "        if not self.combine.needs_g:\n            g = []\n",
-        "",
-        "tests/core/test_two_point.py::test_a_combination_that_needs_no_g_gets_none",
-    ),
-    Mutant(
-        "gate ignored",
-        TWO_POINT,
-        "if not any(rho) or not self.gate(step):",
-        "if not any(rho):",
-        f"{BASE}test_20_steps_without_perturbation_are_those_of_the_base"
-        "[momentum-closed-gate]",
     ),
     Mutant(
         "momentum lost on resume",
@@ -393,18 +243,24 @@ MUTANTS = [
         f"{REFUSALS}test_a_step_without_probes_is_refused",
     ),
     Mutant(
-        "NaN let through as a radius",
-        CHECKS,
-        "if not 0 <= rho < math.inf:",
-        "if rho < 0 or rho == math.inf:",
-        f"{REFUSALS}test_a_wrong_argument_is_refused[rho nan]",
+        "expanded buffers written to",
+        REPLAY,
+        "size > 1 and stride == 0",
+        "False",
+        f"{BUFFERS}test_expanded_buffers_can_be_protected",
     ),
     Mutant(
-        "cosine from a dot product in float32",
-        TENSORS,
-        "    return 1 - norm(apart) ** 2 / 2\n",
-        "    x, y = (torch.cat([t.float().flatten() for t in v]) for v in (a, b))\n"
-        "    return (x @ y / (x.norm() * y.norm())).double() + 0 * norm(apart)\n",
-        f"{ARITHMETIC}test_cosine_of_float32_vectors_has_digits_beyond_float32[0.0001]",
+        "one base for two SAMs",
+        OPTIM_CHECKS,
+        "    if base in _in_use:\n",
+        "    if False:\n",
+        f"{REFUSALS}test_a_wrong_argument_is_refused[base taken]",
+    ),
+    Mutant(
+        "a base with a loaded checkpoint refused",
+        OPTIM_CHECKS,
+        "    if base in _in_use:\n",
+        "    if any('sam_step' in group for group in base.param_groups):\n",
+        f"{RESUME}test_a_base_that_has_loaded_a_checkpoint_is_not_taken",
     ),
 ]

@@ -1,0 +1,9 @@
+"""Defects by name: the suite is only as good as what it finds."""
+
+from tests.mutants.core import CORE
+from tests.mutants.mutant import Mutant
+from tests.mutants.optim import OPTIM
+
+MUTANTS = [*CORE, *OPTIM]
+
+__all__ = ["MUTANTS", "Mutant"]
