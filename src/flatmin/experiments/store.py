@@ -33,7 +33,6 @@ import flatmin
 from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
 
-
 #: What a start that was killed at once may have left.
 _OWN = {".lock", ".config.json.part"}
 
