@@ -162,7 +162,7 @@ OPTIM = [
     Mutant(
         "a group with an impossible radius is added",
         SAM,
-        "        radius(param_group.get(_RHO, self.defaults[_RHO]), _RHO)\n",
+        "            self.param_groups.pop()\n",
         "",
         f"{CONTRACT}test_a_group_with_an_impossible_radius_is_not_added",
     ),

@@ -90,8 +90,10 @@ def zero_unless_(xs: Sequence[Tensor], ok: Tensor) -> None:
     """``x <- x`` where ``ok``, else 0, in place, also where ``x`` is inf or NaN.
 
     The bits are multiplied, as integers, because ``0 * NaN`` is NaN and a branch on
-    ``ok`` would make the host wait for the device.
+    ``ok`` would make the host wait for the device; the CPU waits for nothing.
     """
+    if ok.device.type == "cpu" and ok:
+        return
     bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in xs]
     torch._foreach_mul_(bits, _like(ok, bits))
 

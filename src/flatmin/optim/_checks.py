@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
+
+from flatmin.core._checks import radius
 
 _in_use: WeakSet[Optimizer] = WeakSet()
 
@@ -21,7 +24,7 @@ def check_base(base: object) -> None:
 
     Raises:
         TypeError: it is something else.
-        ValueError: it needs a closure, maximizes, or belongs to a SAM already.
+        ValueError: it needs a closure, or belongs to a SAM already.
     """
     if isinstance(base, type):
         raise TypeError(
@@ -34,11 +37,6 @@ def check_base(base: object) -> None:
         )
     if base in _in_use:
         raise ValueError("base already belongs to a SAM. Build a new base optimizer.")
-    if any(group.get("maximize") for group in base.param_groups):
-        raise ValueError(
-            "base has maximize=True, but SAM climbs the loss and descends it. Use "
-            "maximize=False and call backward on the negated objective."
-        )
     closure = inspect.signature(base.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
@@ -71,10 +69,10 @@ def check_model(model: object) -> None:
 
 
 def check_parameters(base: Optimizer, model: nn.Module) -> None:
-    """Real, unsharded parameters, and the same ones in both.
+    """Base and model belong together.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they do not.
     """
     mine = {id(p) for p in model.parameters()}
     ours = [p for group in base.param_groups for p in group["params"]]
@@ -83,7 +81,22 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
             "base and model have no parameter in common. Build the base from this "
             "model's parameters, after the model has reached its device."
         )
-    for p in ours:
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """A possible radius, real and unsharded parameters, and a descending base.
+
+    Raises:
+        TypeError: the radius is not a number.
+        ValueError: it is negative or not finite, or the rest is not as it should be.
+    """
+    radius(group["sam_rho"], "sam_rho")
+    if group.get("maximize"):
+        raise ValueError(
+            "base has maximize=True, but SAM climbs the loss and descends it. Use "
+            "maximize=False and call backward on the negated objective."
+        )
+    for p in group["params"]:
         if p.is_complex():
             raise ValueError(
                 f"a parameter of shape {tuple(p.shape)} is complex ({p.dtype}), which "

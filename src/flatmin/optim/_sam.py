@@ -20,7 +20,13 @@ from flatmin.core import (
     TwoPoint,
 )
 from flatmin.core._checks import radius
-from flatmin.optim._checks import check_base, check_model, check_parameters, claim
+from flatmin.optim._checks import (
+    check_base,
+    check_group,
+    check_model,
+    check_parameters,
+    claim,
+)
 from flatmin.optim._engine import Engine
 from flatmin.optim._probe import Probe, Statistics
 
@@ -238,9 +244,12 @@ class SAM(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; ``"sam_rho"`` in it overrides rho."""
-        radius(param_group.get(_RHO, self.defaults[_RHO]), _RHO)
         self.base.add_param_group(param_group)
-        self._complete_groups()
+        try:
+            self._complete_groups()
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's; the groups carry radius and step."""
@@ -284,13 +293,16 @@ class SAM(Optimizer):
 
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
+        for group in self.param_groups:
+            check_group({_RHO: self.defaults[_RHO], **group})
         newest = max(int(group.get(_STEP, 0)) for group in self.param_groups)
         for group in self.param_groups:
-            radius(group.setdefault(_RHO, self.defaults[_RHO]), _RHO)
+            group.setdefault(_RHO, self.defaults[_RHO])
             group[_STEP] = newest
 
     def _step(self) -> Step:
-        self._complete_groups()
+        if any(_STEP not in group for group in self.param_groups):
+            self._complete_groups()
         of = [
             (p, k)
             for k, group in enumerate(self.param_groups)
