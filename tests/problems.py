@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
@@ -205,3 +206,14 @@ def untouched(model: nn.Module) -> Iterator[None]:
     assert_same(dict(before), {n: p.detach() for n, p in model.named_parameters()})
     assert places == {name: p.data_ptr() for name, p in model.named_parameters()}
     assert strides == {name: p.stride() for name, p in model.named_parameters()}
+
+
+class OneProcess:
+    """One process that believes in a group of one."""
+
+    def __enter__(self) -> None:
+        store = HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.distributed.destroy_process_group()

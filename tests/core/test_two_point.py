@@ -240,7 +240,8 @@ class Recorder:
         finally:
             self.calls.append("leave")
 
-    def share(self, g: Gradients) -> Gradients:
+    def share(self, w: list[Tensor], g: Gradients) -> Gradients:
+        assert len(w) == len(g)
         self.calls.append("share")
         return [None if d is None else d + self.other for d in g]
 

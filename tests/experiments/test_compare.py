@@ -16,7 +16,10 @@ from tests.experiments.helpers import TINY, Program, image_folder
 
 #: The program with a checkpoint after every epoch, so that short runs have some.
 EAGER = (
+    "import signal\n"
     "from flatmin.experiments import cli, train\n"
+    # Whoever started the tests in the background has it ignored.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "train.CHECKPOINT_EVERY = 0.0\n"
     "cli.main()"
 )

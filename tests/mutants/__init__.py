@@ -3,7 +3,8 @@
 from tests.mutants.core import CORE
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
+from tests.mutants.scope import DISTRIBUTED
 
-MUTANTS = [*CORE, *OPTIM]
+MUTANTS = [*CORE, *OPTIM, *DISTRIBUTED]
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -11,12 +11,20 @@ import pytest
 import torch
 from lion_pytorch import Lion
 from torch import nn
-from torch._C._distributed_c10d import HashStore
 from torch.optim import LBFGS, SGD, Optimizer
 
-from flatmin import SAM
+from flatmin import SAM, core
 from flatmin.core import TwoPoint
-from tests.problems import Noisy, batch, loss_of, mlp, passes, sam_steps, untouched
+from tests.problems import (
+    Noisy,
+    OneProcess,
+    batch,
+    loss_of,
+    mlp,
+    passes,
+    sam_steps,
+    untouched,
+)
 
 DATA = batch()
 
@@ -147,29 +155,32 @@ def test_bases_without_a_closure_or_with_an_optional_one_are_taken() -> None:
         sam_steps(SAM(base, model), model, DATA, 1)
 
 
-class World:
-    """One process that believes in a group of one."""
+def test_a_scope_of_several_replicas_needs_replicas() -> None:
+    model = mlp(torch.float32)
+    with pytest.raises(ValueError, match=r"scope World needs .*, got Sequential"):
+        SAM(base_of(model), model, scope=core.World())
+    with OneProcess():
+        group = torch.distributed.group.WORLD
+        assert group is not None
+        with pytest.raises(ValueError, match="scope Group needs"):
+            SAM(base_of(model), model, scope=core.Group(group))
 
-    def __enter__(self) -> None:
-        store = HashStore()
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
 
-    def __exit__(self, *_: object) -> None:
-        torch.distributed.destroy_process_group()
-
-
-def test_distributed_data_parallel_is_refused() -> None:
-    with World():
-        model = nn.parallel.DistributedDataParallel(mlp(torch.float32))
-        with pytest.raises(ValueError, match="wrapped in DistributedDataParallel"):
+def test_a_static_graph_needs_an_averaged_first_pass() -> None:
+    with OneProcess():
+        model = nn.parallel.DistributedDataParallel(
+            mlp(torch.float32), static_graph=True
+        )
+        with pytest.raises(ValueError, match=r"static_graph=True, .* scope Replica"):
             SAM(base_of(model), model)
+        SAM(base_of(model), model, scope=core.World())
 
 
 def test_sharded_parameters_are_refused() -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    with World():
+    with OneProcess():
         model = mlp(torch.float32)
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
         with pytest.raises(ValueError, match="is a DTensor"):

@@ -27,7 +27,7 @@ from flatmin.core._program import (
     Step,
     whole,
 )
-from flatmin.core._scope import Replica, Scope
+from flatmin.core._scope import Group, Replica, Scope, World
 from flatmin.core._two_point import TwoPoint
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Filter",
     "Gate",
     "Gradients",
+    "Group",
     "LpBall",
     "Method",
     "Metric",
@@ -50,6 +51,7 @@ __all__ = [
     "Source",
     "Step",
     "TwoPoint",
+    "World",
     "always",
     "everything",
     "fresh",

@@ -9,6 +9,7 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
+from flatmin.core import Group, Scope, World
 from flatmin.core._checks import radius
 
 _in_use: WeakSet[Optimizer] = WeakSet()
@@ -46,11 +47,11 @@ def check_base(base: object) -> None:
 
 
 def check_model(model: object) -> None:
-    """A module with parameters, in one process.
+    """A module with parameters.
 
     Raises:
         TypeError: it is no module.
-        ValueError: it has no parameters, or is wrapped for several processes.
+        ValueError: it has no parameters.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -61,10 +62,27 @@ def check_model(model: object) -> None:
         raise ValueError(
             f"model {type(model).__name__} has no parameters: nothing to perturb."
         )
-    if isinstance(model, nn.parallel.DistributedDataParallel):
+
+
+def check_scope(scope: Scope, model: nn.Module) -> None:
+    """Something that averages over processes, if the scope is one of several.
+
+    Raises:
+        ValueError: the model is not wrapped for several processes, or in a way that
+            the scope cannot work with.
+    """
+    if isinstance(scope, World | Group) and not isinstance(
+        model, nn.parallel.DistributedDataParallel
+    ):
         raise ValueError(
-            "model is wrapped in DistributedDataParallel, which flatmin does not "
-            "support yet: the scope of the perturbation would be left to chance."
+            f"scope {type(scope).__name__} needs a model in DistributedDataParallel, "
+            f"got {type(model).__name__}. Give SAM the wrapped model."
+        )
+    if getattr(model, "static_graph", False) and not isinstance(scope, World):
+        raise ValueError(
+            "model is in DistributedDataParallel with static_graph=True, whose first "
+            f"backward pass has to be averaged; that of scope {type(scope).__name__} "
+            "is not. Use scope=flatmin.core.World(), or static_graph=False."
         )
 
 

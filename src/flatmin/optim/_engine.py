@@ -57,7 +57,7 @@ class Engine:
         is left early, the gradients are those from before it.
         """
         everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
-        before: Gradients = [p.grad for p in everyone] if accumulate else []
+        before = self._held(everyone) if accumulate else []
         log = _Log(keep_g=self._track_cosine)
         ask, descend, rewound = next(program), None, False
         try:
@@ -101,12 +101,20 @@ class Engine:
         A method of its own, so that no gradient outlives it unless the program, or the
         log for the cosine, holds on to it: the next pass needs the memory.
         """
-        g = _read(w)
+        g = self._held(w)
+        _check_dense(w, g)
         log.add(probe, ask, g)
         try:
-            return program.send(self._scope.share(g) if ask.climbs else g), None
+            return program.send(self._scope.share(w, g) if ask.climbs else g), None
         except StopIteration as finished:
             return ask, finished.value
+
+    def _held(self, ps: list[Tensor]) -> Gradients:
+        """The gradients of ``ps``, in memory that the next pass does not write to."""
+        # With this option gradients are views of buckets, which every pass fills anew.
+        if getattr(self._model, "gradient_as_bucket_view", False):
+            return [None if p.grad is None else p.grad.clone() for p in ps]
+        return [p.grad for p in ps]
 
 
 @dataclass(slots=True)
@@ -151,16 +159,13 @@ class _Log:
         )
 
 
-def _read(w: list[Tensor]) -> Gradients:
-    """The gradients the pass has left, dense ones only."""
-    g: Gradients = [p.grad for p in w]
+def _check_dense(w: list[Tensor], g: Gradients) -> None:
     for p, g_i in zip(w, g, strict=True):
         if g_i is not None and g_i.layout != torch.strided:
             raise RuntimeError(
                 f"a parameter of shape {tuple(p.shape)} has a sparse gradient, which "
                 "SAM cannot use. Build its layer with sparse=False."
             )
-    return g
 
 
 def _write(ps: Sequence[Tensor], gs: Gradients) -> None:

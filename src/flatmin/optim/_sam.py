@@ -25,6 +25,7 @@ from flatmin.optim._checks import (
     check_group,
     check_model,
     check_parameters,
+    check_scope,
     claim,
 )
 from flatmin.optim._engine import Engine
@@ -80,7 +81,9 @@ class SAM(Optimizer):
             gives each parameter group a ball of its own.
         method: a program other than SAM's; it then says what the ball is, so that
             ``p`` and ``norm_over`` must keep their defaults.
-        scope: who shares one perturbation.
+        scope: who shares one perturbation, if the model is in
+            DistributedDataParallel: `Replica` (the default, and the paper's choice),
+            `World`, or a `Group` of replicas, all in ``flatmin.core``.
         protect_buffers: whether buffers keep the first pass's update alone.
         replay_rng: whether every pass draws the same random numbers (torch's global
             generators, ``random``, and NumPy's if it is loaded).
@@ -123,6 +126,7 @@ class SAM(Optimizer):
         self.model = model
         self.method = method
         self.scope = scope or Replica()
+        check_scope(self.scope, model)
         self.options = {
             "protect_buffers": protect_buffers,
             "replay_rng": replay_rng,
@@ -170,13 +174,18 @@ class SAM(Optimizer):
             One `Probe` per gradient the method needs.
 
         Raises:
-            RuntimeError: another loop of this optimizer is open, or the body left no
-                gradient.
+            RuntimeError: another loop of this optimizer is open, the body left no
+                gradient, or an accumulating loop is inside of ``no_sync()``.
         """
         if self._open:
             raise RuntimeError(
                 "a probes() loop of this optimizer is still open. Finish it before the "
                 "next one; if you hold its iterator, call close() on it."
+            )
+        if accumulate and not getattr(self.model, "require_backward_grad_sync", True):
+            raise RuntimeError(
+                "probes(accumulate=True) inside of no_sync() would leave what it "
+                "accumulates without its average over the replicas. Call it outside."
             )
         self._open, self._ready = True, False
         try:

@@ -1,0 +1,215 @@
+"""What the ranks do; results go back as plain numbers and lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.optim import SGD
+
+from flatmin import SAM
+from flatmin.core import Group, Replica, Scope, World
+from tests.distributed.ranks import WORLD_SIZE
+
+RHO, LR, MOMENTUM, M = 0.2, 0.1, 0.9, 6
+SCOPES = ("replica", "world", "group", "alone")
+
+
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+
+
+def batches(
+    steps: int, n: int = WORLD_SIZE * M, dtype: torch.dtype = torch.float64
+) -> list[tuple[Tensor, Tensor]]:
+    """The whole batch of every step; a rank takes its part of ``M`` examples."""
+    generator = torch.Generator().manual_seed(2)
+    return [
+        (
+            torch.randn(n, 5, generator=generator, dtype=dtype),
+            torch.randint(3, (n,), generator=generator),
+        )
+        for _ in range(steps)
+    ]
+
+
+def sgd(model: nn.Module) -> SGD:
+    return SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+
+
+def scope_named(name: str, rank: int) -> Scope:
+    if name == "replica":
+        return Replica()
+    if name == "world":
+        return World()
+    everyone: Any = dist.new_group(list(range(WORLD_SIZE)))
+    singles: list[Any] = [dist.new_group([k]) for k in range(WORLD_SIZE)]
+    return Group(everyone if name == "group" else singles[rank])
+
+
+def part(rank: int, data: Tensor) -> Tensor:
+    return data[rank * M : (rank + 1) * M]
+
+
+def trained(
+    rank: int, scope: str, steps: int, ddp: dict[str, Any], sam: dict[str, Any]
+) -> list[Any]:
+    """The weights after some steps, as nested lists."""
+    dtype = sam.pop("dtype", torch.float64)
+    hook = ddp.pop("hook", False)
+    model = DDP(network(dtype), **ddp)
+    if hook:
+        model.register_comm_hook(None, allreduce_hook)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank), **sam)
+    for x, y in batches(steps, dtype=dtype):
+        for probe in optimizer.probes():
+            loss = cross_entropy(model(part(rank, x)), part(rank, y))
+            probe.loss = loss
+            loss.backward()
+        optimizer.step()
+    return weights(model)
+
+
+def weights(model: nn.Module) -> list[Any]:
+    return [p.tolist() for p in model.parameters()]
+
+
+def accumulated(rank: int, bucket_view: bool) -> list[Any]:
+    """m-SAM with m = 3: each rank climbs twice per step."""
+    model = DDP(network(), gradient_as_bucket_view=bucket_view)
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    for x, y in batches(3):
+        optimizer.zero_grad()
+        parts = zip(part(rank, x).split(3), part(rank, y).split(3), strict=True)
+        for small_x, small_y in parts:
+            for _ in optimizer.probes(accumulate=True):
+                (cross_entropy(model(small_x), small_y) / 2).backward()
+        optimizer.step()
+    return weights(model)
+
+
+def accumulate_inside_no_sync(rank: int) -> str:
+    del rank
+    model = DDP(network())
+    optimizer = SAM(sgd(model), model)
+    try:
+        with model.no_sync():
+            next(optimizer.probes(accumulate=True))
+    except RuntimeError as refused:
+        return str(refused)
+    return ""
+
+
+def averaging(rank: int, scope: str) -> list[int]:
+    """How many gradients were averaged: in SAM's step, and in a plain one."""
+    counted = 0
+
+    def hook(state, bucket):  # DDP refuses annotations other than its own
+        nonlocal counted
+        counted += bucket.buffer().numel()
+        return allreduce_hook(state, bucket)
+
+    model = DDP(network())
+    model.register_comm_hook(None, hook)
+    x, y = batches(1)[0]
+    cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+    plain, counted = counted, 0
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
+    for _ in optimizer.probes():
+        cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+    return [counted, plain]
+
+
+def non_finite_on_one_rank(rank: int, scope: str, bad_pass: int) -> dict[str, Any]:
+    """Rank 1 has an infinite gradient in one pass of the second of three steps."""
+    model = DDP(network())
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
+    for k, (x, y) in enumerate(batches(3)):
+        for probe in optimizer.probes():
+            loss = cross_entropy(model(part(rank, x)), part(rank, y))
+            if k == 1 and rank == 1 and probe.index == bad_pass:
+                loss = loss * torch.inf
+            loss.backward()
+        finite = all(
+            bool(p.grad.isfinite().all())
+            for p in model.parameters()
+            if p.grad is not None
+        )
+        if finite:  # what GradScaler does
+            optimizer.step()
+    return {"weights": weights(model), "unperturbed": optimizer.unperturbed_steps}
+
+
+def uneven(rank: int) -> list[Any]:
+    """Rank 0 has two batches, rank 1 has four."""
+    model = DDP(network())
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    with model.join():
+        for x, y in batches(2 if rank == 0 else 4):
+            for _ in optimizer.probes():
+                cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+            optimizer.step()
+    return weights(model)
+
+
+class Branching(nn.Module):
+    """Uses its second half if asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = network(), nn.Linear(5, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor, both: bool) -> Tensor:
+        return self.a(x) + (self.b(x) if both else 0)
+
+
+def unused_parameters(rank: int) -> dict[str, Any]:
+    """Every second step uses half of the model."""
+    torch.manual_seed(3)
+    model = DDP(Branching(), find_unused_parameters=True)
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    halves = []
+    for k, (x, y) in enumerate(batches(4)):
+        for _ in optimizer.probes():
+            cross_entropy(model(part(rank, x), k % 2 == 0), part(rank, y)).backward()
+        halves.append(model.module.b.weight.grad is not None)
+        optimizer.step()
+    return {"weights": weights(model), "has gradient": halves}
+
+
+def batch_norm(rank: int) -> list[list[Any]]:
+    """Buffers after three steps of SAM, and after three forward passes at its ``w``."""
+    model = DDP(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    twin = DDP(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    twin.load_state_dict(model.state_dict())
+    for x, y in batches(3, dtype=torch.float32):
+        with torch.no_grad():
+            for p, q in zip(twin.parameters(), model.parameters(), strict=True):
+                p.copy_(q)
+        cross_entropy(twin(part(rank, x)), part(rank, y)).backward()
+        for _ in optimizer.probes():
+            cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+        optimizer.step()
+    return [[b.tolist() for b in m.buffers()] for m in (model, twin)]
+
+
+def cosines(rank: int, scope: str, bucket_view: bool) -> float:
+    """``cos(g, g_eps)`` of a step, which needs both gradients at once."""
+    model = DDP(network(), gradient_as_bucket_view=bucket_view)
+    chosen = scope_named(scope, rank)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, track_cosine=True)
+    x, y = batches(1)[0]
+    for warm_up in (True, False):
+        for _ in optimizer.probes():
+            cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+        if warm_up:
+            optimizer.step()
+    assert optimizer.statistics.cosine is not None
+    return optimizer.statistics.cosine.item()

@@ -1,0 +1,80 @@
+"""Scopes in a world of one; `tests/distributed` has the real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from flatmin import SAM
+from flatmin.core import Group, Replica, Scope, World
+from tests.problems import OneProcess, assert_same, batch, loss_of, mlp, tensors
+
+DATA = batch(torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def one_process() -> Iterator[None]:
+    with OneProcess():
+        yield
+
+
+def everyone() -> Scope:
+    group: Any = dist.new_group([0])
+    return Group(group)
+
+
+SCOPES: dict[str, Callable[[], Scope]] = {
+    "replica": Replica,
+    "world": World,
+    "group": everyone,
+}
+
+
+@pytest.mark.parametrize("bucket_view", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
+def test_one_replica_is_no_replica(
+    scope: Callable[[], Scope], accumulate: bool, bucket_view: bool
+) -> None:
+    torch.manual_seed(4)
+    plain = mlp()
+    wrapped = DDP(mlp(), gradient_as_bucket_view=bucket_view)
+    wrapped.module.load_state_dict(plain.state_dict())
+    for model in (plain, wrapped):
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        shared = scope() if model is wrapped else None
+        optimizer = SAM(base, model, rho=0.2, scope=shared)
+        for _ in range(3):
+            optimizer.zero_grad()
+            for _ in range(2 if accumulate else 1):
+                for _ in optimizer.probes(accumulate=accumulate):
+                    loss_of(model, DATA).backward()
+            optimizer.step()
+    assert_same(tensors(plain), tensors(wrapped.module))
+
+
+def test_a_parameter_without_gradient_counts_as_zero_in_a_group() -> None:
+    w = [torch.zeros(2), torch.zeros(3, dtype=torch.bfloat16)]
+    mean = everyone().share(w, [torch.tensor([1.0, 2.0]), None])
+    assert [m.tolist() for m in mean if m is not None] == [[1, 2], [0, 0, 0]]
+
+
+def test_who_is_not_in_the_group_cannot_share_it() -> None:
+    elsewhere: Any = dist.GroupMember.NON_GROUP_MEMBER
+    with pytest.raises(ValueError, match="process 0 does not belong to the group"):
+        Group(elsewhere)
+
+
+def test_an_accumulating_loop_inside_no_sync_is_refused() -> None:
+    model = DDP(mlp())
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    with model.no_sync(), pytest.raises(RuntimeError, match="inside of no_sync"):
+        next(iter(optimizer.probes(accumulate=True)))
+    for _ in optimizer.probes(accumulate=True):
+        loss_of(model, DATA).backward()
+    optimizer.step()
