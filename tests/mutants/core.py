@@ -54,8 +54,8 @@ CORE = [
     Mutant(
         "ties not shared for p = 1",
         METRIC,
-        "h_q = ts.power_total(g, unit, q)",
-        "h_q = ts.power_total(g, unit, q).clamp(max=1)",
+        "h_q = shards.power_total(g, unit, q)",
+        "h_q = shards.power_total(g, unit, q).clamp(max=1)",
         f"{BALL}test_largest_entries_share_rho_equally_for_p_1[dtype0]",
     ),
     Mutant(

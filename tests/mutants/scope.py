@@ -9,7 +9,24 @@ SAM = "optim/_sam.py"
 DDP = "tests/distributed/test_ddp.py::"
 SCOPE = "tests/optim/test_scope.py::"
 
+SHARDS = "core/_shards.py"
+SHARDED = "tests/distributed/test_shards.py::"
+
 DISTRIBUTED = [
+    Mutant(
+        "the norm of a shard instead of the whole",
+        SHARDS,
+        "                dist.all_reduce(value, op, group)\n",
+        "                pass\n",
+        f"{SHARDED}test_sharded_training_is_that_of_one_process[dtype0-1e-12-layers]",
+    ),
+    Mutant(
+        "the largest entry of a shard instead of the whole",
+        SHARDS,
+        "xs, dist.ReduceOp.MAX)",
+        "xs, dist.ReduceOp.SUM)",
+        f"{SHARDED}test_the_norm_is_that_of_the_whole_for_every_p[1.0-layers]",
+    ),
     Mutant(
         "averaging in the ascent pass of a replica",
         SHARED,

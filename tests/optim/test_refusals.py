@@ -176,15 +176,19 @@ def test_a_static_graph_needs_an_averaged_first_pass() -> None:
         SAM(base_of(model), model, scope=core.World())
 
 
-def test_sharded_parameters_are_refused() -> None:
+@pytest.mark.parametrize("scope", [core.Replica, core.Group])
+def test_shards_cannot_hold_a_perturbation_per_process(
+    scope: Callable[..., core.Scope],
+) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     with OneProcess():
         model = mlp(torch.float32)
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        with pytest.raises(ValueError, match="is a DTensor"):
-            SAM(base_of(model), model)
+        chosen = scope(*[torch.distributed.group.WORLD] * (scope is core.Group))
+        with pytest.raises(ValueError, match=r"sharded .* scope=flatmin.core.World"):
+            SAM(base_of(model), model, scope=chosen)
 
 
 NO_GRADIENT = r"needs the gradient of a finished probes\(\) loop"

@@ -8,11 +8,23 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
 from flatmin.core import Group, Replica, Scope, World
-from tests.problems import OneProcess, assert_same, batch, loss_of, mlp, tensors
+from flatmin.core._shards import is_dtensor, local_as
+from tests.problems import (
+    OneProcess,
+    assert_same,
+    batch,
+    loss_of,
+    mlp,
+    sam_steps,
+    tensors,
+)
 
 DATA = batch(torch.float64)
 
@@ -56,6 +68,31 @@ def test_one_replica_is_no_replica(
                     loss_of(model, DATA).backward()
             optimizer.step()
     assert_same(tensors(plain), tensors(wrapped.module))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("scope", [None, World()])
+def test_one_shard_is_the_whole(scope: Scope | None, p: float) -> None:
+    plain, sharded = mlp(), mlp()
+    sharded.load_state_dict(plain.state_dict())
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+    for model in (plain, sharded):
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        shared = scope if model is sharded else None
+        optimizer = SAM(base, model, rho=0.2, p=p, scope=shared, track_cosine=True)
+        sam_steps(optimizer, model, DATA, 3)
+    whole = {name: w.full_tensor() for name, w in sharded.state_dict().items()}
+    for name, w in plain.state_dict().items():
+        torch.testing.assert_close(whole[name], w, rtol=1e-12, atol=1e-14)
+
+
+def test_a_gradient_is_cut_as_its_parameter_is() -> None:
+    mesh = init_device_mesh("cpu", (1,))
+    w = distribute_tensor(torch.zeros(4, 2), mesh, [Shard(0)])
+    g = distribute_tensor(torch.arange(8.0).view(4, 2), mesh, [Replicate()])
+    (part,) = local_as([g], [w])
+    assert torch.equal(part, torch.arange(8.0).view(4, 2))
+    assert not is_dtensor(part)
 
 
 def test_a_parameter_without_gradient_counts_as_zero_in_a_group() -> None:

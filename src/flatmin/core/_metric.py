@@ -12,6 +12,7 @@ from torch import Tensor
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import number
 from flatmin.core._program import Ascent
+from flatmin.core._shards import Shards, local_as
 
 
 class Metric(Protocol):
@@ -43,6 +44,9 @@ class LpBall:
     and ``<eps, g> = rho ||g||_q``. ``p = 2`` gives ``rho g / ||g||``; ``p = inf``
     gives ``rho sign(g)``; ``p = 1`` puts all of rho on the entries where ``|g|`` is
     largest, in equal parts if there are several, which is the limit of the formula.
+
+    Of sharded parameters (DTensor), ``eps`` is this process's part and the norm is that
+    of the whole.
 
     Where tensors have radii of their own, the direction is that of the common ball and
     each tensor is scaled by its radius. A gradient that is zero, not finite, or too
@@ -86,9 +90,11 @@ class LpBall:
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
         """The perturbation of eq. 2."""
-        del w, group
-        g = ts.wide(g)
-        x, size, norm = self._euclidean(g) if self.p == 2 else self._general(g)
+        del group
+        shards = Shards.of(w)
+        g = ts.wide(local_as(g, w))
+        solve = self._euclidean if self.p == 2 else self._general
+        x, size, norm = solve(g, shards)
         r = max(rho)
         scale = r / size
         narrow = min((t.dtype for t in x), key=lambda dtype: dtype.itemsize)
@@ -99,15 +105,19 @@ class LpBall:
             ts.times_each_(eps, [one / r for one in rho])
         return Ascent([*eps], norm, ok)
 
-    def _euclidean(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-        norm = ts.norm(g)
+    def _euclidean(
+        self, g: list[Tensor], shards: Shards
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        norm = shards.norm(g)
         return g, norm, norm
 
-    def _general(self, g: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _general(
+        self, g: list[Tensor], shards: Shards
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """``sign(g) h^(q-1)``, its l_p norm, ``||g||_q``; ``h = |g| / max|g|``."""
-        q, s = self.q, ts.largest(g)
+        q, s = self.q, shards.largest(g)
         unit = torch.where(s == 0, 1, s)
-        h_q = ts.power_total(g, unit, q)
+        h_q = shards.power_total(g, unit, q)
         r = math.inf if math.isinf(q) else q - 1
         return ts.signed_power(g, unit, r), h_q ** (1 / self.p), s * h_q ** (1 / q)
 

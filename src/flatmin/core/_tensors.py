@@ -9,7 +9,7 @@ an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -108,7 +108,11 @@ def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
     torch._foreach_copy_(list(ws), list(xs))
 
 
-def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+def cosine(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    norm: Callable[[Sequence[Tensor]], Tensor] = norm,
+) -> Tensor:
     """``<a, b> / (||a|| ||b||)``: float64, 0-dim; NaN if one is zero.
 
     From ``1 - ||a/||a|| - b/||b|| ||^2 / 2``, which keeps the digits where the two

@@ -9,8 +9,9 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from flatmin.core import Group, Scope, World
+from flatmin.core import Group, Replica, Scope, World
 from flatmin.core._checks import radius
+from flatmin.core._shards import is_dtensor
 
 _in_use: WeakSet[Optimizer] = WeakSet()
 
@@ -64,26 +65,35 @@ def check_model(model: object) -> None:
         )
 
 
-def check_scope(scope: Scope, model: nn.Module) -> None:
-    """Something that averages over processes, if the scope is one of several.
+def check_scope(scope: Scope | None, model: nn.Module) -> Scope:
+    """The scope that was asked for, or the one that fits the model.
 
     Raises:
-        ValueError: the model is not wrapped for several processes, or in a way that
-            the scope cannot work with.
+        ValueError: the scope and the way the model is distributed exclude each other.
     """
-    if isinstance(scope, World | Group) and not isinstance(
-        model, nn.parallel.DistributedDataParallel
-    ):
+    sharded = any(is_dtensor(p) for p in model.parameters())
+    replicated = isinstance(model, nn.parallel.DistributedDataParallel)
+    if scope is None:
+        scope = World() if sharded else Replica()
+    name = type(scope).__name__
+    if sharded and isinstance(scope, Replica | Group):
         raise ValueError(
-            f"scope {type(scope).__name__} needs a model in DistributedDataParallel, "
-            f"got {type(model).__name__}. Give SAM the wrapped model."
+            f"scope {name} needs whole parameters, but the model's are sharded "
+            "(DTensor): one shard cannot hold the perturbations of several processes. "
+            "Use scope=flatmin.core.World(), the default for sharded models."
+        )
+    if isinstance(scope, World | Group) and not (replicated or sharded):
+        raise ValueError(
+            f"scope {name} needs a model in DistributedDataParallel or with sharded "
+            f"parameters, got {type(model).__name__}. Give SAM the wrapped model."
         )
     if getattr(model, "static_graph", False) and not isinstance(scope, World):
         raise ValueError(
             "model is in DistributedDataParallel with static_graph=True, whose first "
-            f"backward pass has to be averaged; that of scope {type(scope).__name__} "
-            "is not. Use scope=flatmin.core.World(), or static_graph=False."
+            f"backward pass has to be averaged; that of scope {name} is not. Use "
+            "scope=flatmin.core.World(), or static_graph=False."
         )
+    return scope
 
 
 def check_parameters(base: Optimizer, model: nn.Module) -> None:
@@ -102,7 +112,7 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """A possible radius, real and unsharded parameters, and a descending base.
+    """A possible radius, real parameters, and a descending base.
 
     Raises:
         TypeError: the radius is not a number.
@@ -119,9 +129,4 @@ def check_group(group: dict[str, Any]) -> None:
             raise ValueError(
                 f"a parameter of shape {tuple(p.shape)} is complex ({p.dtype}), which "
                 "flatmin does not support yet. Use torch.view_as_real."
-            )
-        if hasattr(p, "device_mesh"):
-            raise ValueError(
-                f"a parameter of shape {tuple(p.shape)} is a DTensor, which flatmin "
-                "does not support yet: its norm would be that of one shard."
             )

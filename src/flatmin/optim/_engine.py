@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flatmin.core import Ask, Gradients, Program, Scope, Step
 from flatmin.core import _tensors as ts
+from flatmin.core._shards import Shards, local
 from flatmin.optim._probe import Probe, Statistics
 from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
 from flatmin.optim._weights import Weights
@@ -144,19 +145,20 @@ class _Log:
 
     def statistics(self) -> Statistics:
         """The finished record."""
+        return Statistics(
+            self.passes, self.loss, self.perturbed_loss, self.grad_norm, self._cosine()
+        )
+
+    def _cosine(self) -> Tensor | None:
         both = [
             (a, b)
             for a, b in zip(self.first, self.last, strict=True)
             if a is not None and b is not None and a.numel() > 0
         ]
-        cosine = (
-            ts.cosine([a for a, _ in both], [b for _, b in both])
-            if self.passes > 1 and both
-            else None
-        )
-        return Statistics(
-            self.passes, self.loss, self.perturbed_loss, self.grad_norm, cosine
-        )
+        if self.passes < 2 or not both:
+            return None
+        first, last = [a for a, _ in both], [b for _, b in both]
+        return ts.cosine(local(first), local(last), Shards.of(first).norm)
 
 
 def _check_dense(w: list[Tensor], g: Gradients) -> None:

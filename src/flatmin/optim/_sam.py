@@ -14,7 +14,6 @@ from flatmin.core import (
     LpBall,
     Method,
     PerGroup,
-    Replica,
     Scope,
     Step,
     TwoPoint,
@@ -83,7 +82,8 @@ class SAM(Optimizer):
             ``p`` and ``norm_over`` must keep their defaults.
         scope: who shares one perturbation, if the model is in
             DistributedDataParallel: `Replica` (the default, and the paper's choice),
-            `World`, or a `Group` of replicas, all in ``flatmin.core``.
+            `World`, or a `Group` of replicas, all in ``flatmin.core``. With sharded
+            parameters (FSDP2, tensor parallelism) it is always `World`.
         protect_buffers: whether buffers keep the first pass's update alone.
         replay_rng: whether every pass draws the same random numbers (torch's global
             generators, ``random``, and NumPy's if it is loaded).
@@ -125,8 +125,7 @@ class SAM(Optimizer):
         self.base = base
         self.model = model
         self.method = method
-        self.scope = scope or Replica()
-        check_scope(self.scope, model)
+        self.scope = check_scope(scope, model)
         self.options = {
             "protect_buffers": protect_buffers,
             "replay_rng": replay_rng,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flatmin.core import Gradients
 from flatmin.core import _tensors as ts
+from flatmin.core._shards import local
 from flatmin.optim._replay import alike
 
 
@@ -15,6 +16,7 @@ class Weights:
 
     A copy, because ``(w + eps) - eps`` is not ``w`` in floating point; in place,
     because CUDA graphs, shared memory and sharded parameters hold on to the storage.
+    Of sharded parameters, each process moves its part.
     """
 
     def __init__(self) -> None:
@@ -28,7 +30,7 @@ class Weights:
         eps.clear()
         if not pairs:
             return
-        moved = [p for p, _ in pairs]
+        moved = local([p for p, _ in pairs])
         if not alike(self._copies, moved):
             self._copies = [torch.empty_like(p) for p in moved]
         ts.copy_(self._copies, moved)

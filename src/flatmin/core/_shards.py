@@ -1,0 +1,114 @@
+"""Tensors of which each process holds a part (DTensor): measures of the whole.
+
+FSDP2, hybrid sharding and tensor parallelism all store parameters as DTensors. What is
+elementwise works on the parts; what measures all entries is summed over the processes
+that hold the others, once per kind of sharding and not once per parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flatmin.core import _tensors as ts
+
+
+def is_dtensor(x: object) -> bool:
+    """Whether this is a DTensor; importing its class would cost half a second."""
+    return hasattr(x, "device_mesh")
+
+
+def local(xs: Sequence[Tensor]) -> list[Tensor]:
+    """This process's part of each, sharing its memory; plain tensors as they are."""
+    return [_local(x) for x in xs]
+
+
+def local_as(gs: Sequence[Tensor], ws: Sequence[Tensor]) -> list[Tensor]:
+    """This process's part of each ``g``, cut as its ``w`` is cut."""
+    return [_local(_placed_as(g, w)) for g, w in zip(gs, ws, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """How a list of tensors is cut.
+
+    Attributes:
+        kinds: for each kind of cut, the process groups that hold the other parts, and
+            the positions of the tensors cut so.
+    """
+
+    kinds: list[tuple[tuple[Any, ...], list[int]]]
+
+    @classmethod
+    def of(cls, ws: Sequence[Tensor]) -> Shards:
+        """How parameters are cut; alike on every process, and in the same order."""
+        kinds: dict[tuple[Any, ...], list[int]] = {}
+        for i, w in enumerate(ws):
+            kinds.setdefault(_holders(w), []).append(i)
+        return cls(list(kinds.items()))
+
+    def norm(self, xs: Sequence[Tensor]) -> Tensor:
+        """``||x||_2`` over all entries of all processes; ``xs`` are the parts here."""
+        if self._whole:
+            return ts.norm(xs)
+        return self._sum(lambda part: ts.norm(part).square(), xs).sqrt()
+
+    def largest(self, xs: Sequence[Tensor]) -> Tensor:
+        """``max |x|`` over all entries of all processes."""
+        if self._whole:
+            return ts.largest(xs)
+        return torch.stack(self._each(ts.largest, xs, dist.ReduceOp.MAX)).amax()
+
+    def power_total(self, xs: Sequence[Tensor], s: Tensor, q: float) -> Tensor:
+        """``sum |x / s|^q`` over all entries of all processes."""
+        if self._whole:
+            return ts.power_total(xs, s, q)
+        return self._sum(lambda part: ts.power_total(part, s, q), xs)
+
+    @property
+    def _whole(self) -> bool:
+        return all(not groups for groups, _ in self.kinds)
+
+    def _sum(self, measure: Callable[[list[Tensor]], Tensor], xs: Any) -> Tensor:
+        return torch.stack(self._each(measure, xs, dist.ReduceOp.SUM)).sum()
+
+    def _each(
+        self, measure: Callable[[list[Tensor]], Tensor], xs: Sequence[Tensor], op: Any
+    ) -> list[Tensor]:
+        """The measure of each kind of cut, over all processes that hold a part."""
+        values: list[Tensor] = []
+        for groups, at in self.kinds:
+            # A process may hold no entry at all, but must not stay away.
+            here = [xs[i] for i in at if xs[i].numel() > 0]
+            nothing = torch.zeros((), dtype=torch.float64, device=xs[at[0]].device)
+            value = measure(here) if here else nothing
+            for group in groups:
+                dist.all_reduce(value, op, group)
+            values.append(value.to(xs[0].device))
+        return values
+
+
+def _local(x: Any) -> Tensor:
+    return x.to_local() if is_dtensor(x) else x
+
+
+def _placed_as(g: Any, w: Any) -> Any:
+    if not is_dtensor(g) or g.placements == w.placements:
+        return g
+    return g.redistribute(w.device_mesh, w.placements)
+
+
+def _holders(w: Any) -> tuple[Any, ...]:
+    """The process groups among which ``w`` is cut."""
+    if not is_dtensor(w):
+        return ()
+    return tuple(
+        w.device_mesh.get_group(axis)
+        for axis, placement in enumerate(w.placements)
+        if placement.is_shard()
+    )

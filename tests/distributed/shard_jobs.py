@@ -1,0 +1,91 @@
+"""What ranks do with sharded models; full weights go back as nested lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
+from torch.nn.functional import cross_entropy
+
+from flatmin import SAM
+from tests.distributed.jobs import RHO, batches, network, part, sgd
+from tests.distributed.ranks import WORLD_SIZE
+
+
+def mesh(*names: str) -> DeviceMesh:
+    shape = {1: (WORLD_SIZE,), 2: (1, WORLD_SIZE)}[len(names)]
+    return init_device_mesh("cpu", shape, mesh_dim_names=names)
+
+
+def wrapped(kind: str, dtype: torch.dtype) -> nn.Module:
+    model = network(dtype)
+    if kind == "tensor":
+        plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+        return parallelize_module(model, mesh("tp"), plan)
+    names = ("replicate", "shard") if kind == "hybrid" else ("shard",)
+    options: dict[str, Any] = {"mesh": mesh(*names)}
+    if kind == "kept":
+        options["reshard_after_forward"] = False
+    if kind == "offload":
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
+    if kind == "layers":
+        for layer in (model[0], model[2]):
+            fully_shard(layer, **options)
+    fully_shard(model, **options)
+    return model
+
+
+def whole(w: Tensor) -> Any:
+    return (w.full_tensor() if isinstance(w, DTensor) else w).tolist()
+
+
+def trained(
+    rank: int, kind: str, steps: int, dtype: torch.dtype, sam: dict[str, Any]
+) -> dict[str, Any]:
+    """Weights, restored bit for bit or not, and the statistics of the last step."""
+    model = wrapped(kind, dtype)
+    optimizer = SAM(sgd(model), model, rho=RHO, **sam)
+    kept = True
+    for x, y in batches(steps, dtype=dtype):
+        # Tensor parallel ranks see the same examples, the others their part.
+        mine = (x, y) if kind == "tensor" else (part(rank, x), part(rank, y))
+        before = [locally(p).clone() for p in model.parameters()]
+        places = [locally(p).data_ptr() for p in model.parameters()]
+        for probe in optimizer.probes():
+            probe.loss = loss = cross_entropy(model(mine[0]), mine[1])
+            loss.backward()
+        after = [locally(p) for p in model.parameters()]
+        kept &= all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        kept &= places == [p.data_ptr() for p in after]
+        optimizer.step()
+    statistics = optimizer.statistics
+    assert statistics.grad_norm is not None
+    return {
+        "weights": [whole(p) for p in model.parameters()],
+        "kept": kept,
+        "norm": statistics.grad_norm.item(),
+        "cosine": None if statistics.cosine is None else statistics.cosine.item(),
+    }
+
+
+def locally(p: Any) -> Tensor:
+    return p.to_local().detach() if isinstance(p, DTensor) else p.detach()
+
+
+def refused(rank: int, scope: Any) -> str:
+    del rank
+    model = wrapped("layers", torch.float32)
+    try:
+        SAM(sgd(model), model, scope=scope)
+    except ValueError as error:
+        return str(error)
+    return ""

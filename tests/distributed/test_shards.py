@@ -1,0 +1,69 @@
+"""FSDP2, hybrid sharding and tensor parallelism equal one process."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from flatmin import SAM
+from flatmin.core import Replica
+from tests.distributed import shard_jobs
+from tests.distributed.jobs import RHO, batches, network, sgd, weights
+from tests.distributed.ranks import Ranks
+
+KINDS = ("layers", "root", "kept", "offload", "hybrid", "tensor")
+
+
+def one_process(steps: int, dtype: torch.dtype, **sam: Any) -> tuple[list[Any], SAM]:
+    model = network(dtype)
+    optimizer = SAM(sgd(model), model, rho=RHO, **sam)
+    for x, y in batches(steps, dtype=dtype):
+        for _ in optimizer.probes():
+            cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return weights(model), optimizer
+
+
+def difference(a: list[Any], b: list[Any]) -> float:
+    pairs = zip(a, b, strict=True)
+    return max(float((torch.tensor(x) - torch.tensor(y)).abs().max()) for x, y in pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)]
+)
+def test_sharded_training_is_that_of_one_process(
+    kind: str, dtype: torch.dtype, tolerance: float, ranks: Ranks
+) -> None:
+    one, two = ranks.run(shard_jobs.trained, kind, 10, dtype, {})
+    assert one["weights"] == two["weights"]
+    assert one["kept"]
+    assert two["kept"]
+    expected, _ = one_process(10, dtype)
+    assert difference(one["weights"], expected) < tolerance
+
+
+@pytest.mark.parametrize("kind", ["layers", "tensor"])
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, math.inf])
+def test_the_norm_is_that_of_the_whole_for_every_p(
+    p: float, kind: str, ranks: Ranks
+) -> None:
+    settings = {"p": p, "track_cosine": True}
+    one, two = ranks.run(shard_jobs.trained, kind, 3, torch.float64, settings)
+    expected, optimizer = one_process(3, torch.float64, p=p, track_cosine=True)
+    assert difference(one["weights"], expected) < 1e-12
+    assert optimizer.statistics.grad_norm is not None
+    assert optimizer.statistics.cosine is not None
+    for rank in (one, two):
+        assert rank["norm"] == pytest.approx(optimizer.statistics.grad_norm.item())
+        assert rank["cosine"] == pytest.approx(optimizer.statistics.cosine.item())
+
+
+def test_a_scope_that_shards_cannot_have_is_refused(ranks: Ranks) -> None:
+    for message in ranks.run(shard_jobs.refused, Replica()):
+        assert "scope Replica needs whole parameters" in message
