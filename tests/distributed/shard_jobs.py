@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -89,3 +91,42 @@ def refused(rank: int, scope: Any) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def train(model: nn.Module, optimizer: SAM, steps: range, rank: int | None) -> None:
+    """Some of the steps of a run; ``rank`` None sees the whole batch."""
+    for x, y in batches(steps.stop)[steps.start :]:
+        mine = (x, y) if rank is None else (part(rank, x), part(rank, y))
+        for _ in optimizer.probes():
+            cross_entropy(model(mine[0]), mine[1]).backward()
+        optimizer.step()
+
+
+def save(model: nn.Module, optimizer: SAM, folder: str) -> None:
+    weights, state = get_state_dict(model, optimizer.base)
+    state_dict_saver.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+
+
+def load(model: nn.Module, optimizer: SAM, folder: str) -> None:
+    weights, state = get_state_dict(model, optimizer.base)
+    state_dict_loader.load({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer.base, model_state_dict=weights, optim_state_dict=state
+    )
+
+
+def save_from_two(rank: int, folder: str) -> None:
+    model = wrapped("layers", torch.float64)
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    train(model, optimizer, range(5), rank)
+    save(model, optimizer, folder)
+
+
+def continue_on_two(rank: int, folder: str) -> dict[str, Any]:
+    model = wrapped("layers", torch.float64)
+    # A radius that the checkpoint has to replace.
+    optimizer = SAM(sgd(model), model, rho=9.0)
+    load(model, optimizer, folder)
+    step = optimizer.param_groups[0]["sam_step"]
+    train(model, optimizer, range(5, 10), rank)
+    return {"weights": [whole(p) for p in model.parameters()], "step": step}
