@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from flatmin.experiments import store
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.store import RunStore, claim, locked, read_json, write
 from tests.experiments.helpers import tiny
@@ -156,4 +155,3 @@ def test_all_file_names_of_a_run_stay_in_its_folder(tmp_path: Path) -> None:
     run.append({"epoch": 1})
     run.finish({"w": torch.zeros(1)}, {})
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
-    assert store.__doc__ is not None

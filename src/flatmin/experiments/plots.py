@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from flatmin.experiments.summary import Curve, Row
+from flatmin.experiments.train import noise_name
 
 #: Okabe and Ito's palette.
 COLOURS = {"sgd": "#56B4E9", "sgd-2x": "#0072B2", "sam": "#D55E00"}
@@ -144,7 +145,7 @@ def _landscapes_png(rows: list[Row], landscapes: dict[str, Any], top: float) -> 
 
 
 def _of(landscapes: dict[str, Any], noise: float) -> dict[str, Any]:
-    return landscapes.get(f"noise-{100 * noise:g}", {})
+    return landscapes.get(noise_name(noise), {})
 
 
 def _cut(loss: list[list[float]], top: float) -> np.ndarray[Any, Any]:
