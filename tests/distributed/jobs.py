@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel as DDP
@@ -213,3 +214,20 @@ def cosines(rank: int, scope: str, bucket_view: bool) -> float:
             optimizer.step()
     assert optimizer.statistics.cosine is not None
     return optimizer.statistics.cosine.item()
+
+
+def scaled(rank: int, scope: str, bad_pass: int | None) -> dict[str, Any]:
+    """Three steps under GradScaler; in the second, rank 1 overflows in one pass."""
+    model = DDP(network(torch.float32))
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
+    scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
+    for k, (x, y) in enumerate(batches(3, dtype=torch.float32)):
+        if bad_pass is None and k == 1:
+            continue  # the run that never saw the batch
+        for probe in optimizer.probes():
+            loss = cross_entropy(model(part(rank, x)), part(rank, y))
+            overflows = k == 1 and rank == 1 and probe.index == bad_pass
+            scaler.scale(loss * torch.inf if overflows else loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return {"weights": weights(model), "scale": scaler.get_scale()}
