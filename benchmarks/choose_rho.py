@@ -19,7 +19,7 @@ from machine import machine
 from flatmin.experiments.config import ARMS, changed, recipe
 from flatmin.experiments.data import Data, flip_labels, load
 from flatmin.experiments.summary import interval
-from flatmin.experiments.train import Run, train
+from flatmin.experiments.train import Run, percent, train
 
 GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -35,7 +35,7 @@ def main() -> None:
 
     print(machine() + "\n")
     print(f"Validation error %, {config.seeds} seeds, {config.epochs} epochs.\n")
-    columns = [f"{100 * noise:g} % label noise" for noise in config.noise]
+    columns = [f"{percent(noise)} label noise" for noise in config.noise]
     print("| rho | " + " | ".join(columns) + " |\n" + "| --- " * 3 + "|")
     for rho in GRID[-2:] if smoke else GRID:
         cells = []

@@ -33,7 +33,7 @@ from flatmin.experiments.store import (
     write,
     write_json,
 )
-from flatmin.experiments.train import Run, noise_name, train
+from flatmin.experiments.train import Run, noise_name, percent, train
 
 #: The two minima that are drawn side by side: equal gradient cost.
 DRAWN = ("sgd-2x", "sam")
@@ -77,7 +77,7 @@ def grid(config: Comparison) -> Iterator[Run]:
 
 def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, Any]:
     total = progress.task_ids[0]
-    name = f"{run.noise:.0%} noise, {run.arm.label}, seed {run.seed}"
+    name = f"{percent(run.noise)} noise, {run.arm.label}, seed {run.seed}"
     task = progress.add_task(name, total=run.epochs, note="")
     done = 0
 

@@ -11,8 +11,8 @@ from plotly.offline import get_plotlyjs
 from flatmin.experiments import plots
 from flatmin.experiments.config import Comparison
 from flatmin.experiments.data import Data
-from flatmin.experiments.summary import COLUMNS, Curve, Row, headline
-from flatmin.experiments.train import noise_name
+from flatmin.experiments.summary import COLUMNS, Curve, Row, headline, settings
+from flatmin.experiments.train import noise_name, percent
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -62,8 +62,9 @@ def render(
     landscapes: dict[str, Any],
 ) -> str:
     """The page, as text."""
-    settings = list(dict.fromkeys(row.noise for row in rows))
-    sections = [_setting(noise, data, rows, curve_of, landscapes) for noise in settings]
+    sections = [
+        _setting(noise, data, rows, curve_of, landscapes) for noise in settings(rows)
+    ]
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -128,13 +129,13 @@ def _setting(
     curve_of: dict[Any, Curve],
     landscapes: dict[str, Any],
 ) -> str:
-    title = f"{100 * noise:g} % label noise"
+    title = f"{percent(noise)} label noise"
     curves = _figure(
         plots.curves(noise, rows, curve_of),
         f"curves-{noise_name(noise)}",
         f"Test error over training with {title}. Band: range of the seeds.",
     )
-    drawn = landscapes.get(noise_name(noise), {})
+    drawn = plots.landscapes_of(landscapes, noise)
     top = plots.ceiling(len(data.classes))
     surfaces = "".join(
         _figure(

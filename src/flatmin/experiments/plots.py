@@ -11,8 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from flatmin.experiments.summary import Curve, Row
-from flatmin.experiments.train import noise_name
+from flatmin.experiments.summary import Curve, Row, settings
+from flatmin.experiments.train import noise_name, percent
 
 #: Okabe and Ito's palette.
 COLOURS = {"sgd": "#56B4E9", "sgd-2x": "#0072B2", "sam": "#D55E00"}
@@ -23,6 +23,11 @@ _LINES = {"sgd": ":", "sgd-2x": "--", "sam": "-"}
 def ceiling(classes: int) -> float:
     """Where landscapes are cut off: twice the loss of guessing."""
     return 2 * math.log(classes)
+
+
+def landscapes_of(landscapes: dict[str, Any], noise: float) -> dict[str, Any]:
+    """The losses around the minima of one setting, by arm."""
+    return landscapes.get(noise_name(noise), {})
 
 
 def curves(noise: float, rows: list[Row], curve_of: dict[Any, Curve]) -> go.Figure:
@@ -102,10 +107,10 @@ def pictures(
 
 
 def _curves_png(rows: list[Row], curve_of: dict[Any, Curve]) -> bytes:
-    settings = list(dict.fromkeys(row.noise for row in rows))
-    figure = Figure(figsize=(5 * len(settings), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(settings), squeeze=False)[0]
-    for noise, panel in zip(settings, panels, strict=True):
+    noises = settings(rows)
+    figure = Figure(figsize=(5 * len(noises), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(noises), squeeze=False)[0]
+    for noise, panel in zip(noises, panels, strict=True):
         for row in (row for row in rows if row.noise == noise):
             curve, colour = curve_of[noise, row.arm], COLOURS[row.arm]
             panel.fill_between(
@@ -114,7 +119,7 @@ def _curves_png(rows: list[Row], curve_of: dict[Any, Curve]) -> bytes:
             panel.plot(
                 curve.x, curve.mean, _LINES[row.arm], color=colour, label=row.label
             )
-        panel.set_title(f"{100 * noise:g} % label noise")
+        panel.set_title(f"{percent(noise)} label noise")
         panel.set_xlabel("gradient examples")
         panel.set_ylabel("test error (%)")
         panel.set_ylim(bottom=0)
@@ -124,28 +129,24 @@ def _curves_png(rows: list[Row], curve_of: dict[Any, Curve]) -> bytes:
 
 
 def _landscapes_png(rows: list[Row], landscapes: dict[str, Any], top: float) -> bytes:
-    drawn = [row for row in rows if row.arm in _of(landscapes, row.noise)]
-    settings = list(dict.fromkeys(row.noise for row in drawn))
-    columns = len(drawn) // len(settings)
-    figure = Figure(figsize=(4.5 * columns, 4.2 * len(settings)), layout="constrained")
+    drawn = [row for row in rows if row.arm in landscapes_of(landscapes, row.noise)]
+    lines = len(settings(drawn))
+    columns = len(drawn) // lines
+    figure = Figure(figsize=(4.5 * columns, 4.2 * lines), layout="constrained")
     a, b = np.meshgrid(landscapes["axis"], landscapes["axis"])
     for i, row in enumerate(drawn, start=1):
         panel: Any = figure.add_subplot(
-            len(settings), columns, i, projection="3d", computed_zorder=False
+            lines, columns, i, projection="3d", computed_zorder=False
         )
-        loss = _cut(_of(landscapes, row.noise)[row.arm], top)
+        loss = _cut(landscapes_of(landscapes, row.noise)[row.arm], top)
         panel.plot_surface(
             a, b, loss, cmap="viridis", vmin=0, vmax=top, rcount=60, ccount=60
         )
         panel.set(xlabel="u", ylabel="v", zlabel="training loss", zlim=(0, top))
         panel.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-        panel.set_title(f"{row.label}, {100 * row.noise:g} % label noise")
+        panel.set_title(f"{row.label}, {percent(row.noise)} label noise")
         panel.view_init(elev=28, azim=-55)
     return _png(figure)
-
-
-def _of(landscapes: dict[str, Any], noise: float) -> dict[str, Any]:
-    return landscapes.get(noise_name(noise), {})
 
 
 def _cut(loss: list[list[float]], top: float) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.stats import t as student
 
-from flatmin.experiments.train import Run
+from flatmin.experiments.train import Run, percent
 
 #: A run and its result, one per seed.
 Cell = list[tuple[Run, dict[str, Any]]]
@@ -50,7 +50,7 @@ class Row:
         """The row as text, in the order of `COLUMNS`."""
         spread = "" if self.interval is None else f" ± {self.interval:.2f}"
         return [
-            f"{100 * self.noise:g} %",
+            percent(self.noise),
             self.label,
             f"{self.error:.2f}{spread}",
             str(self.n),
@@ -115,6 +115,11 @@ def row(cell: Cell) -> Row:
     )
 
 
+def settings(rows: list[Row]) -> list[float]:
+    """The shares of label noise, in the order they were run."""
+    return list(dict.fromkeys(row.noise for row in rows))
+
+
 def curve(metrics: list[list[dict[str, Any]]]) -> Curve:
     """From the epochs of every seed of one setting and arm."""
     epochs = [
@@ -172,7 +177,7 @@ def headline(rows: list[Row]) -> str:
     first = {one.arm: one for one in rows if one.noise == rows[0].noise}
     sam, sgd = first["sam"], first["sgd-2x"]
     return (
-        f"With {100 * sam.noise:g} % label noise, the test error is {sam.error:.2f} % "
+        f"With {percent(sam.noise)} label noise, the test error is {sam.error:.2f} % "
         f"with SAM and {sgd.error:.2f} % with SGD at equal cost "
         f"(mean of {_seeds(rows)})."
     )

@@ -73,6 +73,11 @@ def noise_name(noise: float) -> str:
     return f"noise-{100 * noise:g}"
 
 
+def percent(share: float) -> str:
+    """A share of label noise, for people."""
+    return f"{100 * share:g} %"
+
+
 def train(run: Run, data: Data, root: Path, watch: Watcher) -> dict[str, Any]:
     """Train a run to its end, from wherever it was left, and return its result.
 
@@ -160,9 +165,10 @@ def _train_epoch(
         x_batch, y_batch = x[batch], y[batch]
         if isinstance(optimizer, flatmin.SAM):
             for probe in optimizer.probes():
-                probe.loss = loss = cross_entropy(model(x_batch), y_batch)
+                loss = cross_entropy(model(x_batch), y_batch)
                 loss.backward()
-            total += len(batch) * (optimizer.statistics.loss or 0)
+                if not probe.perturbed:
+                    total += len(batch) * loss.detach()
         else:
             optimizer.zero_grad()
             loss = cross_entropy(model(x_batch), y_batch)
