@@ -24,15 +24,15 @@ OPTIM = [
     Mutant(
         "no perturbation",
         WEIGHTS,
-        "        ts.add_(moved, [e for _, e in pairs])\n",
+        "        _add_(moved, [e for _, e in pairs], seed)\n",
         "",
         QUADRATIC,
     ),
     Mutant(
         "flipped sign",
         WEIGHTS,
-        "ts.add_(moved, [e for _, e in pairs])",
-        "ts.add_(moved, [-e for _, e in pairs])",
+        "_add_(moved, [e for _, e in pairs], seed)",
+        "_add_(moved, [-e for _, e in pairs], seed)",
         QUADRATIC,
     ),
     Mutant(
@@ -53,9 +53,9 @@ OPTIM = [
         "restore by subtraction",
         WEIGHTS,
         "        ts.copy_(self._copies, moved)\n        self._moved = moved\n"
-        "        ts.add_(moved, [e for _, e in pairs])\n",
+        "        _add_(moved, [e for _, e in pairs], seed)\n",
         "        self._moved, before = moved, [p.clone() for p in moved]\n"
-        "        ts.add_(moved, [e for _, e in pairs])\n"
+        "        _add_(moved, [e for _, e in pairs], seed)\n"
         "        ts.copy_(self._copies, [p - (p - b) for p, b in zip(moved, "
         "[b + e - e for b, (_, e) in zip(before, pairs)])])\n",
         f"{RESTORE}test_100_restored_steps_do_not_drift[2.0]",
@@ -89,8 +89,8 @@ OPTIM = [
     Mutant(
         "old casts of the weights in autocast",
         WEIGHTS,
-        "        torch.clear_autocast_cache()\n\n",
-        "\n",
+        "casts of the weights.\n        torch.clear_autocast_cache()\n",
+        "casts of the weights.\n",
         f"{STEP}test_an_autocast_region_around_the_loop_sees_the_perturbed_weights",
     ),
     Mutant(

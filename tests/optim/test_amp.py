@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.lr_scheduler import StepLR
 
 from flatmin import SAM
 from tests.problems import (
@@ -89,3 +91,65 @@ def test_an_overflow_in_the_ascent_alone_gives_a_plain_step() -> None:
     assert_same(snapshot(model), snapshot(twin))
     assert optimizer.unperturbed_steps == 1
     assert scaler.get_scale() == 2.0**16
+
+
+def closure_of(
+    optimizer: SAM, model: nn.Module, scaler: GradScaler
+) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, DATA)
+        scaler.scale(loss).backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_scaler_with_a_closure_is_refused_before_anything_moves(
+    scheduled: bool,
+) -> None:
+    model, scaler = mlp(torch.float32), scaler_of(2.0**16)
+    optimizer = sam(model)
+    if scheduled:
+        StepLR(optimizer, 1)
+    closure = closure_of(optimizer, model, scaler)
+    closure()
+    with untouched(model), pytest.raises(RuntimeError, match="probes"):
+        scaler.step(optimizer, closure)
+    assert not optimizer.state
+
+
+def test_what_the_refusal_advises_works() -> None:
+    model, twin, scaler = mlp(torch.float32), mlp(torch.float32), scaler_of(2.0**16)
+    twin.load_state_dict(model.state_dict())
+    sam_steps(sam(twin), twin, DATA, 3)
+    optimizer = sam(model)
+    closure = closure_of(optimizer, model, scaler)
+    for _ in range(3):
+        for _ in optimizer.probes():
+            closure()
+        scaler.step(optimizer)
+        scaler.update()
+    for p, t in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, t, rtol=1e-5, atol=1e-6)
+
+
+def test_a_disabled_scaler_with_a_closure_is_a_step_with_a_closure() -> None:
+    model, twin = mlp(torch.float32), mlp(torch.float32)
+    twin.load_state_dict(model.state_dict())
+    sam_steps(sam(twin), twin, DATA, 3)
+    optimizer, scaler = sam(model), GradScaler("cpu", enabled=False)
+    closure = closure_of(optimizer, model, scaler)
+    for _ in range(3):
+        loss = scaler.step(optimizer, closure)
+        assert loss is not None
+        scaler.update()
+    assert_same(snapshot(model), snapshot(twin))
+
+
+def test_a_closure_without_a_scaler_may_scale_its_loss() -> None:
+    model = mlp(torch.float32)
+    optimizer = sam(model)
+    optimizer.step(closure_of(optimizer, model, scaler_of(1.0)))
+    assert optimizer.param_groups[0]["sam_step"] == 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from flatmin import SAM
 from flatmin.core import Step, TwoPoint
@@ -18,8 +19,11 @@ from tests.problems import (
     assert_same,
     assert_same_state,
     batch,
+    loss_of,
+    mlp,
     plain_steps,
     sam_steps,
+    snapshot,
     tensors,
     without,
 )
@@ -208,3 +212,28 @@ def test_the_base_of_a_copy_is_taken_as_well() -> None:
     _, other = deep((model, SAM(MOMENTUM.build(model.parameters()), model)))
     with pytest.raises(ValueError, match="base already belongs to a SAM"):
         SAM(other.base, other.model)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_state_of_distributed_checkpoints_can_be_made_before_the_first_step(
+    kind: type[torch.optim.Optimizer],
+) -> None:
+    model = mlp()
+    before = snapshot(model)
+    optimizer = SAM(kind(model.parameters(), lr=0.1), model)  # type: ignore[call-arg]
+    state: Any = get_state_dict(model, optimizer)[1]
+    assert_same(snapshot(model), before)
+    names = {name for name, _ in model.named_parameters()}
+    assert state["state"].keys() == (names if kind is torch.optim.AdamW else set())
+    assert [group["sam_step"] for group in optimizer.param_groups] == [0]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
+    with pytest.raises(RuntimeError, match="finished probes"):
+        optimizer.step()
+
+
+def test_a_learning_rate_of_zero_does_not_excuse_a_step_without_probes() -> None:
+    model = mlp()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), model)
+    loss_of(model, batch(torch.float64)).backward()
+    with pytest.raises(RuntimeError, match="finished probes"):
+        optimizer.step()

@@ -170,15 +170,6 @@ def test_a_group_with_an_impossible_radius_is_not_added() -> None:
     sam_steps(optimizer, model, DATA, 1)
 
 
-def test_a_group_of_complex_parameters_is_not_added() -> None:
-    model = two_layers()
-    optimizer = SAM(torch.optim.SGD(model[0].parameters(), lr=0.1), model)
-    spectrum = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
-    with pytest.raises(ValueError, match="complex"):
-        optimizer.add_param_group({"params": spectrum})
-    assert len(optimizer.param_groups) == 1
-
-
 @pytest.mark.parametrize("to_none", [True, False])
 def test_zero_grad_is_the_base_optimizers(to_none: bool) -> None:
     model = two_layers()

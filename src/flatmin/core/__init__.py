@@ -4,6 +4,7 @@ A method is a program: it asks for gradients at ``w`` and ``w + eps`` and return
 vector to descend. It never touches a parameter; `flatmin.SAM` does.
 """
 
+from flatmin.core._decay import Decayed
 from flatmin.core._joints import (
     Combine,
     Filter,
@@ -35,6 +36,7 @@ __all__ = [
     "Ask",
     "Batch",
     "Combine",
+    "Decayed",
     "Filter",
     "Gate",
     "Gradients",

@@ -84,7 +84,7 @@ class LpBall:
         """The dual exponent, ``1/p + 1/q = 1``."""
         if self.p == 1:
             return math.inf
-        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
+        return 1.0 if self.p == math.inf else self.p / (self.p - 1)
 
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
@@ -97,7 +97,7 @@ class LpBall:
         x, size, norm = solve(g, shards)
         r = max(rho)
         scale = r / size
-        narrow = min((t.dtype for t in x), key=lambda dtype: dtype.itemsize)
+        narrow = min((t.dtype for t in ts.real(x)), key=lambda dtype: dtype.itemsize)
         ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()
         eps = ts.times(x, scale)
         ts.zero_unless_(eps, ok)
@@ -118,7 +118,7 @@ class LpBall:
         q, s = self.q, shards.largest(g)
         unit = torch.where(s == 0, 1, s)
         h_q = shards.power_total(g, unit, q)
-        r = math.inf if math.isinf(q) else q - 1
+        r = math.inf if q == math.inf else q - 1
         return ts.signed_power(g, unit, r), h_q ** (1 / self.p), s * h_q ** (1 / q)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flatmin.core._program import Gradients
+from flatmin.core._tensors import real
 
 
 class Scope(Protocol):
@@ -99,12 +100,18 @@ class Group:
             torch.zeros_like(p) if g_i is None else g_i
             for p, g_i in zip(w, g, strict=True)
         ]
-        widest = torch.float64 if any(p.dtype == torch.float64 for p in w) else None
-        flat = torch.cat([x.reshape(-1).to(widest or torch.float32) for x in whole])
+        entries = real(whole)
+        double = any(x.dtype == torch.float64 for x in entries)
+        widest = torch.float64 if double else torch.float32
+        flat = torch.cat([x.reshape(-1).to(widest) for x in entries])
         dist.all_reduce(flat, group=self.group)
         flat /= dist.get_world_size(self.group)
-        parts = torch.split(flat, [x.numel() for x in whole])
-        return [part.view_as(x) for part, x in zip(parts, whole, strict=True)]
+        parts = torch.split(flat, [x.numel() for x in entries])
+        means = [part.view_as(x) for part, x in zip(parts, entries, strict=True)]
+        return [
+            torch.view_as_complex(mean) if x.is_complex() else mean
+            for mean, x in zip(means, whole, strict=True)
+        ]
 
 
 def _silent(model: nn.Module) -> AbstractContextManager[object]:

@@ -28,9 +28,16 @@ def local(xs: Sequence[Tensor]) -> list[Tensor]:
     return [_local(x) for x in xs]
 
 
+def placed_as(g: Any, w: Any) -> Tensor:
+    """``g``, cut as ``w`` is cut."""
+    if not is_dtensor(g) or g.placements == w.placements:
+        return g
+    return g.redistribute(w.device_mesh, w.placements)
+
+
 def local_as(gs: Sequence[Tensor], ws: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each ``g``, cut as its ``w`` is cut."""
-    return [_local(_placed_as(g, w)) for g, w in zip(gs, ws, strict=True)]
+    return [_local(placed_as(g, w)) for g, w in zip(gs, ws, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +102,6 @@ class Shards:
 
 def _local(x: Any) -> Tensor:
     return x.to_local() if is_dtensor(x) else x
-
-
-def _placed_as(g: Any, w: Any) -> Any:
-    if not is_dtensor(g) or g.placements == w.placements:
-        return g
-    return g.redistribute(w.device_mesh, w.placements)
 
 
 def _holders(w: Any) -> tuple[Any, ...]:

@@ -32,6 +32,11 @@ def wide(xs: Sequence[Tensor]) -> list[Tensor]:
     return [x.float() if x.dtype.itemsize < 4 else x for x in xs]
 
 
+def real(xs: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors, a complex one as its real and imaginary parts."""
+    return [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in xs]
+
+
 def largest(xs: Sequence[Tensor]) -> Tensor:
     """``max |x|`` over all entries: float64, 0-dim; NaN if any entry is NaN."""
     return _gather(torch._foreach_norm(list(xs), math.inf)).amax()
@@ -39,7 +44,8 @@ def largest(xs: Sequence[Tensor]) -> Tensor:
 
 def norm(xs: Sequence[Tensor]) -> Tensor:
     """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries."""
-    if all(x.device.type == "cpu" for x in xs):
+    xs = real(xs)
+    if _may_look(xs):
         # A float64 accumulator is slow here, and a look at the value costs nothing.
         n = _run_norms(xs).square().sum().sqrt()
         if _SAFE < n < 1 / _SAFE:
@@ -70,9 +76,12 @@ def times_each_(xs: Sequence[Tensor], cs: Sequence[float]) -> None:
 def signed_power(xs: Sequence[Tensor], s: Tensor, r: float) -> list[Tensor]:
     """``sign(x) |x / s|^r`` for ``max |x| = s``; ``r = inf`` keeps the largest alone.
 
-    Dividing first keeps the base in [0, 1]: no power of it overflows.
+    Dividing first keeps the base in [0, 1]: no power of it overflows. The sign of a
+    complex number is ``x / |x|``.
     """
     powers = torch._foreach_pow(shares(xs, s), r)
+    if any(x.is_complex() for x in xs):
+        return [p * torch.sgn(x) for p, x in zip(powers, xs, strict=True)]
     return list(torch._foreach_mul(powers, torch._foreach_sign(list(xs))))
 
 
@@ -83,7 +92,8 @@ def power_total(xs: Sequence[Tensor], s: Tensor, q: float) -> Tensor:
 
 def shares(xs: Sequence[Tensor], s: Tensor) -> list[Tensor]:
     """``|x| / s``, exactly 1 where ``|x| = s`` (a product with 1/s would not be)."""
-    return list(torch._foreach_div(torch._foreach_abs(list(xs)), _like(s, xs)))
+    sizes = torch._foreach_abs(list(xs))
+    return list(torch._foreach_div(sizes, _like(s, sizes)))
 
 
 def zero_unless_(xs: Sequence[Tensor], ok: Tensor) -> None:
@@ -92,15 +102,34 @@ def zero_unless_(xs: Sequence[Tensor], ok: Tensor) -> None:
     The bits are multiplied, as integers, because ``0 * NaN`` is NaN and a branch on
     ``ok`` would make the host wait for the device; the CPU waits for nothing.
     """
-    if ok.device.type == "cpu" and ok:
+    if _may_look([ok]) and ok:
         return
-    bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in xs]
+    bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in real(xs)]
     torch._foreach_mul_(bits, _like(ok, bits))
 
 
 def add_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
     """``w <- w + x``, in place; rounded once if ``x`` is wider than ``w``."""
     torch._foreach_add_(list(ws), list(xs))
+
+
+def add_by_chance_(w: Tensor, x: Tensor, seed: int) -> None:
+    """``w <- w + x`` for a ``w`` of two bytes, rounded up or down by chance, in place.
+
+    Of its two neighbours in the dtype of ``w``, the sum takes the nearer one with the
+    greater probability, such that its expectation is ``w + x``; a sum that the dtype
+    holds is taken as it is. No global random stream is drawn from.
+    """
+    draw = torch.Generator(w.device).manual_seed(seed)
+    u = torch.rand(w.shape, generator=draw, device=w.device)
+    y = w.float() + x
+    nearest = y.to(w.dtype)
+    # As integers, neighbours away from zero are one apart, whatever the sign.
+    beyond = nearest.float().abs() > y.abs()
+    low = nearest.view(torch.int16) - beyond.to(torch.int16)
+    here, there = low.view(w.dtype).float(), (low + 1).view(w.dtype).float()
+    up = u < (y - here) / (there - here)
+    w.copy_((low + up.to(torch.int16)).view(w.dtype))
 
 
 def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
@@ -118,9 +147,15 @@ def cosine(
     From ``1 - ||a/||a|| - b/||b|| ||^2 / 2``, which keeps the digits where the two
     are nearly parallel.
     """
-    a, b = wide(a), wide(b)
+    a, b = wide(real(a)), wide(real(b))
     apart = torch._foreach_sub(times(a, 1 / norm(a)), times(b, 1 / norm(b)))
     return 1 - norm(apart) ** 2 / 2
+
+
+def _may_look(xs: Sequence[Tensor]) -> bool:
+    """Whether asking for a value costs nothing: on the CPU, outside of a graph."""
+    on_cpu = all(x.device.type == "cpu" for x in xs)
+    return on_cpu and not torch.compiler.is_compiling()
 
 
 def _like(c: Tensor, xs: Sequence[Tensor]) -> Any:

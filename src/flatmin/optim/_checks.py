@@ -9,9 +9,10 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from flatmin.core import Group, Replica, Scope, World
+from flatmin.core import Group, Method, Replica, Scope, World
 from flatmin.core._checks import radius
 from flatmin.core._shards import is_dtensor
+from flatmin.optim._objective import calling_scaler
 
 _in_use: WeakSet[Optimizer] = WeakSet()
 
@@ -112,21 +113,45 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """A possible radius, real parameters, and a descending base.
+    """A possible radius.
 
     Raises:
-        TypeError: the radius is not a number.
-        ValueError: it is negative or not finite, or the rest is not as it should be.
+        TypeError: it is not a number.
+        ValueError: it is negative or not finite.
     """
     radius(group["sam_rho"], "sam_rho")
-    if group.get("maximize"):
+
+
+def check_decay(groups: list[dict[str, Any]]) -> None:
+    """Weight decay that is a part of the gradient.
+
+    Raises:
+        ValueError: it is decoupled.
+    """
+    if any(group.get("decoupled_weight_decay") for group in groups):
         raise ValueError(
-            "base has maximize=True, but SAM climbs the loss and descends it. Use "
-            "maximize=False and call backward on the negated objective."
+            "decay_in_ascent=True needs a base that adds weight decay to the gradient, "
+            "but this one decays the weights themselves. Use SGD or Adam, or "
+            "decay_in_ascent=False."
         )
-    for p in group["params"]:
-        if p.is_complex():
-            raise ValueError(
-                f"a parameter of shape {tuple(p.shape)} is complex ({p.dtype}), which "
-                "flatmin does not support yet. Use torch.view_as_real."
-            )
+
+
+def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
+    """A GradScaler that calls ``step`` knows the gradients, and the method its scale.
+
+    Raises:
+        RuntimeError: one of them does not.
+    """
+    unaware = getattr(method, "needs_unscaled", False) and not unscaled
+    if not (closure is not None or unaware) or calling_scaler() is None:
+        return
+    if closure is not None:
+        raise RuntimeError(
+            "GradScaler.step(optimizer, closure) looks for overflows before the "
+            "closure makes the gradients that count. Write: for probe in "
+            "optimizer.probes(): closure(). Then scaler.step(optimizer)."
+        )
+    raise RuntimeError(
+        "this method needs gradients without the loss scale. Write "
+        "optimizer.probes(scaler=scaler)."
+    )

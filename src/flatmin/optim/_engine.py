@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ask, Gradients, Program, Scope, Step
 from flatmin.core import _tensors as ts
-from flatmin.core._shards import Shards, local
+from flatmin.core._shards import Shards, local_as
+from flatmin.optim._objective import Objective
 from flatmin.optim._probe import Probe, Statistics
 from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
 from flatmin.optim._weights import Weights
@@ -51,7 +53,14 @@ class Engine:
         if replay_rng:
             self._replays.append(RandomReplay())
 
-    def run(self, program: Program, step: Step, *, accumulate: bool) -> Iterator[Probe]:
+    def run(
+        self,
+        program: Program,
+        step: Step,
+        *,
+        accumulate: bool,
+        scaler: GradScaler | None,
+    ) -> Iterator[Probe]:
         """One pass per yield; afterwards ``.grad`` holds what the program returned.
 
         However the loop is left, the weights are ``w`` again. If an accumulating loop
@@ -59,7 +68,8 @@ class Engine:
         """
         everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
         before = self._held(everyone) if accumulate else []
-        log = _Log(keep_g=self._track_cosine)
+        log = _Log(step.w, keep_g=self._track_cosine)
+        objective = Objective(step, scaler)
         ask, descend, rewound = next(program), None, False
         try:
             while descend is None:
@@ -68,7 +78,7 @@ class Engine:
                     replay.rewind() if log.passes else replay.begin(everyone)
                 rewound = log.passes > 0
                 if ask.at is not None:
-                    self._weights.move(step.w, ask.at.eps)
+                    self._weights.move(step.w, ask.at.eps, step.index)
                 probe = Probe(log.passes, ask.at is not None, ask.batch)
                 with self._scope.climbing(self._model) if ask.climbs else nullcontext():
                     yield probe
@@ -76,9 +86,10 @@ class Engine:
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
-                ask, descend = self._answer(program, ask, step.w, log, probe)
+                log.add(probe, ask)
+                ask, descend = self._answer(program, ask, log, objective)
             _check_descent(descend)
-            _write(step.w, descend)
+            _write(step.w, objective.shown(descend))
             if accumulate:
                 _accumulate(everyone, before)
         except BaseException:
@@ -95,18 +106,19 @@ class Engine:
         self.unperturbed = self.unperturbed + log.unperturbed
 
     def _answer(
-        self, program: Program, ask: Ask, w: list[Tensor], log: _Log, probe: Probe
+        self, program: Program, ask: Ask, log: _Log, objective: Objective
     ) -> tuple[Ask, Gradients | None]:
         """The program's next request, or what to descend.
 
         A method of its own, so that no gradient outlives it unless the program, or the
         log for the cosine, holds on to it: the next pass needs the memory.
         """
-        g = self._held(w)
-        _check_dense(w, g)
-        log.add(probe, ask, g)
+        g = self._held(log.w)
+        _check_dense(log.w, g)
+        log.keep(g)
+        g = self._scope.share(log.w, g) if ask.climbs else g
         try:
-            return program.send(self._scope.share(w, g) if ask.climbs else g), None
+            return program.send(objective.seen(g)), None
         except StopIteration as finished:
             return ask, finished.value
 
@@ -122,6 +134,7 @@ class Engine:
 class _Log:
     """What the passes of one step measure."""
 
+    w: list[Tensor]
     keep_g: bool
     passes: int = 0
     loss: Tensor | None = None
@@ -131,7 +144,7 @@ class _Log:
     first: Gradients = field(default_factory=list[Tensor | None])
     last: Gradients = field(default_factory=list[Tensor | None])
 
-    def add(self, probe: Probe, ask: Ask, g: Gradients) -> None:
+    def add(self, probe: Probe, ask: Ask) -> None:
         """Take in a finished pass."""
         if ask.at is None:
             self.loss = probe.loss
@@ -139,9 +152,12 @@ class _Log:
             self.perturbed_loss = probe.loss
             self.grad_norm = ask.at.norm
             self.unperturbed = self.unperturbed + ~ask.at.ok
-        if self.keep_g:
-            self.first, self.last = (g if self.passes == 0 else self.first), g
         self.passes += 1
+
+    def keep(self, g: Gradients) -> None:
+        """Take in its gradient."""
+        if self.keep_g:
+            self.first, self.last = (g if self.passes == 1 else self.first), g
 
     def statistics(self) -> Statistics:
         """The finished record."""
@@ -150,15 +166,18 @@ class _Log:
         )
 
     def _cosine(self) -> Tensor | None:
+        if self.passes < 2 or not self.keep_g:
+            return None
         both = [
-            (a, b)
-            for a, b in zip(self.first, self.last, strict=True)
+            (w, a, b)
+            for w, a, b in zip(self.w, self.first, self.last, strict=True)
             if a is not None and b is not None and a.numel() > 0
         ]
-        if self.passes < 2 or not both:
+        if not both:
             return None
-        first, last = [a for a, _ in both], [b for _, b in both]
-        return ts.cosine(local(first), local(last), Shards.of(first).norm)
+        w = [w for w, _, _ in both]
+        first, last = [a for _, a, _ in both], [b for _, _, b in both]
+        return ts.cosine(local_as(first, w), local_as(last, w), Shards.of(w).norm)
 
 
 def _check_dense(w: list[Tensor], g: Gradients) -> None:

@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from flatmin.core import (
+    Decayed,
     LpBall,
     Method,
     PerGroup,
@@ -21,9 +23,11 @@ from flatmin.core import (
 from flatmin.core._checks import radius
 from flatmin.optim._checks import (
     check_base,
+    check_decay,
     check_group,
     check_model,
     check_parameters,
+    check_scaling,
     check_scope,
     claim,
 )
@@ -67,7 +71,8 @@ class SAM(Optimizer):
     step is the base optimizer's, and `unperturbed_steps` counts it.
 
     Differs from the paper: the base optimizer's weight decay acts at ``w`` and does
-    not enter the perturbation. The paper's code adds the L2 penalty to the loss.
+    not enter the perturbation. The paper's code adds the L2 penalty to the loss, which
+    ``decay_in_ascent=True`` does too.
 
     Args:
         base: a built optimizer; any that needs no closure.
@@ -84,6 +89,8 @@ class SAM(Optimizer):
             DistributedDataParallel: `Replica` (the default, and the paper's choice),
             `World`, or a `Group` of replicas, all in ``flatmin.core``. With sharded
             parameters (FSDP2, tensor parallelism) it is always `World`.
+        decay_in_ascent: whether the loss that is climbed, and descended at ``w + eps``,
+            includes ``weight_decay / 2 ||w||^2``.
         protect_buffers: whether buffers keep the first pass's update alone.
         replay_rng: whether every pass draws the same random numbers (torch's global
             generators, ``random``, and NumPy's if it is loaded).
@@ -108,6 +115,7 @@ class SAM(Optimizer):
         norm_over: Literal["model", "group"] = "model",
         method: Method | None = None,
         scope: Scope | None = None,
+        decay_in_ascent: bool = False,
         protect_buffers: bool = True,
         replay_rng: bool = True,
         track_cosine: bool = False,
@@ -122,6 +130,9 @@ class SAM(Optimizer):
             method = TwoPoint(metric=ball if norm_over == "model" else PerGroup(ball))
         elif (p, norm_over) != (2.0, "model"):
             raise ValueError("give either method or p and norm_over, not both.")
+        if decay_in_ascent:
+            check_decay(base.param_groups)
+            method = Decayed(method)
         self.base = base
         self.model = model
         self.method = method
@@ -146,6 +157,7 @@ class SAM(Optimizer):
         self._engine = Engine(self.model, self.scope, **self.options)
         self._open = False
         self._ready = False
+        self._unscaled = False
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -157,7 +169,9 @@ class SAM(Optimizer):
         """The base optimizer's state, the same mapping."""
         return self.base.state
 
-    def probes(self, *, accumulate: bool = False) -> Iterator[Probe]:
+    def probes(
+        self, *, accumulate: bool = False, scaler: GradScaler | None = None
+    ) -> Iterator[Probe]:
         """The passes of one step: run the model, call backward, once per probe.
 
         Gradients are cleared before each pass. In between the weights move; after the
@@ -168,6 +182,9 @@ class SAM(Optimizer):
                 micro-batch has a perturbation of its own (m-SAM): call `zero_grad`
                 first, and make one loop per micro-batch. Micro-batches inside the body
                 of one loop share one perturbation instead.
+            scaler: the GradScaler that scales the losses in the body. SAM needs to know
+                only for ``decay_in_ascent`` and for `statistics` without the scale.
+                What remains in ``.grad`` is scaled in any case.
 
         Yields:
             One `Probe` per gradient the method needs.
@@ -187,9 +204,13 @@ class SAM(Optimizer):
                 "accumulates without its average over the replicas. Call it outside."
             )
         self._open, self._ready = True, False
+        self._unscaled = scaler is not None
         try:
             step = self._step()
-            yield from self._engine.run(self.method(step), step, accumulate=accumulate)
+            program = self.method(step)
+            yield from self._engine.run(
+                program, step, accumulate=accumulate, scaler=scaler
+            )
             self._ready = True
         finally:
             self._open = False
@@ -206,8 +227,10 @@ class SAM(Optimizer):
             The loss at ``w`` that the closure returned; None without closure.
 
         Raises:
-            RuntimeError: there is no finished `probes` loop since the last step.
+            RuntimeError: there is no finished `probes` loop since the last step, or a
+                GradScaler called with a closure, whose gradients it cannot check.
         """
+        check_scaling(self.method, closure, self._unscaled)
         loss = None
         if closure is not None:
             for probe in self.probes():
@@ -216,6 +239,9 @@ class SAM(Optimizer):
                 if value is not None:
                     probe.loss = value
             loss = self.statistics.loss
+        if not self._ready and self._is_trial():
+            self.base.step()
+            return loss
         if self._open or not self._ready:
             raise RuntimeError(
                 "step() needs the gradient of a finished probes() loop. Write: "
@@ -298,6 +324,18 @@ class SAM(Optimizer):
 
     def __repr__(self) -> str:
         return f"SAM({self.method!r}, base={self.base!r})"
+
+    def _is_trial(self) -> bool:
+        """Whether this step is one that torch.distributed.checkpoint makes.
+
+        To find out what the state looks like, it makes a step of length zero along
+        gradients of zero.
+        """
+        ps = [p for group in self.param_groups for p in group["params"]]
+        grads = [p.grad for p in ps if p.requires_grad]
+        return all(float(group.get("lr", 1)) == 0 for group in self.param_groups) and (
+            all(g is not None and not g.any() for g in grads)
+        )
 
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""

@@ -17,6 +17,10 @@ class Weights:
     A copy, because ``(w + eps) - eps`` is not ``w`` in floating point; in place,
     because CUDA graphs, shared memory and sharded parameters hold on to the storage.
     Of sharded parameters, each process moves its part.
+
+    A bfloat16 weight is further from its neighbour than most entries of ``eps`` are
+    long. Rounding to the nearest would leave most weights where they are, and always
+    the same ones; rounding by chance keeps the perturbation right on average.
     """
 
     def __init__(self) -> None:
@@ -24,8 +28,14 @@ class Weights:
         self._copies: list[Tensor] = []
 
     @torch.no_grad()
-    def move(self, w: list[Tensor], eps: Gradients) -> None:
-        """``w <- w + eps`` where eps is not None; empties ``eps``."""
+    def move(self, w: list[Tensor], eps: Gradients, seed: int) -> None:
+        """``w <- w + eps`` where eps is not None; empties ``eps``.
+
+        Args:
+            w: the parameters.
+            eps: where to, in their order.
+            seed: of the rounding of weights narrower than float32.
+        """
         pairs = [(p, e) for p, e in zip(w, eps, strict=True) if e is not None]
         eps.clear()
         if not pairs:
@@ -35,7 +45,7 @@ class Weights:
             self._copies = [torch.empty_like(p) for p in moved]
         ts.copy_(self._copies, moved)
         self._moved = moved
-        ts.add_(moved, [e for _, e in pairs])
+        _add_(moved, [e for _, e in pairs], seed)
         # An autocast region around the whole loop keeps its casts of the weights.
         torch.clear_autocast_cache()
 
@@ -46,3 +56,13 @@ class Weights:
             ts.copy_(self._moved, self._copies)
             self._moved = []
             torch.clear_autocast_cache()
+
+
+def _add_(ws: list[Tensor], xs: list[Tensor], seed: int) -> None:
+    pairs = [(w, x) for w, x in zip(ws, xs, strict=True) if w.dtype.itemsize >= 4]
+    if pairs:
+        ts.add_([w for w, _ in pairs], [x for _, x in pairs])
+    for i, (w, x) in enumerate(zip(ws, xs, strict=True)):
+        if w.dtype.itemsize < 4:
+            # A seed for each, because processes hold parts of different sizes.
+            ts.add_by_chance_(w, x, seed * 1_000_003 + i)

@@ -1,0 +1,69 @@
+"""Weight decay as a part of the loss, which the ascent then sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flatmin.core._program import Gradients, Method, Program, Step
+from flatmin.core._shards import local, placed_as
+
+
+@dataclass(frozen=True, slots=True)
+class Decayed:
+    r"""A method on ``L(w) + lambda/2 ||w||^2``, lambda each group's ``weight_decay``.
+
+    The gradient at ``w`` becomes ``g + lambda w``, that at ``w + eps`` becomes
+    ``g_eps + lambda (w + eps)``, as in the paper's code, where the penalty is part of
+    the loss. The base optimizer goes on to add ``lambda w`` of its own, so what the
+    method returns is handed on without it.
+
+    Attributes:
+        method: what runs on the penalised loss.
+
+    Example:
+        >>> from flatmin.core import Decayed, TwoPoint
+        >>> Decayed(TwoPoint()).needs_unscaled
+        True
+    """
+
+    method: Method
+
+    @property
+    def needs_unscaled(self) -> bool:
+        """True: a gradient times a loss scale does not add to a weight."""
+        return True
+
+    def __call__(self, step: Step) -> Program:
+        """One step of the method."""
+        decay = [step.groups[k].get("weight_decay", 0.0) for k in step.group_of]
+        less = [-c for c in decay]
+        program = self.method(step)
+        ask = next(program)
+        while True:
+            # The engine empties this list; the entries are needed after the pass.
+            eps: Gradients = [*ask.at.eps] if ask.at else [None] * len(step.w)
+            g = yield ask
+            try:
+                ask = program.send(_plus(g, decay, step.w, eps))
+            except StopIteration as done:
+                return _plus(done.value, less, step.w, [None] * len(step.w))
+
+
+@torch.no_grad()
+def _plus(g: Gradients, c: list[float], w: list[Tensor], eps: Gradients) -> Gradients:
+    """``g + c (w + eps)`` where there is a gradient; an eps of None is zero."""
+    sums: Gradients = []
+    for g_i, c_i, w_i, e_i in zip(g, c, w, eps, strict=True):
+        if g_i is None or c_i == 0:
+            sums.append(g_i)
+            continue
+        total = placed_as(g_i, w_i).clone()
+        (here,) = local([total])
+        here.add_(local([w_i])[0], alpha=c_i)
+        if e_i is not None:
+            here.add_(e_i, alpha=c_i)
+        sums.append(total)
+    return sums

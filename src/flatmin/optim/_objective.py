@@ -1,0 +1,67 @@
+"""What methods see: the gradient of a loss that is to be descended."""
+
+from __future__ import annotations
+
+import inspect
+from types import FrameType
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+
+from flatmin.core import Gradients, Step
+
+
+class Objective:
+    """Translates between what backward leaves and what a method reasons about.
+
+    Where a group has ``maximize``, a method sees the gradient of the negated objective,
+    which it descends. With a scaler it sees gradients without the loss scale, in
+    float32 at least; SAM does not need that, for only the direction counts.
+    """
+
+    def __init__(self, step: Step, scaler: GradScaler | None) -> None:
+        self._w = step.w
+        maximizes = [bool(group.get("maximize")) for group in step.groups]
+        self._signs = [-1.0 if maximizes[k] else 1.0 for k in step.group_of]
+        self._scale: Tensor | None = None
+        if scaler is not None and scaler.is_enabled():
+            self._scale = scaler.scale(torch.ones((), device=step.w[0].device))
+        self._plain = self._scale is None and not any(maximizes)
+
+    def seen(self, g: Gradients) -> Gradients:
+        """The method's gradient, from that of the loop body's backward pass."""
+        if self._plain:
+            return g
+        factor = 1.0 if self._scale is None else 1 / self._scale
+        return [
+            None if g_i is None else _wide(g_i) * (factor * sign)
+            for g_i, sign in zip(g, self._signs, strict=True)
+        ]
+
+    def shown(self, v: Gradients) -> Gradients:
+        """What the base optimizer and the scaler expect, from the method's result."""
+        if self._plain:
+            return v
+        factor = 1.0 if self._scale is None else self._scale
+        return [
+            None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
+            for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
+        ]
+
+
+def calling_scaler() -> GradScaler | None:
+    """The enabled GradScaler whose ``step`` called ours.
+
+    It looks at gradients before it calls, and then neither says that it did nor can be
+    told of others, so that the stack is the one place to find it.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None and frame.f_code is not GradScaler.step.__code__:
+        frame = frame.f_back
+    scaler = None if frame is None else frame.f_locals["self"]
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def _wide(g: Tensor) -> Tensor:
+    return g.float() if g.dtype.itemsize < 4 else g

@@ -1,0 +1,99 @@
+"""Defects of precision, scaling and closures, and the test each must turn red."""
+
+from tests.mutants.mutant import Mutant
+
+TENSORS = "core/_tensors.py"
+DECAY = "core/_decay.py"
+OBJECTIVE = "optim/_objective.py"
+WEIGHTS = "optim/_weights.py"
+ENGINE = "optim/_engine.py"
+SAM = "optim/_sam.py"
+CHECKS = "optim/_checks.py"
+
+AMP = "tests/optim/test_amp.py::"
+NARROW = "tests/optim/test_narrow.py::"
+DECAYED = "tests/optim/test_decay.py::"
+
+LOOPS = [
+    Mutant(
+        "closure called once",
+        SAM,
+        "            for probe in self.probes():\n",
+        "            self.method = TwoPoint(gate=lambda _: False)\n"
+        "            for probe in self.probes():\n",
+        "tests/optim/test_closure.py::test_steps_with_a_closure_equal_probes[sam-sgd]",
+    ),
+    Mutant(
+        "a scaler's closure let through",
+        CHECKS,
+        "    if closure is not None:\n",
+        "    if closure is not None:\n        return\n",
+        f"{AMP}test_a_scaler_with_a_closure_is_refused_before_anything_moves[False]",
+    ),
+    Mutant(
+        "double unscale",
+        OBJECTIVE,
+        "factor = 1.0 if self._scale is None else self._scale",
+        "factor = 1.0",
+        f"{DECAYED}test_a_loss_scale_changes_nothing",
+    ),
+    Mutant(
+        "an overflow hidden from the scaler, so that the scale is not updated",
+        ENGINE,
+        "_write(step.w, objective.shown(descend))",
+        "_write(step.w, [v if v is None else v.nan_to_num(0, 0, 0) for v in descend])",
+        f"{AMP}test_an_overflow_in_the_descent_skips_the_step_"
+        "and_lowers_the_scale_once[bad0]",
+    ),
+    Mutant(
+        "maximize ignored",
+        OBJECTIVE,
+        "-1.0 if maximizes[k] else 1.0",
+        "1.0",
+        "tests/optim/test_maximize.py::"
+        "test_the_adversary_goes_down_and_the_step_goes_up",
+    ),
+    Mutant(
+        "the sign of a complex number taken from its real part",
+        TENSORS,
+        "p * torch.sgn(x)",
+        "p * x.real.sign()",
+        "tests/core/test_complex.py::"
+        "test_the_perturbation_is_the_highest_point_in_moduli[1.5-dtype1]",
+    ),
+    Mutant(
+        "narrow weights rounded to the nearest",
+        TENSORS,
+        "up = u < (y",
+        "up = 0.5 < (y",
+        f"{NARROW}test_the_perturbation_arrives_on_average[dtype0]",
+    ),
+    Mutant(
+        "all tensors rounded alike",
+        WEIGHTS,
+        "seed * 1_000_003 + i",
+        "seed",
+        f"{NARROW}test_two_tensors_are_not_rounded_alike",
+    ),
+    Mutant(
+        "every step rounded alike",
+        ENGINE,
+        "self._weights.move(step.w, ask.at.eps, step.index)",
+        "self._weights.move(step.w, ask.at.eps, 0)",
+        f"{NARROW}test_a_second_run_perturbs_alike",
+    ),
+    Mutant(
+        "decay not at w + eps",
+        DECAY,
+        "            here.add_(e_i, alpha=c_i)\n",
+        "            pass\n",
+        f"{DECAYED}test_a_step_has_the_closed_form_of_the_penalised_loss",
+    ),
+    Mutant(
+        "decay twice",
+        DECAY,
+        "less = [-c for c in decay]",
+        "less = [0.0 for c in decay]",
+        f"{DECAYED}test_a_step_has_the_closed_form_of_the_penalised_loss",
+    ),
+]

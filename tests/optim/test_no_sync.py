@@ -1,0 +1,83 @@
+"""The host never waits for an accelerator: no value is read between two passes.
+
+Fake CUDA tensors have no values, so that reading one raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from flatmin import SAM
+from flatmin.core import _tensors as ts
+
+
+@pytest.fixture
+def gpu() -> Iterator[str]:
+    with FakeTensorMode():
+        yield "cuda"
+
+
+class Layers(nn.Module):
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(4, 3, device=device, dtype=dtype))
+        self.v = nn.Parameter(torch.empty(3, device=device, dtype=dtype))
+        self.register_buffer("mean", torch.empty(3, device=device))
+
+
+def optimizer_of(model: nn.Module, **options: object) -> SAM:
+    # Random streams of a device cannot be faked.
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    return SAM(base, model, replay_rng=False, track_cosine=True, **options)  # type: ignore[arg-type]
+
+
+def step(optimizer: SAM, model: nn.Module, device: str) -> None:
+    for probe in optimizer.probes():
+        for p in model.parameters():
+            p.grad = torch.empty_like(p)
+        probe.loss = torch.empty((), device=device)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("decay", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
+def test_a_step_reads_no_value(
+    p: float, dtype: torch.dtype, decay: bool, gpu: str
+) -> None:
+    model = Layers(gpu, dtype)
+    optimizer = optimizer_of(model, p=p, decay_in_ascent=decay)
+    for _ in range(3):
+        step(optimizer, model, gpu)
+    assert optimizer.sharpness is not None
+    for value in (optimizer.sharpness, optimizer.statistics.grad_norm):
+        assert isinstance(value, Tensor)
+        assert value.device.type == "cuda"
+
+
+def test_several_radii_and_balls_read_no_value(gpu: str) -> None:
+    model = Layers(gpu, torch.float32)
+    optimizer = optimizer_of(model, norm_over="group")
+    optimizer.base.param_groups[0]["params"] = [model.w]
+    optimizer.add_param_group({"params": [model.v], "sam_rho": 0.5})
+    step(optimizer, model, gpu)
+
+
+def test_the_count_of_unperturbed_steps_is_what_waits(gpu: str) -> None:
+    model = Layers(gpu, torch.float32)
+    optimizer = optimizer_of(model)
+    step(optimizer, model, gpu)
+    with pytest.raises(DataDependentOutputException):
+        _ = optimizer.unperturbed_steps
+
+
+def test_rounding_by_chance_reads_no_value(gpu: str) -> None:
+    del gpu  # A generator cannot be faked on the device, the tensors can.
+    w = torch.empty(4, dtype=torch.bfloat16)
+    ts.add_by_chance_(w, torch.empty(4), 0)
