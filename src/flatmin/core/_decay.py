@@ -33,7 +33,7 @@ class Decayed:
 
     @property
     def needs_unscaled(self) -> bool:
-        """True: a gradient times a loss scale does not add to a weight."""
+        """Always, for a gradient times a loss scale does not add to a weight."""
         return True
 
     def __call__(self, step: Step) -> Program:
