@@ -233,7 +233,7 @@ class Recorder:
         self.other = torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64)
 
     @contextmanager
-    def climbing(self, model: nn.Module) -> Iterator[None]:
+    def alone(self, model: nn.Module) -> Iterator[None]:
         self.calls.append(f"enter {type(model).__name__}")
         try:
             yield
@@ -244,6 +244,10 @@ class Recorder:
         assert len(w) == len(g)
         self.calls.append("share")
         return [None if d is None else d + self.other for d in g]
+
+    def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+        self.calls.append("average")
+        return v
 
 
 def test_a_scope_surrounds_the_climb_and_shares_its_gradient() -> None:

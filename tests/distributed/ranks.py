@@ -1,4 +1,4 @@
-"""Two real processes that stay up: a test does not pay for importing torch."""
+"""Real processes that stay up: a test does not pay for importing torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ TIMEOUT = 60
 class Ranks:
     """Runs functions on all ranks of a gloo group."""
 
-    def __init__(self, meeting_point: Path) -> None:
+    def __init__(self, meeting_point: Path, world_size: int = WORLD_SIZE) -> None:
         context = mp.get_context("spawn")
-        pipes = [context.Pipe() for _ in range(WORLD_SIZE)]
+        pipes = [context.Pipe() for _ in range(world_size)]
         self._ends: list[Any] = [here for here, _ in pipes]
         self._processes = [
-            context.Process(target=_serve, args=(rank, str(meeting_point), there))
+            context.Process(
+                target=_serve, args=(rank, world_size, str(meeting_point), there)
+            )
             for rank, (_, there) in enumerate(pipes)
         ]
         for process in self._processes:
@@ -52,13 +54,15 @@ class Ranks:
             process.kill()
 
 
-def _serve(rank: int, meeting_point: str, requests: Connection) -> None:
+def _serve(
+    rank: int, world_size: int, meeting_point: str, requests: Connection
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{meeting_point}",
         rank=rank,
-        world_size=WORLD_SIZE,
+        world_size=world_size,
         timeout=timedelta(seconds=TIMEOUT),
     )
     while (request := requests.recv()) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flatmin import SAM
@@ -29,8 +30,12 @@ def one_process(steps: int, dtype: torch.dtype, **sam: Any) -> tuple[list[Any], 
 
 
 def difference(a: list[Any], b: list[Any]) -> float:
-    pairs = zip(a, b, strict=True)
-    return max(float((torch.tensor(x) - torch.tensor(y)).abs().max()) for x, y in pairs)
+    pairs = zip(exact(a), exact(b), strict=True)
+    return max(float((x - y).abs().max()) for x, y in pairs)
+
+
+def exact(values: list[Any]) -> list[Tensor]:
+    return [torch.tensor(x, dtype=torch.float64) for x in values]
 
 
 @pytest.mark.parametrize("kind", KINDS)

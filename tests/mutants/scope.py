@@ -23,8 +23,8 @@ DISTRIBUTED = [
     Mutant(
         "the largest entry of a shard instead of the whole",
         SHARDS,
-        "xs, dist.ReduceOp.MAX)",
-        "xs, dist.ReduceOp.SUM)",
+        "for i in at]), dist.ReduceOp.MAX",
+        "for i in at]), dist.ReduceOp.SUM",
         f"{SHARDED}test_the_norm_is_that_of_the_whole_for_every_p[1.0-layers]",
     ),
     Mutant(
@@ -37,7 +37,7 @@ DISTRIBUTED = [
     Mutant(
         "a group that does not communicate",
         SHARED,
-        "        dist.all_reduce(flat, group=self.group)\n",
+        "    dist.all_reduce(flat, group=group)\n",
         "",
         f"{DDP}test_a_common_perturbation_is_that_of_one_process[group]",
     ),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flatmin.core._program import Gradients, Method, Program, Step
-from flatmin.core._shards import local, placed_as
+from flatmin.core._shards import local
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,8 @@ class Decayed:
 @torch.no_grad()
 def _plus(g: Gradients, c: list[float], w: list[Tensor], eps: Gradients) -> Gradients:
     """``g + c (w + eps)`` where there is a gradient; an eps of None is zero."""
-    sums: Gradients = []
-    for g_i, c_i, w_i, e_i in zip(g, c, w, eps, strict=True):
-        if g_i is None or c_i == 0:
-            sums.append(g_i)
-            continue
-        total = placed_as(g_i, w_i).clone()
-        (here,) = local([total])
-        here.add_(local([w_i])[0], alpha=c_i)
-        if e_i is not None:
-            here.add_(e_i, alpha=c_i)
-        sums.append(total)
-    return sums
+    here = [p if e is None else p + e for p, e in zip(local(w), eps, strict=True)]
+    return [
+        g_i if g_i is None or c_i == 0 else g_i + c_i * p
+        for g_i, c_i, p in zip(g, c, here, strict=True)
+    ]

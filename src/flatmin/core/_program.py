@@ -44,13 +44,35 @@ class Ask:
     Attributes:
         at: where to stand; None is ``w`` itself.
         batch: the examples the pass needs.
-        climbs: True if the gradient serves the ascent alone, so that nobody else has
-            to see it (replicas need not average it).
+        climbs: True if the gradient serves the ascent: whoever shares one perturbation
+            shares it, and replicas need not average it.
+        alone: True if the method wants this replica's gradient for other reasons.
+            If the last pass was not averaged, what the method returns will be.
     """
 
     at: Ascent | None = None
     batch: Batch = whole
     climbs: bool = False
+    alone: bool = False
+
+
+class Memory:
+    """What a method carries from step to step, by name: an entry per parameter.
+
+    It is kept in the optimizer's state, and so in its checkpoints, once the step that
+    made it has been taken.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Gradients] = {}
+
+    def recall(self, name: str) -> Gradients | None:
+        """What was kept last; None if nothing was."""
+        return self._kept.get(name)
+
+    def keep(self, name: str, values: Gradients) -> None:
+        """Carry these on, in the parameters' order; None where there is nothing."""
+        self._kept[name] = values
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,9 @@ class Step:
         w: the trainable parameters of the optimizer.
         groups: the optimizer's parameter groups.
         group_of: for every entry of ``w``, the index of its group.
+        memory: what the method kept in earlier steps.
+        agree: the mean of a 0-dim tensor over all replicas, for decisions that they
+            have to make alike.
     """
 
     index: int
@@ -70,6 +95,8 @@ class Step:
     w: list[Tensor]
     groups: list[dict[str, Any]]
     group_of: list[int] = field(default_factory=list[int])
+    memory: Memory = field(default_factory=Memory)
+    agree: Callable[[Tensor], Tensor] = field(default=lambda x: x)
 
 
 #: Yields requests, is sent gradients, returns the vector to descend.

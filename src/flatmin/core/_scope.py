@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,10 +16,10 @@ from flatmin.core._tensors import real
 
 
 class Scope(Protocol):
-    """Surrounds the passes that only climb, and shares what they find."""
+    """Surrounds the passes that replicas make alone, and shares what they find."""
 
-    def climbing(self, model: nn.Module) -> AbstractContextManager[object]:
-        """What surrounds a pass whose gradient serves the ascent alone."""
+    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
+        """What surrounds a pass whose gradient nobody else has to see."""
         ...
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
@@ -31,6 +31,10 @@ class Scope(Protocol):
         """
         ...
 
+    def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+        """The mean of what replicas made of gradients that they had for themselves."""
+        ...
+
 
 class Replica:
     """Each process climbs along its own gradient, without communication.
@@ -39,7 +43,7 @@ class Replica:
     batch, so that m is the batch size per process (section 4.1).
     """
 
-    def climbing(self, model: nn.Module) -> AbstractContextManager[object]:
+    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
         """No averaging, if the model would average."""
         return _silent(model)
 
@@ -47,6 +51,10 @@ class Replica:
         """``g`` as it is."""
         del w
         return g
+
+    def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+        """The mean over all replicas, in one all-reduce."""
+        return _averaged(model, w, v)
 
 
 class World:
@@ -56,7 +64,7 @@ class World:
     parts per process this is SAM of one process with the whole batch.
     """
 
-    def climbing(self, model: nn.Module) -> AbstractContextManager[object]:
+    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
         """Nothing: the model averages."""
         del model
         return nullcontext()
@@ -65,6 +73,11 @@ class World:
         """``g`` as it is, averaged already."""
         del w
         return g
+
+    def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+        """``v`` as it is, alike everywhere."""
+        del model, w
+        return v
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +103,64 @@ class Group:
                 "Give each process the group that it is in."
             )
 
-    def climbing(self, model: nn.Module) -> AbstractContextManager[object]:
+    def alone(self, model: nn.Module) -> AbstractContextManager[object]:
         """No averaging over all replicas."""
         return _silent(model)
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
         """The mean over the group."""
-        whole = [
-            torch.zeros_like(p) if g_i is None else g_i
-            for p, g_i in zip(w, g, strict=True)
-        ]
-        entries = real(whole)
-        double = any(x.dtype == torch.float64 for x in entries)
-        widest = torch.float64 if double else torch.float32
-        flat = torch.cat([x.reshape(-1).to(widest) for x in entries])
-        dist.all_reduce(flat, group=self.group)
-        flat /= dist.get_world_size(self.group)
-        parts = torch.split(flat, [x.numel() for x in entries])
-        means = [part.view_as(x) for part, x in zip(parts, entries, strict=True)]
-        return [
-            torch.view_as_complex(mean) if x.is_complex() else mean
-            for mean, x in zip(means, whole, strict=True)
-        ]
+        return [*_mean(_filled(w, g), self.group)]
+
+    def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+        """The mean over all replicas, in one all-reduce."""
+        return _averaged(model, w, v)
+
+
+def agree(model: nn.Module, x: Tensor) -> Tensor:
+    """The mean of a 0-dim ``x`` over the replicas of the model, if it has any."""
+    if isinstance(model, DistributedDataParallel):
+        return _mean([x], _replicas(model))[0]
+    return x
+
+
+def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
+    """The mean over all replicas; None where no replica has anything."""
+    if not isinstance(model, DistributedDataParallel):
+        return v
+    there = torch.tensor([v_i is not None for v_i in v], device=w[0].device)
+    *means, shares = _mean([*_filled(w, v), there], _replicas(model))
+    return [
+        # A host that has nothing here must look whether others have.
+        None if v_i is None and shares[i] == 0 else mean.to(p.dtype)
+        for i, (p, v_i, mean) in enumerate(zip(w, v, means, strict=True))
+    ]
+
+
+def _replicas(model: Any) -> dist.ProcessGroup:
+    return model.process_group
+
+
+def _filled(w: list[Tensor], g: Gradients) -> list[Tensor]:
+    """``g`` with zeros where there is no gradient."""
+    return [
+        torch.zeros_like(p) if g_i is None else g_i for p, g_i in zip(w, g, strict=True)
+    ]
+
+
+def _mean(xs: list[Tensor], group: dist.ProcessGroup) -> list[Tensor]:
+    """The mean over a process group in float32 at least, in one all-reduce."""
+    entries = real(xs)
+    double = any(x.dtype == torch.float64 for x in entries)
+    widest = torch.float64 if double else torch.float32
+    flat = torch.cat([x.reshape(-1).to(widest) for x in entries])
+    dist.all_reduce(flat, group=group)
+    flat /= dist.get_world_size(group)
+    parts = torch.split(flat, [x.numel() for x in entries])
+    means = [part.view_as(x) for part, x in zip(parts, entries, strict=True)]
+    return [
+        torch.view_as_complex(mean) if x.is_complex() else mean
+        for mean, x in zip(means, xs, strict=True)
+    ]
 
 
 def _silent(model: nn.Module) -> AbstractContextManager[object]:

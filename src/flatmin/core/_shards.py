@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
+
+#: What is measured of the tensors at some positions.
+Measure: TypeAlias = Callable[[list[int]], Tensor]
 
 
 def is_dtensor(x: object) -> bool:
@@ -38,6 +41,14 @@ def placed_as(g: Any, w: Any) -> Tensor:
 def local_as(gs: Sequence[Tensor], ws: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each ``g``, cut as its ``w`` is cut."""
     return [_local(placed_as(g, w)) for g, w in zip(gs, ws, strict=True)]
+
+
+def whole_as(x: Tensor, w: Any) -> Tensor:
+    """The tensor of which ``x`` is this process's part, cut as ``w`` is cut."""
+    if not is_dtensor(w):
+        return x
+    cut = {"shape": w.shape, "stride": w.stride(), "run_check": False}
+    return w.__class__.from_local(x, w.device_mesh, w.placements, **cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +74,44 @@ class Shards:
         """``||x||_2`` over all entries of all processes; ``xs`` are the parts here."""
         if self._whole:
             return ts.norm(xs)
-        return self._sum(lambda part: ts.norm(part).square(), xs).sqrt()
+        return self._sum(xs, lambda at: ts.norm([xs[i] for i in at]).square()).sqrt()
+
+    def dot(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+        """``<x, y>`` over all entries of all processes."""
+        if self._whole:
+            return ts.dot(xs, ys)
+        return self._sum(
+            xs, lambda at: ts.dot([xs[i] for i in at], [ys[i] for i in at])
+        )
 
     def largest(self, xs: Sequence[Tensor]) -> Tensor:
         """``max |x|`` over all entries of all processes."""
         if self._whole:
             return ts.largest(xs)
-        return torch.stack(self._each(ts.largest, xs, dist.ReduceOp.MAX)).amax()
+        parts = self._each(
+            xs, lambda at: ts.largest([xs[i] for i in at]), dist.ReduceOp.MAX
+        )
+        return torch.stack(parts).amax()
 
     def power_total(self, xs: Sequence[Tensor], s: Tensor, q: float) -> Tensor:
         """``sum |x / s|^q`` over all entries of all processes."""
         if self._whole:
             return ts.power_total(xs, s, q)
-        return self._sum(lambda part: ts.power_total(part, s, q), xs)
+        return self._sum(xs, lambda at: ts.power_total([xs[i] for i in at], s, q))
 
     @property
     def _whole(self) -> bool:
         return all(not groups for groups, _ in self.kinds)
 
-    def _sum(self, measure: Callable[[list[Tensor]], Tensor], xs: Any) -> Tensor:
-        return torch.stack(self._each(measure, xs, dist.ReduceOp.SUM)).sum()
+    def _sum(self, xs: Sequence[Tensor], measure: Measure) -> Tensor:
+        return torch.stack(self._each(xs, measure, dist.ReduceOp.SUM)).sum()
 
-    def _each(
-        self, measure: Callable[[list[Tensor]], Tensor], xs: Sequence[Tensor], op: Any
-    ) -> list[Tensor]:
+    def _each(self, xs: Sequence[Tensor], measure: Measure, op: Any) -> list[Tensor]:
         """The measure of each kind of cut, over all processes that hold a part."""
         values: list[Tensor] = []
         for groups, at in self.kinds:
             # A process may hold no entry at all, but must not stay away.
-            here = [xs[i] for i in at if xs[i].numel() > 0]
+            here = [i for i in at if xs[i].numel() > 0]
             nothing = torch.zeros((), dtype=torch.float64, device=xs[at[0]].device)
             value = measure(here) if here else nothing
             for group in groups:
@@ -111,5 +131,6 @@ def _holders(w: Any) -> tuple[Any, ...]:
     return tuple(
         w.device_mesh.get_group(axis)
         for axis, placement in enumerate(w.placements)
-        if placement.is_shard()
+        # Not is_shard(): FSDP2 on top of tensor parallelism cuts in strides.
+        if not placement.is_replicate()
     )

@@ -63,6 +63,13 @@ def total(xs: Sequence[Tensor]) -> Tensor:
     return _gather(torch._foreach_norm(list(xs), 1, dtype=_accumulator(xs))).sum()
 
 
+def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+    """``<x, y>`` over all entries, the real part of complex ones: float64, 0-dim."""
+    a, b = wide(real(xs)), wide(real(ys))
+    pairs = zip(a, b, strict=True)
+    return _gather([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in pairs]).sum()
+
+
 def times(xs: Sequence[Tensor], c: Tensor) -> list[Tensor]:
     """``c x`` for a 0-dim ``c``, each in its own dtype and on its own device."""
     return list(torch._foreach_mul(list(xs), _like(c, xs)))

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ask, Gradients, Program, Scope, Step
 from flatmin.core import _tensors as ts
-from flatmin.core._shards import Shards, local_as
+from flatmin.core._shards import Shards
 from flatmin.optim._objective import Objective
 from flatmin.optim._probe import Probe, Statistics
 from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
@@ -70,7 +70,7 @@ class Engine:
         before = self._held(everyone) if accumulate else []
         log = _Log(step.w, keep_g=self._track_cosine)
         objective = Objective(step, scaler)
-        ask, descend, rewound = next(program), None, False
+        ask, descend, rewound, alone = next(program), None, False, False
         try:
             while descend is None:
                 _write(everyone, [None] * len(everyone))
@@ -80,7 +80,8 @@ class Engine:
                 if ask.at is not None:
                     self._weights.move(step.w, ask.at.eps, step.index)
                 probe = Probe(log.passes, ask.at is not None, ask.batch)
-                with self._scope.climbing(self._model) if ask.climbs else nullcontext():
+                alone = ask.climbs or ask.alone
+                with self._scope.alone(self._model) if alone else nullcontext():
                     yield probe
                 self._weights.restore()
                 if not rewound:
@@ -89,6 +90,8 @@ class Engine:
                 log.add(probe, ask)
                 ask, descend = self._answer(program, ask, log, objective)
             _check_descent(descend)
+            if alone:
+                descend = self._scope.average(self._model, step.w, descend)
             _write(step.w, objective.shown(descend))
             if accumulate:
                 _accumulate(everyone, before)
@@ -115,10 +118,11 @@ class Engine:
         """
         g = self._held(log.w)
         _check_dense(log.w, g)
+        g = objective.seen(g)
         log.keep(g)
         g = self._scope.share(log.w, g) if ask.climbs else g
         try:
-            return program.send(objective.seen(g)), None
+            return program.send(g), None
         except StopIteration as finished:
             return ask, finished.value
 
@@ -177,7 +181,7 @@ class _Log:
             return None
         w = [w for w, _, _ in both]
         first, last = [a for _, a, _ in both], [b for _, _, b in both]
-        return ts.cosine(local_as(first, w), local_as(last, w), Shards.of(w).norm)
+        return ts.cosine(first, last, Shards.of(w).norm)
 
 
 def _check_dense(w: list[Tensor], g: Gradients) -> None:

@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Gradients, Step
+from flatmin.core._shards import local_as, whole_as
 
 
 class Objective:
     """Translates between what backward leaves and what a method reasons about.
 
-    Where a group has ``maximize``, a method sees the gradient of the negated objective,
-    which it descends. With a scaler it sees gradients without the loss scale, in
-    float32 at least; SAM does not need that, for only the direction counts.
+    A method sees this process's part of each gradient. Where a group has ``maximize``,
+    it is that of the negated objective, which the method descends. With a scaler it is
+    without the loss scale, in float32 at least; SAM does not need that, for only the
+    direction counts.
     """
 
     def __init__(self, step: Step, scaler: GradScaler | None) -> None:
@@ -31,22 +33,29 @@ class Objective:
 
     def seen(self, g: Gradients) -> Gradients:
         """The method's gradient, from that of the loop body's backward pass."""
+        parts = [
+            None if g_i is None else local_as([g_i], [p])[0]
+            for g_i, p in zip(g, self._w, strict=True)
+        ]
         if self._plain:
-            return g
+            return parts
         factor = 1.0 if self._scale is None else 1 / self._scale
         return [
             None if g_i is None else _wide(g_i) * (factor * sign)
-            for g_i, sign in zip(g, self._signs, strict=True)
+            for g_i, sign in zip(parts, self._signs, strict=True)
         ]
 
     def shown(self, v: Gradients) -> Gradients:
         """What the base optimizer and the scaler expect, from the method's result."""
-        if self._plain:
-            return v
         factor = 1.0 if self._scale is None else self._scale
+        if not self._plain:
+            v = [
+                None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
+                for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
+            ]
         return [
-            None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
-            for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
+            None if v_i is None else whole_as(v_i, p)
+            for v_i, p in zip(v, self._w, strict=True)
         ]
 
 

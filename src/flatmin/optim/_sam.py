@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from flatmin.core import (
     TwoPoint,
 )
 from flatmin.core._checks import radius
+from flatmin.core._scope import agree
 from flatmin.optim._checks import (
     check_base,
     check_decay,
@@ -32,6 +34,7 @@ from flatmin.optim._checks import (
     claim,
 )
 from flatmin.optim._engine import Engine
+from flatmin.optim._memory import StateMemory
 from flatmin.optim._probe import Probe, Statistics
 
 _RHO, _STEP = "sam_rho", "sam_step"
@@ -155,6 +158,7 @@ class SAM(Optimizer):
         super().__setstate__(state)
         claim(self.base, self)
         self._engine = Engine(self.model, self.scope, **self.options)
+        self._memory = StateMemory(self.base)
         self._open = False
         self._ready = False
         self._unscaled = False
@@ -203,6 +207,8 @@ class SAM(Optimizer):
                 "probes(accumulate=True) inside of no_sync() would leave what it "
                 "accumulates without its average over the replicas. Call it outside."
             )
+        if not accumulate:
+            self._memory.forget()
         self._open, self._ready = True, False
         self._unscaled = scaler is not None
         try:
@@ -250,6 +256,7 @@ class SAM(Optimizer):
             )
         self._ready = False
         self.base.step()
+        self._memory.commit()
         for group in self.param_groups:
             group[_STEP] += 1
         return loss
@@ -274,6 +281,8 @@ class SAM(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """The base optimizer's."""
+        if not self._open:
+            self._memory.forget()
         self.base.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -355,10 +364,13 @@ class SAM(Optimizer):
             for p in group["params"]
             if p.requires_grad
         ]
+        self._memory.begin([p for p, _ in of])
         return Step(
             index=self.param_groups[0][_STEP],
             model=self.model,
             w=[p for p, _ in of],
             groups=self.param_groups,
             group_of=[k for _, k in of],
+            memory=self._memory,
+            agree=partial(agree, self.model),
         )

@@ -1,0 +1,46 @@
+"""A method's memory, in the base optimizer's state and so in its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from flatmin.core import Gradients, Memory
+from flatmin.core._shards import local, whole_as
+
+
+class StateMemory(Memory):
+    """Reads what earlier steps kept; what this one keeps waits for its end.
+
+    A step that a GradScaler skips has kept nothing. And most optimizers take a state
+    that is not empty for their own, so nothing may be in it before they have begun one.
+    """
+
+    def __init__(self, base: Optimizer) -> None:
+        super().__init__()
+        self._base = base
+        self._w: list[Tensor] = []
+
+    def begin(self, w: list[Tensor]) -> None:
+        """Answer for these parameters."""
+        self._w = w
+
+    def recall(self, name: str) -> Gradients | None:
+        values: list[Any] = [self._base.state[p].get(f"sam_{name}") for p in self._w]
+        if all(v is None for v in values):
+            return None
+        return [None if v is None else local([v])[0] for v in values]
+
+    def commit(self) -> None:
+        """Write what was kept, after the base's step, for what took part in it."""
+        for name, values in self._kept.items():
+            for p, v in zip(self._w, values, strict=True):
+                if v is not None and p.grad is not None:
+                    self._base.state[p][f"sam_{name}"] = whole_as(v, p)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was kept."""
+        self._kept.clear()

@@ -1,0 +1,105 @@
+"""Four processes in a mesh of 2 x 2 equal one process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from flatmin import SAM
+from tests.distributed import hybrid_jobs
+from tests.distributed.hybrid_jobs import EXAMPLES, KINDS, RANKS, mine
+from tests.distributed.jobs import RHO, batches, network, sgd
+from tests.distributed.ranks import Ranks
+from tests.distributed.test_ddp import close
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    processes = Ranks(tmp_path_factory.mktemp("gloo") / "meeting-point", RANKS)
+    yield processes
+    processes.close()
+
+
+def one_process(steps: int, **sam: Any) -> dict[str, Any]:
+    model = network()
+    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True, **sam)
+    for x, y in batches(steps, EXAMPLES):
+        for _ in optimizer.probes():
+            cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return hybrid_jobs.summary(model, optimizer)
+
+
+def half_of(kind: str, half: int, data: Tensor) -> Tensor:
+    """What all ranks together see in one of two micro-batches."""
+    ranks = (0, 2) if kind.endswith("tensor") else range(RANKS)
+    return torch.cat([mine(rank, kind, data).chunk(2)[half] for rank in ranks])
+
+
+def one_process_accumulating(kind: str) -> dict[str, Any]:
+    model = network()
+    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True)
+    for x, y in batches(3, EXAMPLES):
+        optimizer.zero_grad()
+        for half in range(2):
+            for _ in optimizer.probes(accumulate=True):
+                out = model(half_of(kind, half, x))
+                (cross_entropy(out, half_of(kind, half, y)) / 2).backward()
+        optimizer.step()
+    return hybrid_jobs.summary(model, optimizer)
+
+
+def assert_all(answers: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    for answer in answers:
+        assert answer["weights"] == answers[0]["weights"]
+        close(answer["weights"], expected["weights"])
+        assert answer["norm"] == pytest.approx(expected["norm"], rel=1e-10)
+        assert answer["cosine"] == pytest.approx(expected["cosine"], rel=1e-10)
+
+
+@every_kind
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
+def test_a_mesh_trains_as_one_process(p: float, kind: str, four: Ranks) -> None:
+    answers = four.run(hybrid_jobs.trained, kind, 5, {"p": p})
+    assert_all(answers, one_process(5, p=p))
+    assert all(answer["kept"] for answer in answers)
+
+
+@every_kind
+def test_a_ball_per_group_is_that_of_one_process(kind: str, four: Ranks) -> None:
+    settings = {"norm_over": "group"}
+    answers = four.run(hybrid_jobs.trained, kind, 3, settings)
+    assert_all(answers, one_process(3, **settings))
+
+
+@every_kind
+def test_the_perturbation_of_the_whole_has_length_rho(kind: str, four: Ranks) -> None:
+    for length in four.run(hybrid_jobs.length_of_the_perturbation, kind):
+        assert length == pytest.approx(RHO, rel=1e-12)
+
+
+@every_kind
+def test_a_perturbation_per_micro_batch_is_that_of_one_process(
+    kind: str, four: Ranks
+) -> None:
+    answers = four.run(hybrid_jobs.accumulated, kind)
+    assert_all(answers, one_process_accumulating(kind))
+
+
+@pytest.mark.parametrize(("saved", "loaded"), list(pairwise([*KINDS, "hybrid-layers"])))
+def test_a_checkpoint_continues_on_another_mesh(
+    saved: str, loaded: str, four: Ranks, tmp_path: Path
+) -> None:
+    four.run(hybrid_jobs.save_halfway, saved, str(tmp_path))
+    answers = four.run(hybrid_jobs.continue_from, loaded, str(tmp_path))
+    assert_all(answers, one_process(5))
