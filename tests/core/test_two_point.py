@@ -115,7 +115,7 @@ class Half:
 
     needs_g = True
 
-    def __call__(self, g: Gradients, g_eps: Gradients) -> Gradients:
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         return [
             None if a is None or b is None else (a + b) / 2
             for a, b in zip(g, g_eps, strict=True)
@@ -132,7 +132,7 @@ def test_a_combination_that_needs_no_g_gets_none() -> None:
     class Deaf(Half):
         needs_g = False
 
-        def __call__(self, g: Gradients, g_eps: Gradients) -> Gradients:
+        def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
             assert g == []
             return g_eps
 

@@ -4,6 +4,16 @@ A method is a program: it asks for gradients at ``w`` and ``w + eps`` and return
 vector to descend. It never touches a parameter; `flatmin.SAM` does.
 """
 
+from flatmin.core import (
+    combine,
+    filters,
+    gates,
+    programs,
+    radii,
+    scales,
+    sources,
+    vectors,
+)
 from flatmin.core._decay import Decayed
 from flatmin.core._joints import (
     Combine,
@@ -11,13 +21,21 @@ from flatmin.core._joints import (
     Gate,
     Perturbed,
     Radius,
+    Scale,
     Source,
     always,
     everything,
     fresh,
     of_group,
 )
-from flatmin.core._metric import LpBall, Metric, PerGroup
+from flatmin.core._metric import (
+    LpBall,
+    Metric,
+    PerGroup,
+    PerLayer,
+    Shortened,
+    Unnormalised,
+)
 from flatmin.core._program import (
     Ascent,
     Ask,
@@ -27,6 +45,7 @@ from flatmin.core._program import (
     Method,
     Program,
     Step,
+    fraction,
     whole,
 )
 from flatmin.core._scope import Group, Replica, Scope, World
@@ -47,18 +66,31 @@ __all__ = [
     "Method",
     "Metric",
     "PerGroup",
+    "PerLayer",
     "Perturbed",
     "Program",
     "Radius",
     "Replica",
+    "Scale",
     "Scope",
+    "Shortened",
     "Source",
     "Step",
     "TwoPoint",
+    "Unnormalised",
     "World",
     "always",
+    "combine",
     "everything",
+    "filters",
+    "fraction",
     "fresh",
+    "gates",
     "of_group",
+    "programs",
+    "radii",
+    "scales",
+    "sources",
+    "vectors",
     "whole",
 ]

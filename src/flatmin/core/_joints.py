@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from torch import Tensor
+
 from flatmin.core._checks import radius
 from flatmin.core._program import Ask, Batch, Gradients, Program, Step
 
@@ -49,6 +51,16 @@ def everything(step: Step, g: Gradients) -> Gradients:
     return g
 
 
+#: scale: the unit of length of every weight that moves, or None if it is 1 for all.
+#: Given the positions of what moves and its gradient.
+Scale: TypeAlias = Callable[[Step, list[int], list[Tensor]], list[Tensor] | None]
+
+
+def unscaled(step: Step, at: list[int], g: list[Tensor]) -> None:
+    """One unit for all weights."""
+    del step, at, g
+
+
 class Combine(Protocol):
     """The vector to descend, from the gradients at ``w`` and ``w + eps``."""
 
@@ -57,7 +69,7 @@ class Combine(Protocol):
         """False if ``g`` may be freed before the second pass."""
         ...
 
-    def __call__(self, g: Gradients, g_eps: Gradients) -> Gradients:
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """The combination; ``g`` is empty unless `needs_g`."""
         ...
 
@@ -67,7 +79,7 @@ class Perturbed:
 
     needs_g = False
 
-    def __call__(self, g: Gradients, g_eps: Gradients) -> Gradients:
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """``g_eps``."""
-        del g
+        del step, g
         return g_eps

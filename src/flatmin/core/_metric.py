@@ -12,7 +12,7 @@ from torch import Tensor
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import number
 from flatmin.core._program import Ascent
-from flatmin.core._shards import Shards, local_as
+from flatmin.core._shards import Shards, local, local_as
 
 
 class Metric(Protocol):
@@ -155,3 +155,76 @@ class PerGroup:
         ts.zero_unless_([e for e in eps if e is not None], norms.isfinite().all())
         ok = torch.stack([part.ok.to(norms.device) for part in parts]).any()
         return Ascent(eps, norms, ok & norms.isfinite().all())
+
+
+@dataclass(frozen=True, slots=True)
+class PerLayer:
+    """A ball for each parameter, of radius ``rho ||w||``.
+
+    Attributes:
+        ball: the metric within a parameter.
+    """
+
+    ball: Metric
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """The perturbation of every parameter by itself."""
+        each = PerGroup(self.ball)(w, g, rho, list(range(len(w))))
+        sizes = [Shards.of([p]).norm(ts.wide(local([p.detach()]))) for p in w]
+        pairs = zip(each.eps, sizes, strict=True)
+        eps: list[Tensor | None] = [
+            None if e is None else e * size.to(e.dtype) for e, size in pairs
+        ]
+        return each._replace(eps=eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Unnormalised:
+    """``rho g``: no ball at all, and the longer the steeper the loss is."""
+
+    @property
+    def needs_unscaled(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """``rho g``."""
+        del group
+        g = ts.wide(local_as(g, w))
+        norm = Shards.of(w).norm(g)
+        ok = (norm > 0) & norm.isfinite()
+        eps = ts.times(g, torch.full_like(norm, max(rho)))
+        ts.zero_unless_(eps, ok)
+        if min(rho) != max(rho):
+            ts.times_each_(eps, [one / max(rho) for one in rho])
+        return Ascent([*eps], norm, ok)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """``rho g / ||g|| - alpha g``.
+
+    Attributes:
+        alpha: how much of the gradient is taken off.
+    """
+
+    alpha: float
+
+    @property
+    def needs_unscaled(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(
+        self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
+    ) -> Ascent:
+        """The perturbation."""
+        ball = LpBall()(w, g, rho, group)
+        less = Unnormalised()(w, g, [self.alpha] * len(g), group)
+        pairs = zip(ball.eps, less.eps, strict=True)
+        eps = [None if a is None or b is None else a - b for a, b in pairs]
+        return ball._replace(eps=eps)

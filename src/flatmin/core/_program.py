@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +18,13 @@ Batch: TypeAlias = Callable[[int], slice | Tensor | None]
 def whole(n: int) -> None:
     """Every example: the ascent sees what the descent sees."""
     del n
+
+
+def fraction(share: float) -> Batch:
+    """The first examples, so much of the batch, and one at least."""
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of the batch is above 0 and at most 1, got {share}.")
+    return lambda n: slice(0, max(1, round(share * n)))
 
 
 class Ascent(NamedTuple):
@@ -46,6 +53,8 @@ class Ask:
         batch: the examples the pass needs.
         climbs: True if the gradient serves the ascent: whoever shares one perturbation
             shares it, and replicas need not average it.
+        along: if given, the pass is for the product of the Hessian with this, instead
+            of the gradient.
         alone: True if the method wants this replica's gradient for other reasons.
             If the last pass was not averaged, what the method returns will be.
     """
@@ -53,6 +62,7 @@ class Ask:
     at: Ascent | None = None
     batch: Batch = whole
     climbs: bool = False
+    along: Gradients | None = None
     alone: bool = False
 
 
@@ -65,6 +75,8 @@ class Memory:
 
     def __init__(self) -> None:
         self._kept: dict[str, Gradients] = {}
+        self._noted: dict[str, float] = {}
+        self._pushes: list[Gradients] = []
 
     def recall(self, name: str) -> Gradients | None:
         """What was kept last; None if nothing was."""
@@ -73,6 +85,18 @@ class Memory:
     def keep(self, name: str, values: Gradients) -> None:
         """Carry these on, in the parameters' order; None where there is nothing."""
         self._kept[name] = values
+
+    def number(self, name: str) -> float | None:
+        """What was noted last; None if nothing was."""
+        return self._noted.get(name)
+
+    def note(self, name: str, value: float) -> None:
+        """Carry a number on, alike on all processes."""
+        self._noted[name] = value
+
+    def push(self, move: Gradients) -> None:
+        """Add this to the weights once the base optimizer has made its step."""
+        self._pushes.append(move)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +110,11 @@ class Step:
         groups: the optimizer's parameter groups.
         group_of: for every entry of ``w``, the index of its group.
         memory: what the method kept in earlier steps.
+        state: the base optimizer's state, by parameter; to be read.
         agree: the mean of a 0-dim tensor over all replicas, for decisions that they
             have to make alike.
+        mean: the mean of gradients over all replicas, for what they have to remember
+            alike.
     """
 
     index: int
@@ -96,7 +123,11 @@ class Step:
     groups: list[dict[str, Any]]
     group_of: list[int] = field(default_factory=list[int])
     memory: Memory = field(default_factory=Memory)
+    state: Mapping[Tensor, dict[str, Any]] = field(
+        default_factory=dict[Tensor, dict[str, Any]]
+    )
     agree: Callable[[Tensor], Tensor] = field(default=lambda x: x)
+    mean: Callable[[Gradients], Gradients] = field(default=lambda g: g)
 
 
 #: Yields requests, is sent gradients, returns the vector to descend.

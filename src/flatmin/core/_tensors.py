@@ -75,6 +75,11 @@ def times(xs: Sequence[Tensor], c: Tensor) -> list[Tensor]:
     return list(torch._foreach_mul(list(xs), _like(c, xs)))
 
 
+def products(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
+    """``x y``, entry by entry, in float32 at least."""
+    return list(torch._foreach_mul(wide(xs), wide(ys)))
+
+
 def times_each_(xs: Sequence[Tensor], cs: Sequence[float]) -> None:
     """``x_i <- c_i x_i``, in place."""
     torch._foreach_mul_(list(xs), list(cs))

@@ -12,14 +12,17 @@ from flatmin.core._joints import (
     Gate,
     Perturbed,
     Radius,
+    Scale,
     Source,
     always,
     everything,
     fresh,
     of_group,
+    unscaled,
 )
 from flatmin.core._metric import LpBall, Metric
 from flatmin.core._program import Ascent, Ask, Batch, Gradients, Program, Step, whole
+from flatmin.core._tensors import products
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +35,7 @@ class TwoPoint:
     Attributes:
         source: along what we climb.
         batch: on which examples.
+        scale: the unit of each weight, T: ``eps = T ball(T g)``.
         metric: what the unit ball is.
         filter: which parameters move; the norm is taken over these.
         radius: how far.
@@ -48,11 +52,18 @@ class TwoPoint:
 
     source: Source = fresh
     batch: Batch = whole
+    scale: Scale = unscaled
     metric: Metric = field(default_factory=LpBall)
     filter: Filter = everything
     radius: Radius = of_group
     gate: Gate = always
     combine: Combine = field(default_factory=Perturbed)
+
+    @property
+    def needs_unscaled(self) -> bool:
+        """Whether the size of a gradient counts, and not its direction alone."""
+        parts = (self.metric, self.scale, self.combine)
+        return any(getattr(part, "needs_unscaled", False) for part in parts)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -63,8 +74,8 @@ class TwoPoint:
         ascent = self.climb(step, g, rho)
         if not self.combine.needs_g:
             g = []
-        g_eps = yield Ask(ascent)
-        return self.combine(g, g_eps)
+        g_eps = yield Ask(ascent, alone=self.combine.needs_g)
+        return self.combine(step, g, g_eps)
 
     def climb(self, step: Step, g: Gradients, rho: list[float]) -> Ascent | None:
         """``eps`` for the parameters that move; None if there are none."""
@@ -78,9 +89,13 @@ class TwoPoint:
         radii = [rho[k] for k in group]
         if not any(radii):
             return None
-        ascent = self.metric(
-            [step.w[i] for i in at], [g_i for _, g_i in moving], radii, group
-        )
+        x = [g_i for _, g_i in moving]
+        scale = self.scale(step, at, x)
+        if scale is not None:
+            x = products(x, scale)
+        ascent = self.metric([step.w[i] for i in at], x, radii, group)
+        if scale is not None:
+            ascent.eps[:] = products([e for e in ascent.eps if e is not None], scale)
         eps: Gradients = [None] * len(step.w)
         for i, e in zip(at, ascent.eps, strict=True):
             eps[i] = e

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ask, Gradients, Program, Scope, Step
 from flatmin.core import _tensors as ts
-from flatmin.core._shards import Shards
+from flatmin.core._shards import Shards, whole_as
 from flatmin.optim._objective import Objective
 from flatmin.optim._probe import Probe, Statistics
 from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
@@ -79,7 +79,8 @@ class Engine:
                 rewound = log.passes > 0
                 if ask.at is not None:
                     self._weights.move(step.w, ask.at.eps, step.index)
-                probe = Probe(log.passes, ask.at is not None, ask.batch)
+                along = _pairs(step.w, ask.along)
+                probe = Probe(log.passes, ask.at is not None, ask.batch, along)
                 alone = ask.climbs or ask.alone
                 with self._scope.alone(self._model) if alone else nullcontext():
                     yield probe
@@ -87,6 +88,7 @@ class Engine:
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
+                _check_answer(probe)
                 log.add(probe, ask)
                 ask, descend = self._answer(program, ask, log, objective)
             _check_descent(descend)
@@ -191,6 +193,22 @@ def _check_dense(w: list[Tensor], g: Gradients) -> None:
                 f"a parameter of shape {tuple(p.shape)} has a sparse gradient, which "
                 "SAM cannot use. Build its layer with sparse=False."
             )
+
+
+def _pairs(
+    w: list[Tensor], along: Gradients | None
+) -> list[tuple[Tensor, Tensor]] | None:
+    if along is None:
+        return None
+    return [(p, whole_as(v, p)) for p, v in zip(w, along, strict=True) if v is not None]
+
+
+def _check_answer(probe: Probe) -> None:
+    if not probe.answered:
+        raise RuntimeError(
+            "this method needs second derivatives. Call probe.backward(loss) in the "
+            "probes() loop instead of loss.backward()."
+        )
 
 
 def _write(ps: Sequence[Tensor], gs: Gradients) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -33,14 +34,27 @@ class StateMemory(Memory):
             return None
         return [None if v is None else local([v])[0] for v in values]
 
+    def number(self, name: str) -> float | None:
+        return self._base.param_groups[0].get(f"sam_{name}")
+
+    @torch.no_grad()
     def commit(self) -> None:
         """Write what was kept, after the base's step, for what took part in it."""
+        for move in self._pushes:
+            pairs = zip(local(self._w), move, strict=True)
+            for p, x in pairs:
+                if x is not None:
+                    p.add_(x)
         for name, values in self._kept.items():
             for p, v in zip(self._w, values, strict=True):
                 if v is not None and p.grad is not None:
                     self._base.state[p][f"sam_{name}"] = whole_as(v, p)
+        for name, value in self._noted.items():
+            self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
 
     def forget(self) -> None:
         """Drop what was kept."""
         self._kept.clear()
+        self._noted.clear()
+        self._pushes.clear()

@@ -18,11 +18,19 @@ class Probe:
         perturbed: True at ``w + eps``, False at ``w``.
     """
 
-    def __init__(self, index: int, perturbed: bool, batch: Batch) -> None:
+    def __init__(
+        self,
+        index: int,
+        perturbed: bool,
+        batch: Batch,
+        along: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
         self.index = index
         self.perturbed = perturbed
         self._batch = batch
         self._loss: Tensor | None = None
+        self._along = along
+        self.answered = along is None
 
     @property
     def loss(self) -> Tensor | None:
@@ -33,6 +41,20 @@ class Probe:
     def loss(self, value: Tensor | float) -> None:
         # A copy: the next pass may write its loss into the same tensor.
         self._loss = torch.as_tensor(value).detach().clone()
+
+    def backward(self, loss: Tensor) -> None:
+        """``loss.backward()``, or what the method wants in its place.
+
+        Second-order SAM wants the product of the Hessian with a vector. Its loops must
+        call this; those of other methods may.
+
+        Args:
+            loss: the scalar to differentiate.
+        """
+        if self._along is not None:
+            loss = _slope(loss, self._along)
+            self.answered = True
+        torch.autograd.backward(loss)
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The examples this pass needs; the whole batch unless the method says less.
@@ -85,3 +107,11 @@ class Statistics:
         if self.loss is None or self.perturbed_loss is None:
             return None
         return self.perturbed_loss - self.loss
+
+
+def _slope(loss: Tensor, along: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """``<g, v>``, whose gradient is ``H v``."""
+    w = [p for p, _ in along]
+    g = torch.autograd.grad(loss, w, create_graph=True, materialize_grads=True)
+    pairs = zip(g, along, strict=True)
+    return torch.stack([(g_i * v).sum() for g_i, (_, v) in pairs]).sum()

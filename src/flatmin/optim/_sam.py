@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from flatmin.core import (
     Decayed,
+    Gradients,
     LpBall,
     Method,
     PerGroup,
@@ -346,6 +347,9 @@ class SAM(Optimizer):
             all(g is not None and not g.any() for g in grads)
         )
 
+    def _mean(self, w: list[Tensor], g: Gradients) -> Gradients:
+        return self.scope.average(self.model, w, g)
+
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
         for group in self.param_groups:
@@ -372,5 +376,7 @@ class SAM(Optimizer):
             groups=self.param_groups,
             group_of=[k for _, k in of],
             memory=self._memory,
+            state=self.base.state,
             agree=partial(agree, self.model),
+            mean=partial(self._mean, [p for p, _ in of]),
         )

@@ -1,0 +1,147 @@
+"""Combinations of the gradients at ``w`` and ``w + eps``: what do we descend?
+
+Under DistributedDataParallel each replica combines its own two gradients, and the
+results are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from flatmin.core import vectors as vec
+from flatmin.core._program import Gradients, Step
+
+#: From ``<g, g>``, ``<g, g_eps>``, ``<g_eps, g_eps>`` to the weights of g and g_eps.
+Coefficients: TypeAlias = Callable[
+    [Tensor, Tensor, Tensor], tuple[Tensor | float, Tensor | float]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """``c g + d g_eps``.
+
+    Attributes:
+        c: the weight of g.
+        d: the weight of g_eps.
+    """
+
+    c: float
+    d: float
+
+    @property
+    def needs_g(self) -> bool:
+        """Unless its weight is zero."""
+        return self.c != 0
+
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
+        """The combination."""
+        del step
+        return vec.mix(self.c, g, self.d, g_eps) if g else vec.times(self.d, g_eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """``c g + d g_eps`` with weights from the three inner products of the two.
+
+    Attributes:
+        coefficients: the rule, in 0-dim tensors, so that the host need not wait.
+    """
+
+    coefficients: Coefficients
+
+    @property
+    def needs_g(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
+        """The combination."""
+        w = step.w
+        products = vec.dot(w, g, g), vec.dot(w, g, g_eps), vec.dot(w, g_eps, g_eps)
+        c, d = self.coefficients(*products)
+        return vec.mix(c, g, d, g_eps)
+
+
+def minus_orthogonal(alpha: float) -> Affine:
+    """``g_eps - alpha (g - proj g)``, the projection being that onto g_eps."""
+    return Affine(lambda gg, ge, ee: (-alpha, 1 + alpha * vec.ratio(ge, ee)))
+
+
+def renormed() -> Affine:
+    """``g_eps`` with the length of ``g``."""
+    return Affine(lambda gg, ge, ee: (0.0, vec.ratio(gg.sqrt(), ee.sqrt())))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoupled:
+    """``g``, and after the base's step ``w <- w - lr a (g_eps - g)``.
+
+    Attributes:
+        a: the weight of the sharpness.
+    """
+
+    a: float
+
+    @property
+    def needs_g(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def needs_unscaled(self) -> bool:
+        """Always, for the second move does not pass through the base optimizer."""
+        return True
+
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
+        """``g``."""
+        rates = [self.a * float(step.groups[k]["lr"]) for k in step.group_of]
+        sharpness = step.mean(vec.mix(1.0, g_eps, -1.0, g))
+        pairs = zip(rates, sharpness, strict=True)
+        step.memory.push([x if x is None else -rate * x for rate, x in pairs])
+        return g
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """``g_eps``, which the next step can climb along."""
+
+    @property
+    def needs_g(self) -> bool:
+        """Never."""
+        return False
+
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
+        """``g_eps``."""
+        del g
+        # What is handed on may be scaled and clipped in place.
+        step.memory.keep("stale", [x if x is None else x.clone() for x in g_eps])
+        return g_eps
+
+
+@dataclass(frozen=True, slots=True)
+class Centred:
+    """``g_eps`` without the mean of each weight vector."""
+
+    @property
+    def needs_g(self) -> bool:
+        """Never."""
+        return False
+
+    def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
+        """The combination."""
+        del step, g
+        return centre(g_eps)
+
+
+def centre(g: Gradients) -> Gradients:
+    """Without the mean over all axes but the first, where there are such."""
+    return [x if x is None or x.dim() < 2 else _centred(x) for x in g]
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(dim=tuple(range(1, x.dim())), keepdim=True)

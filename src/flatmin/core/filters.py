@@ -1,0 +1,76 @@
+"""Filters: which parameters, or entries of them, move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.core._joints import Filter
+from flatmin.core._program import Gradients, Step
+from flatmin.core._shards import Shards
+from flatmin.core.combine import centre
+
+#: Layers that normalise; most others in use derive from one of these.
+NORMS = (
+    nn.modules.batchnorm._NormBase,  # pyright: ignore[reportPrivateUsage]
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
+
+
+def named(predicate: Callable[[str], bool]) -> Filter:
+    """Parameters whose name in the model satisfies the predicate."""
+
+    def chosen(step: Step, g: Gradients) -> Gradients:
+        names = {id(p): name for name, p in step.model.named_parameters()}
+        return [
+            x if predicate(names.get(id(p), "")) else None
+            for p, x in zip(step.w, g, strict=True)
+        ]
+
+    return chosen
+
+
+def within(*kinds: type[nn.Module]) -> Filter:
+    """The own parameters of modules of these types, whatever they are called."""
+
+    def chosen(step: Step, g: Gradients) -> Gradients:
+        inside = {
+            id(p)
+            for module in step.model.modules()
+            if isinstance(module, kinds)
+            for p in module.parameters(recurse=False)
+        }
+        pairs = zip(step.w, g, strict=True)
+        return [x if id(p) in inside else None for p, x in pairs]
+
+    return chosen
+
+
+def centred(step: Step, g: Gradients) -> Gradients:
+    """Everything, without the mean of each weight vector."""
+    del step
+    return centre(g)
+
+
+def outliers(share: float) -> Filter:
+    """In each tensor, the entries whose z-score is in the top ``1 - share``.
+
+    A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
+    """
+
+    def chosen(step: Step, g: Gradients) -> Gradients:
+        if any(holders for holders, _ in Shards.of(step.w).kinds):
+            raise ValueError("outliers() needs whole tensors, got sharded parameters.")
+        return [x if x is None else _outliers(x, share) for x in g]
+
+    return chosen
+
+
+def _outliers(x: Tensor, share: float) -> Tensor:
+    z = ((x - x.mean()) / x.std(correction=0)).abs()
+    top = z > torch.quantile(z.flatten().float(), share)
+    return torch.where(top.any(), x * top, x)

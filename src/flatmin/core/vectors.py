@@ -1,0 +1,66 @@
+"""Gradients as one vector: sums, inner products and norms over all that is there.
+
+An entry of None is zero. Inner products and norms are those of the whole, also where
+each process holds a part of every parameter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flatmin.core import _tensors as ts
+from flatmin.core._program import Gradients
+from flatmin.core._shards import Shards
+
+
+def norm(w: list[Tensor], a: Gradients) -> Tensor:
+    """``||a||_2``: float64, 0-dim."""
+    at = _there(a)
+    if not at:
+        return torch.zeros((), dtype=torch.float64, device=w[0].device)
+    return Shards.of([w[i] for i in at]).norm(ts.wide([_of(a, i) for i in at]))
+
+
+def dot(w: list[Tensor], a: Gradients, b: Gradients) -> Tensor:
+    """``<a, b>``, of complex entries the real part: float64, 0-dim."""
+    at = [i for i in _there(a) if b[i] is not None]
+    if not at:
+        return torch.zeros((), dtype=torch.float64, device=w[0].device)
+    shards = Shards.of([w[i] for i in at])
+    return shards.dot([_of(a, i) for i in at], [_of(b, i) for i in at])
+
+
+def mix(c: Tensor | float, a: Gradients, d: Tensor | float, b: Gradients) -> Gradients:
+    """``c a + d b``; None where both are."""
+    mixed: Gradients = []
+    for x, y in zip(times(c, a), times(d, b), strict=True):
+        mixed.append(y if x is None else x if y is None else x + y)
+    return mixed
+
+
+def times(c: Tensor | float, a: Gradients) -> Gradients:
+    """``c a``."""
+    if not isinstance(c, Tensor):
+        return a if c == 1.0 else [None if x is None else c * x for x in a]
+    at = [i for i, x in enumerate(a) if x is not None]
+    scaled = ts.times([_of(a, i) for i in at], c) if at else []
+    result: Gradients = [None] * len(a)
+    for i, x in zip(at, scaled, strict=True):
+        result[i] = x
+    return result
+
+
+def ratio(a: Tensor, b: Tensor) -> Tensor:
+    """``a / b``, and 0 where b is 0."""
+    return torch.where(b == 0, 0, a / torch.where(b == 0, 1, b))
+
+
+def _there(a: Gradients) -> list[int]:
+    return [i for i, x in enumerate(a) if x is not None and x.numel() > 0]
+
+
+def _of(a: Gradients, i: int) -> Tensor:
+    x = a[i]
+    assert x is not None
+    return x
