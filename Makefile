@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: compare test lint docs bench wheel clean
+.PHONY: compare test lint docs bench conformance wheel clean
 
 compare: $(READY)
 	$(BIN)/flatmin compare
@@ -28,6 +28,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_time.py
+
+conformance: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/conformance.py
 
 wheel: $(READY)
 	rm -rf dist build

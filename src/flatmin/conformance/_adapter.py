@@ -1,0 +1,126 @@
+"""What the suite has to know about an optimizer: how to build it and how to step."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+Loss = Callable[[], Tensor]
+TakeStep = Callable[[Any, nn.Module, Loss], object]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The optimizer that SAM shall step with, before it is built.
+
+    Attributes:
+        kind: its class.
+        options: what its constructor takes besides the parameters.
+    """
+
+    kind: type[Optimizer]
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """The optimizer of all parameters of ``model``."""
+        return self.kind(model.parameters(), **self.options)
+
+
+def itself(optimizer: Any) -> Any:
+    """The default of `Adapter.handle`."""
+    return optimizer
+
+
+def save(optimizer: Any) -> dict[str, Any]:
+    """The default of `Adapter.save`."""
+    return optimizer.state_dict()
+
+
+def load(optimizer: Any, state: dict[str, Any]) -> None:
+    """The default of `Adapter.load`."""
+    optimizer.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One optimizer, seen through the doors that its documentation opens.
+
+    A door that is None does not exist, and the checks that need it do not apply. All
+    doors are functions of a module: other processes import them by name.
+
+    Attributes:
+        name: the head of its column.
+        build: the optimizer around a base, for ``(base, model, rho)``.
+        step: one training step as documented, for ``(optimizer, model, loss)``;
+            ``loss()`` runs the model, the adapter calls backward.
+        closure_step: ``optimizer.step(closure)`` as torch has it: the closure clears
+            gradients, runs the model, calls backward and returns the loss.
+        scaled_step: a step under GradScaler, for ``(optimizer, model, loss, scaler)``,
+            with both passes unscaled.
+        rank_local: the documented step under DistributedDataParallel that gives each
+            replica a perturbation of its own.
+        compiled_step: a step whose perturbation is under
+            ``torch.compile(fullgraph=True)``; torch's own base optimizers cannot be.
+        handle: what schedulers take.
+        save: what a user stores.
+        load: its counterpart, for ``(optimizer, state)``.
+        batch_norm: the documented pair of functions of the model that switch
+            BatchNorm's running statistics off and on.
+        reductions: settings of its variants in which they are SAM.
+        asam: its adaptive SAM, for ``(base, model, rho, eta)``.
+        friendly: its Friendly SAM, for ``(base, model, rho, sigma, lmbda)``.
+        noisy: its method with random noise (bSAM, say), with learning rate zero, for
+            ``(model)``.
+    """
+
+    name: str
+    build: Callable[[Base, nn.Module, float], Any]
+    step: TakeStep
+    closure_step: Callable[[Any, Loss], Any] | None = None
+    scaled_step: Callable[[Any, nn.Module, Loss, GradScaler], object] | None = None
+    rank_local: TakeStep | None = None
+    compiled_step: TakeStep | None = None
+    handle: Callable[[Any], Any] = itself
+    save: Callable[[Any], dict[str, Any]] = save
+    load: Callable[[Any, dict[str, Any]], object] = load
+    batch_norm: (
+        tuple[Callable[[nn.Module], object], Callable[[nn.Module], object]] | None
+    ) = None
+    reductions: tuple[Adapter, ...] = ()
+    asam: Callable[[Base, nn.Module, float, float], Any] | None = None
+    friendly: Callable[[Base, nn.Module, float, float, float], Any] | None = None
+    noisy: Callable[[nn.Module], Any] | None = None
+
+
+def load_adapter(where: str) -> Adapter:
+    """The adapter named by an import string.
+
+    Args:
+        where: ``"package.module:attribute"``.
+
+    Raises:
+        ValueError: the string has another form, or nothing can be imported by it.
+        TypeError: what it names is not an `Adapter`.
+    """
+    module, colon, attribute = where.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(
+            f"an adapter is named 'module:attribute', got {where!r}. "
+            "Example: flatmin.conformance.ours:sam."
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever the module does when it is imported
+        message = f"cannot import the adapter {where!r}: {error}"
+        raise ValueError(f"{message.rstrip('.')}.") from error
+    if not isinstance(found, Adapter):
+        raise TypeError(
+            f"{where!r} is a {type(found).__name__}, not a flatmin.conformance.Adapter."
+        )
+    return found

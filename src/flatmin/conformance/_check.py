@@ -1,0 +1,179 @@
+"""What a check is: a measured figure and the limit it has to keep."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+
+from flatmin.conformance._adapter import Adapter
+
+Verdict = Literal["pass", "fail", "n/a"]
+Door = TypeVar("Door")
+
+
+class NotApplicable(Exception):
+    """The adapter lacks the door that a check needs."""
+
+
+class Wrong(Exception):
+    """What a check measures cannot be measured, because something else is wrong."""
+
+
+class Measured(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        figure: in the unit that `Check.measured` names.
+        note: what a reader of the figure should know.
+    """
+
+    figure: float
+    note: str = ""
+
+
+class Limit(Protocol):
+    """Which figures pass."""
+
+    def keeps(self, figure: float) -> bool:
+        """Whether ``figure`` passes; NaN never does."""
+        ...
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Passes figures up to ``bound``."""
+
+    bound: float
+
+    def keeps(self, figure: float) -> bool:
+        """Whether ``figure`` passes."""
+        return figure <= self.bound
+
+    def __str__(self) -> str:
+        return f"<= {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Passes figures from ``bound`` on."""
+
+    bound: float
+
+    def keeps(self, figure: float) -> bool:
+        """Whether ``figure`` passes."""
+        return figure >= self.bound
+
+    def __str__(self) -> str:
+        return f">= {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check says about an adapter.
+
+    Attributes:
+        check: its id.
+        verdict: ``"pass"``, ``"fail"`` or ``"n/a"``.
+        figure: what was measured; None if nothing was.
+        note: the reason, where the figure does not tell it.
+    """
+
+    check: str
+    verdict: Verdict
+    figure: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property of a SAM, measured.
+
+    Attributes:
+        id: short and stable.
+        title: the property, in one line.
+        measured: what the figure is, and its unit.
+        limit: which figures pass.
+        measure: measures an adapter.
+    """
+
+    id: str
+    title: str
+    measured: str
+    limit: Limit
+    measure: Callable[[Adapter], Measured]
+
+    def run(self, adapter: Adapter) -> Result:
+        """Measure ``adapter``; an exception is a failure, a missing door is none."""
+        try:
+            figure, note = self._in_peace(adapter)
+        except NotApplicable as missing:
+            return Result(self.id, "n/a", None, str(missing))
+        except Exception as error:
+            return Result(self.id, "fail", None, first_line(error))
+        verdict = "pass" if self.limit.keeps(figure) else "fail"
+        return Result(self.id, verdict, figure, note)
+
+    def require(self, adapter: Adapter) -> None:
+        """For tests: return if ``adapter`` passes.
+
+        Raises:
+            AssertionError: it fails; the message has the figure and the limit.
+            NotApplicable: it lacks the door that the check needs.
+        """
+        result = self.run(adapter)
+        if result.verdict == "n/a":
+            raise NotApplicable(result.note)
+        figure = "no figure" if result.figure is None else f"{result.figure:g}"
+        if result.verdict == "fail":
+            raise AssertionError(
+                f"{adapter.name} fails {self.id}, {self.title}: {figure}, limit "
+                f"{self.limit} ({self.measured}). {result.note}".rstrip()
+            )
+
+    def _in_peace(self, adapter: Adapter) -> Measured:
+        """The same random numbers for everybody, and none taken from the caller."""
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            return self.measure(adapter)
+
+
+def check(
+    id: str, title: str, measured: str, limit: Limit
+) -> Callable[[Callable[[Adapter], Measured]], Check]:
+    """Turn a function of an adapter into a `Check`."""
+
+    def decorate(measure: Callable[[Adapter], Measured]) -> Check:
+        return Check(id, title, measured, limit, measure)
+
+    return decorate
+
+
+def first_line(error: BaseException) -> str:
+    """The error's type and the first line of its message; of `Wrong` the latter."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, Wrong):
+        return lines[0]
+    kind = type(error).__name__
+    return f"{kind}: {lines[0]}" if lines else kind
+
+
+def worst(figures: list[float]) -> float:
+    """The greatest, NaN and infinity being the worst of all."""
+    return max((math.inf if math.isnan(f) else f for f in figures), default=0.0)
+
+
+def needed(door: Door | None, what: str) -> Door:
+    """The door, if there is one.
+
+    Raises:
+        NotApplicable: there is none.
+    """
+    if door is None:
+        raise NotApplicable(f"no {what}")
+    return door

@@ -1,0 +1,141 @@
+"""Small problems, what their passes saw, and SAM in a straight line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
+
+from flatmin.conformance._adapter import Adapter, Base, Loss
+from flatmin.conformance._check import Wrong
+
+RHO = 0.1
+PLAIN = Base(SGD, {"lr": 0.1})
+MOMENTUM = Base(SGD, {"lr": 0.1, "momentum": 0.9})
+RESTING = Base(SGD, {"lr": 0.0})
+
+Vector = list[Tensor]
+
+
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """Five features, three classes, nothing that has a state or draws at random."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+
+
+def batches(
+    steps: int, n: int = 12, dtype: torch.dtype = torch.float64
+) -> list[tuple[Tensor, Tensor]]:
+    """One batch per step, the same for everybody."""
+    draw = torch.Generator().manual_seed(2)
+    return [
+        (
+            torch.randn(n, 5, generator=draw, dtype=torch.float64).to(dtype),
+            torch.randint(3, (n,), generator=draw),
+        )
+        for _ in range(steps)
+    ]
+
+
+def classify(model: nn.Module, data: tuple[Tensor, Tensor]) -> Loss:
+    """The loss of a batch, as adapters call it."""
+    x, y = data
+    return lambda: F.cross_entropy(model(x), y)
+
+
+class Passes:
+    """A loss that remembers where the model stood at each of its calls."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        self.at: list[Vector] = []
+        self._model = model
+        self._loss = loss
+
+    def __call__(self) -> Tensor:
+        self.at.append(weights(self._model))
+        return self._loss()
+
+    def eps(self) -> Vector:
+        """Second call minus first."""
+        if len(self.at) < 2:
+            raise Wrong(f"a step called loss() {len(self.at)} times; SAM needs two")
+        return [b - a for a, b in zip(self.at[0], self.at[1], strict=True)]
+
+
+def weights(model: nn.Module) -> Vector:
+    """Copies of the parameters."""
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def length(vector: Vector) -> float:
+    """The 2-norm, in double precision."""
+    return sum(v.abs().double().square().sum().item() for v in vector) ** 0.5
+
+
+def distance(a: Vector, b: Vector) -> float:
+    """The greatest difference of two entries; NaN if there is one."""
+    parts = [(x - y).abs().double().flatten() for x, y in zip(a, b, strict=True)]
+    return torch.cat(parts).max().item()
+
+
+def train(
+    adapter: Adapter,
+    optimizer: Any,
+    model: nn.Module,
+    data: list[tuple[Tensor, Tensor]],
+) -> None:
+    """Documented steps, one per batch."""
+    for batch in data:
+        adapter.step(optimizer, model, classify(model, batch))
+
+
+def eps_of_step(adapter: Adapter, optimizer: Any, model: nn.Module, loss: Loss):
+    """Make a documented step; how far its second pass was from its first."""
+    passes = Passes(model, loss)
+    adapter.step(optimizer, model, passes)
+    return passes.eps()
+
+
+def sam_step(
+    optimizer: Optimizer, model: nn.Module, loss: Loss, rho: float = RHO
+) -> None:
+    """SAM without any provision: what the checks hold against an adapter."""
+    ps = list(model.parameters())
+    w = weights(model)
+    backward(model, loss)
+    g = [p.grad for p in ps]
+    size = length([v for v in g if v is not None])
+    with torch.no_grad():
+        for p, v in zip(ps, g, strict=True):
+            if v is not None and size > 0:
+                p.add_(v * (rho / size))
+    backward(model, loss)
+    with torch.no_grad():
+        for p, old in zip(ps, w, strict=True):
+            p.copy_(old)
+    optimizer.step()
+
+
+def reference(model: nn.Module, base: Base, losses: list[Loss]) -> Vector:
+    """The weights after one `sam_step` per loss."""
+    optimizer = base.build(model)
+    for loss in losses:
+        sam_step(optimizer, model, loss)
+    return weights(model)
+
+
+def backward(model: nn.Module, loss: Loss) -> Tensor:
+    """Clear the gradients of ``model`` and compute them anew."""
+    model.zero_grad()
+    value = loss()
+    value.backward()
+    return value.detach()
+
+
+def closure_of(model: nn.Module, loss: Loss) -> Callable[[], Tensor]:
+    """The closure that torch's documentation shows."""
+    return lambda: backward(model, loss)

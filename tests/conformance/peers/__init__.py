@@ -1,0 +1,1 @@
+"""Other SAMs, seen through the doors that their documentation opens."""
