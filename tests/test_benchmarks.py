@@ -9,7 +9,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.mark.parametrize(
     ("script", "rows"),
-    [("step_time.py", 3), ("choose_rho.py", 2), ("narrow_weights.py", 12)],
+    [
+        ("step_time.py", 3),
+        ("choose_rho.py", 2),
+        ("narrow_weights.py", 12),
+        ("method_cost.py", 31),
+    ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:
     done = subprocess.run(

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.optim import SGD
 
 from flatmin import SAM
-from flatmin.core import Group, Replica, Scope, World
+from flatmin.core import Group, Replica, Scope, Step, TwoPoint, World
 from tests.distributed.ranks import WORLD_SIZE
 
 RHO, LR, MOMENTUM, M = 0.2, 0.1, 0.9, 6
@@ -216,14 +216,25 @@ def cosines(rank: int, scope: str, bucket_view: bool) -> float:
     return optimizer.statistics.cosine.item()
 
 
-def scaled(rank: int, scope: str, bad_pass: int | None) -> dict[str, Any]:
-    """Three steps under GradScaler; in the second, rank 1 overflows in one pass."""
+def not_the_second(step: Step) -> bool:
+    return step.index != 1
+
+
+def scaled(
+    rank: int, scope: str, bad_pass: int | None, plain_second: bool = False
+) -> dict[str, Any]:
+    """Three steps under GradScaler; in the second, rank 1 overflows in one pass.
+
+    Without a bad pass the second step is left out, or made a plain one.
+    """
     model = DDP(network(torch.float32))
-    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
+    method = TwoPoint(gate=not_the_second) if plain_second else None
+    chosen = scope_named(scope, rank)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, method=method)
     scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
     for k, (x, y) in enumerate(batches(3, dtype=torch.float32)):
-        if bad_pass is None and k == 1:
-            continue  # the run that never saw the batch
+        if bad_pass is None and k == 1 and not plain_second:
+            continue
         for probe in optimizer.probes():
             loss = cross_entropy(model(part(rank, x)), part(rank, y))
             overflows = k == 1 and rank == 1 and probe.index == bad_pass

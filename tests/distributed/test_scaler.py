@@ -29,3 +29,12 @@ def test_an_overflow_of_one_rank_in_the_ascent_skips_nothing(
     assert one == two
     assert one["scale"] == never["scale"]
     assert one["weights"] != never["weights"]
+
+
+@pytest.mark.parametrize("scope", ["world", "group"])
+def test_an_overflow_in_a_shared_ascent_makes_a_plain_step_everywhere(
+    scope: str, ranks: Ranks
+) -> None:
+    one, two = ranks.run(jobs.scaled, scope, 0)
+    plain, _ = ranks.run(jobs.scaled, scope, None, True)
+    assert one == two == plain

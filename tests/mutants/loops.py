@@ -85,8 +85,8 @@ LOOPS = [
     Mutant(
         "decay not at w + eps",
         DECAY,
-        "p if e is None else p + e for",
-        "p for",
+        "p if e is None else p + e for p",
+        "p for p",
         f"{DECAYED}test_a_step_has_the_closed_form_of_the_penalised_loss",
     ),
     Mutant(

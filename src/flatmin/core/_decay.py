@@ -17,8 +17,9 @@ class Decayed:
 
     The gradient at ``w`` becomes ``g + lambda w``, that at ``w + eps`` becomes
     ``g_eps + lambda (w + eps)``, as in the paper's code, where the penalty is part of
-    the loss. The base optimizer goes on to add ``lambda w`` of its own, so what the
-    method returns is handed on without it.
+    the loss; a product of the Hessian with v gains ``lambda v``. The base optimizer
+    goes on to add ``lambda w`` of its own, so what the method returns is handed on
+    without it.
 
     Attributes:
         method: what runs on the penalised loss.
@@ -44,19 +45,27 @@ class Decayed:
         ask = next(program)
         while True:
             # The engine empties this list; the entries are needed after the pass.
-            eps: Gradients = [*ask.at.eps] if ask.at else [None] * len(step.w)
+            eps = [*ask.at.eps] if ask.at else []
             g = yield ask
+            pull = ask.along or _moved(step.w, eps)
             try:
-                ask = program.send(_plus(g, decay, step.w, eps))
+                ask = program.send(_plus(g, decay, pull))
             except StopIteration as done:
-                return _plus(done.value, less, step.w, [None] * len(step.w))
+                return _plus(done.value, less, _moved(step.w, []))
 
 
 @torch.no_grad()
-def _plus(g: Gradients, c: list[float], w: list[Tensor], eps: Gradients) -> Gradients:
-    """``g + c (w + eps)`` where there is a gradient; an eps of None is zero."""
-    here = [p if e is None else p + e for p, e in zip(local(w), eps, strict=True)]
+def _moved(w: list[Tensor], eps: Gradients) -> Gradients:
+    """``w + eps``; an eps of None is zero."""
+    here = [p.detach() for p in local(w)]
+    if not eps:
+        return [*here]
+    return [p if e is None else p + e for p, e in zip(here, eps, strict=True)]
+
+
+def _plus(g: Gradients, c: list[float], x: Gradients) -> Gradients:
+    """``g + c x`` where there is a gradient."""
     return [
-        g_i if g_i is None or c_i == 0 else g_i + c_i * p
-        for g_i, c_i, p in zip(g, c, here, strict=True)
+        g_i if g_i is None or x_i is None or c_i == 0 else g_i + c_i * x_i
+        for g_i, c_i, x_i in zip(g, c, x, strict=True)
     ]

@@ -224,7 +224,7 @@ class Shortened:
     ) -> Ascent:
         """The perturbation."""
         ball = LpBall()(w, g, rho, group)
-        less = Unnormalised()(w, g, [self.alpha] * len(g), group)
+        less = Unnormalised()(w, g, [self.alpha if r else 0.0 for r in rho], group)
         pairs = zip(ball.eps, less.eps, strict=True)
         eps = [None if a is None or b is None else a - b for a, b in pairs]
         return ball._replace(eps=eps)

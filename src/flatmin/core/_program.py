@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -24,7 +25,11 @@ def fraction(share: float) -> Batch:
     """The first examples, so much of the batch, and one at least."""
     if not 0 < share <= 1:
         raise ValueError(f"a share of the batch is above 0 and at most 1, got {share}.")
-    return lambda n: slice(0, max(1, round(share * n)))
+    return partial(_first, share)
+
+
+def _first(share: float, n: int) -> slice:
+    return slice(0, max(1, round(share * n)))
 
 
 class Ascent(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
@@ -69,12 +70,24 @@ class Affine:
 
 def minus_orthogonal(alpha: float) -> Affine:
     """``g_eps - alpha (g - proj g)``, the projection being that onto g_eps."""
-    return Affine(lambda gg, ge, ee: (-alpha, 1 + alpha * vec.ratio(ge, ee)))
+    return Affine(partial(_minus_orthogonal, alpha))
 
 
 def renormed() -> Affine:
     """``g_eps`` with the length of ``g``."""
-    return Affine(lambda gg, ge, ee: (0.0, vec.ratio(gg.sqrt(), ee.sqrt())))
+    return Affine(_renormed)
+
+
+def _minus_orthogonal(
+    alpha: float, gg: Tensor, ge: Tensor, ee: Tensor
+) -> tuple[float, Tensor]:
+    del gg
+    return -alpha, 1 + alpha * vec.ratio(ge, ee)
+
+
+def _renormed(gg: Tensor, ge: Tensor, ee: Tensor) -> tuple[float, Tensor]:
+    del ge
+    return 0.0, vec.ratio(gg.sqrt(), ee.sqrt())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,8 @@ class Decoupled:
         sharpness = step.mean(vec.mix(1.0, g_eps, -1.0, g))
         pairs = zip(rates, sharpness, strict=True)
         step.memory.push([x if x is None else -rate * x for rate, x in pairs])
-        return g
+        # An overflow in what is pushed has to show in what a scaler looks at.
+        return vec.mix(1.0, g, 0.0, sharpness)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,31 +25,12 @@ NORMS = (
 
 def named(predicate: Callable[[str], bool]) -> Filter:
     """Parameters whose name in the model satisfies the predicate."""
-
-    def chosen(step: Step, g: Gradients) -> Gradients:
-        names = {id(p): name for name, p in step.model.named_parameters()}
-        return [
-            x if predicate(names.get(id(p), "")) else None
-            for p, x in zip(step.w, g, strict=True)
-        ]
-
-    return chosen
+    return partial(_named, predicate)
 
 
 def within(*kinds: type[nn.Module]) -> Filter:
     """The own parameters of modules of these types, whatever they are called."""
-
-    def chosen(step: Step, g: Gradients) -> Gradients:
-        inside = {
-            id(p)
-            for module in step.model.modules()
-            if isinstance(module, kinds)
-            for p in module.parameters(recurse=False)
-        }
-        pairs = zip(step.w, g, strict=True)
-        return [x if id(p) in inside else None for p, x in pairs]
-
-    return chosen
+    return partial(_within, kinds)
 
 
 def centred(step: Step, g: Gradients) -> Gradients:
@@ -61,16 +44,37 @@ def outliers(share: float) -> Filter:
 
     A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
     """
+    return partial(_all_outliers, share)
 
-    def chosen(step: Step, g: Gradients) -> Gradients:
-        if any(holders for holders, _ in Shards.of(step.w).kinds):
-            raise ValueError("outliers() needs whole tensors, got sharded parameters.")
-        return [x if x is None else _outliers(x, share) for x in g]
 
-    return chosen
+def _named(predicate: Callable[[str], bool], step: Step, g: Gradients) -> Gradients:
+    names = {id(p): name for name, p in step.model.named_parameters()}
+    pairs = zip(step.w, g, strict=True)
+    return [x if predicate(names.get(id(p), "")) else None for p, x in pairs]
+
+
+def _within(kinds: tuple[type[nn.Module], ...], step: Step, g: Gradients) -> Gradients:
+    inside = {
+        id(p)
+        for module in step.model.modules()
+        if isinstance(module, kinds)
+        for p in module.parameters(recurse=False)
+    }
+    pairs = zip(step.w, g, strict=True)
+    return [x if id(p) in inside else None for p, x in pairs]
+
+
+def _all_outliers(share: float, step: Step, g: Gradients) -> Gradients:
+    if any(holders for holders, _ in Shards.of(step.w).kinds):
+        raise ValueError("outliers() needs whole tensors, got sharded parameters.")
+    return [x if x is None else _outliers(x, share) for x in g]
 
 
 def _outliers(x: Tensor, share: float) -> Tensor:
-    z = ((x - x.mean()) / x.std(correction=0)).abs()
-    top = z > torch.quantile(z.flatten().float(), share)
+    if x.numel() == 0:
+        return x
+    z = ((x - x.mean()) / x.std(correction=0)).abs().flatten()
+    # The quantile's neighbour from below, for tensors too long for torch.quantile.
+    at = math.floor(share * (x.numel() - 1)) + 1
+    top = (z > z.kthvalue(at).values).view_as(x)
     return torch.where(top.any(), x * top, x)

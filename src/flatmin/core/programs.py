@@ -163,7 +163,7 @@ class Look:
         part = vec.mix(1.0, g_eps, -vec.ratio(ge, gg), g)
         length = vec.norm(step.w, part)
         unit = vec.times(vec.ratio(torch.ones_like(length), length), part)
-        step.memory.keep("look", unit)
+        step.memory.keep("look", vec.finite(step.w, unit, u))
         return g_eps
 
 

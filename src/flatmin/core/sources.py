@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from flatmin.core import vectors as vec
@@ -18,31 +20,30 @@ def friendly(sigma: float, decay: float, source: Source = fresh) -> Source:
 
     ``m <- decay m + (1 - decay) g``; the first step has no ``m`` and climbs ``g``.
     """
-
-    def friendlier(step: Step, batch: Batch) -> Program:
-        g = yield from source(step, batch)
-        m = step.memory.recall("friend")
-        seen = step.mean(g)
-        if m is None:
-            step.memory.keep("friend", seen)
-            return g
-        step.memory.keep("friend", vec.mix(decay, m, 1 - decay, seen))
-        return vec.mix(1.0, g, -sigma, m)
-
-    return friendlier
+    return partial(_friendly, sigma, decay, source)
 
 
 def smoothed(theta: float, source: Source = fresh) -> Source:
     """``d <- (1 - theta) d + theta g``: the gradient with less noise."""
+    return partial(_smoothed, theta, source)
 
-    def smoother(step: Step, batch: Batch) -> Program:
-        g = yield from source(step, batch)
-        old = step.memory.recall("smooth")
-        d = g if old is None else vec.mix(1 - theta, old, theta, g)
-        step.memory.keep("smooth", step.mean(d))
-        return d
 
-    return smoother
+def _friendly(
+    sigma: float, decay: float, source: Source, step: Step, batch: Batch
+) -> Program:
+    g = yield from source(step, batch)
+    m, seen = step.memory.recall("friend"), step.mean(g)
+    new = seen if m is None else vec.mix(decay, m, 1 - decay, seen)
+    step.memory.keep("friend", vec.finite(step.w, new, m))
+    return g if m is None else vec.mix(1.0, g, -sigma, m)
+
+
+def _smoothed(theta: float, source: Source, step: Step, batch: Batch) -> Program:
+    g = yield from source(step, batch)
+    old = step.memory.recall("smooth")
+    d = g if old is None else vec.mix(1 - theta, old, theta, g)
+    step.memory.keep("smooth", vec.finite(step.w, step.mean(d), old))
+    return d
 
 
 def at_random(step: Step, batch: Batch) -> Program:

@@ -51,6 +51,16 @@ def times(c: Tensor | float, a: Gradients) -> Gradients:
     return result
 
 
+def finite(w: list[Tensor], a: Gradients, b: Gradients | None) -> Gradients:
+    """``a`` if all of it is finite, else ``b``, of which None is zero."""
+    ok = norm(w, a).isfinite()
+    other: Gradients = [None] * len(a) if b is None else b
+    return [
+        x if x is None else torch.where(ok.to(x.device), x, 0 if y is None else y)
+        for x, y in zip(a, other, strict=True)
+    ]
+
+
 def ratio(a: Tensor, b: Tensor) -> Tensor:
     """``a / b``, and 0 where b is 0."""
     return torch.where(b == 0, 0, a / torch.where(b == 0, 1, b))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from flatmin.experiments import config as configuration
 from flatmin.experiments.errors import BadInput
@@ -60,6 +61,17 @@ def compare(
     console = Console()
     page = run(config, out, console)
     console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, with the gradients that a step of each takes."""
+    from flatmin.methods import METHODS
+
+    table = Table("method", "gradients", "what it does", box=None)
+    for name, entry in METHODS.items():
+        table.add_row(name, entry.gradients, entry.line.replace("``", ""))
+    Console().print(table, highlight=False, markup=False)
 
 
 def main() -> None:

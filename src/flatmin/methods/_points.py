@@ -120,5 +120,6 @@ def gam(
     Reference: Zhang, Xu, Yu, Zou, Cui. Gradient Norm Aware Minimization Seeks
     First-Order Flatness and Improves Generalization. CVPR 2023, arXiv:2303.03108.
     """
-    method = FirstOrderFlat(slope_rho / rho, alpha, beta, gamma)
+    share = slope_rho / rho if rho else 0.0
+    method = FirstOrderFlat(share, alpha, beta, gamma)
     return SAM(base, model, rho=rho, method=method, **options)

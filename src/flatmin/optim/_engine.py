@@ -121,7 +121,8 @@ class Engine:
         g = self._held(log.w)
         _check_dense(log.w, g)
         g = objective.seen(g)
-        log.keep(g)
+        if ask.along is None:
+            log.keep(g)
         g = self._scope.share(log.w, g) if ask.climbs else g
         try:
             return program.send(g), None
@@ -156,8 +157,9 @@ class _Log:
             self.loss = probe.loss
         else:
             self.perturbed_loss = probe.loss
-            self.grad_norm = ask.at.norm
-            self.unperturbed = self.unperturbed + ~ask.at.ok
+            if self.grad_norm is None:
+                # Of later ascents in the step, neither counts.
+                self.grad_norm, self.unperturbed = ask.at.norm, ~ask.at.ok
         self.passes += 1
 
     def keep(self, g: Gradients) -> None:

@@ -29,7 +29,9 @@ class StateMemory(Memory):
         self._w = w
 
     def recall(self, name: str) -> Gradients | None:
-        values: list[Any] = [self._base.state[p].get(f"sam_{name}") for p in self._w]
+        values: list[Any] = [
+            self._base.state.get(p, {}).get(f"sam_{name}") for p in self._w
+        ]
         if all(v is None for v in values):
             return None
         return [None if v is None else local([v])[0] for v in values]

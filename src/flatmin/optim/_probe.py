@@ -54,7 +54,9 @@ class Probe:
         if self._along is not None:
             loss = _slope(loss, self._along)
             self.answered = True
-        torch.autograd.backward(loss)
+        # Of a linear loss the slope is a constant, and the product zero.
+        if self._along is None or loss.requires_grad:
+            torch.autograd.backward(loss)
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The examples this pass needs; the whole batch unless the method says less.

@@ -208,12 +208,12 @@ class SAM(Optimizer):
                 "probes(accumulate=True) inside of no_sync() would leave what it "
                 "accumulates without its average over the replicas. Call it outside."
             )
-        if not accumulate:
-            self._memory.forget()
         self._open, self._ready = True, False
         self._unscaled = scaler is not None
         try:
             step = self._step()
+            if not accumulate or all(p.grad is None for p in step.w):
+                self._memory.forget()
             program = self.method(step)
             yield from self._engine.run(
                 program, step, accumulate=accumulate, scaler=scaler

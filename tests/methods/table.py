@@ -1,0 +1,102 @@
+"""Every method with options under which its parts show within a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from flatmin import SAM
+from flatmin.methods import METHODS
+from flatmin.optim import Probe
+from tests.problems import Batch
+
+NAMES = tuple(METHODS)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "layer_sam": {"rho": 0.05},
+    "usam": {"rho": 0.1},
+    "sam_on": {"rho": 0.5},
+    "stale_sam": {"rho": 0.1},
+    "momentum_sam": {"rho": 0.1},
+    "interval_sam": {"k": 3},
+    "looksam": {"k": 3},
+    "late_sam": {"steps": 20, "share": 0.7},
+    "ae_sam": {"steps": 20},
+    "subset_sam": {"share": 0.5},
+}
+
+#: Some of their steps make their only pass at ``w + eps``.
+AWAY = ("random_sam", "stale_sam", "momentum_sam", "alternating_sam")
+
+#: The size of a gradient counts, so that they have to know the loss scale.
+UNSCALED = ("usam", "fisher_sam", "sagm", "wsam", "ae_sam")
+
+
+def sgd(parameters: Iterable[Tensor]) -> SGD:
+    return SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
+
+
+def adamw(parameters: Iterable[Tensor]) -> AdamW:
+    return AdamW(parameters, lr=0.01, weight_decay=0.05)
+
+
+BASES: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
+
+
+def built(name: str, model: nn.Module, base: str = "sgd", **options: Any) -> SAM:
+    """The method of this name around a new base optimizer."""
+    chosen = {**OPTIONS.get(name, {}), **options}
+    return METHODS[name].build(BASES[base](model.parameters()), model, **chosen)
+
+
+def data_of(step: int, dtype: torch.dtype = torch.float64, n: int = 12) -> Batch:
+    """The batch of a step; two steps in a row share one."""
+    draw = torch.Generator().manual_seed(100 + step // 2)
+    x = torch.randn(n, 6, generator=draw, dtype=torch.float64)
+    return x.to(dtype), torch.randint(3, (n,), generator=draw)
+
+
+def index_of(optimizer: SAM) -> int:
+    return optimizer.param_groups[0]["sam_step"]
+
+
+def answer(
+    probe: Probe, model: nn.Module, data: Batch, factor: float | Tensor = 1.0
+) -> None:
+    """The body of a loop that serves every method."""
+    x, y = probe.take(*data)
+    loss = F.cross_entropy(model(x), y)
+    probe.backward(loss * factor)
+    probe.loss = loss
+
+
+def loop(optimizer: SAM, model: nn.Module, data: Batch | None = None) -> None:
+    """The passes of one step, whose data and dropout depend on the step alone."""
+    step = index_of(optimizer)
+    torch.manual_seed(step)
+    for probe in optimizer.probes():
+        answer(probe, model, data or data_of(step))
+
+
+def train(optimizer: SAM, model: nn.Module, n: int) -> None:
+    for _ in range(n):
+        loop(optimizer, model)
+        optimizer.step()
+
+
+def states(optimizer: SAM) -> dict[str, Tensor]:
+    """All tensors of the state by position and name."""
+    return {
+        f"{k}.{name}": value.detach().clone()
+        for k, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }

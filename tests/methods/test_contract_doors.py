@@ -1,0 +1,206 @@
+"""Other ways into a method: closures, accumulation, new groups, missing gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flatmin import SAM
+from flatmin.methods import METHODS
+from tests.methods.table import (
+    BASES,
+    NAMES,
+    OPTIONS,
+    answer,
+    built,
+    data_of,
+    index_of,
+    states,
+    train,
+)
+from tests.problems import (
+    Batch,
+    Branching,
+    Noisy,
+    assert_same,
+    assert_same_state,
+    tensors,
+    untouched,
+)
+
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+def noisy() -> Noisy:
+    torch.manual_seed(0)
+    return Noisy().double()
+
+
+def closure_of(optimizer: SAM, model: nn.Module) -> Callable[[], Tensor]:
+    x, y = data_of(index_of(optimizer))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def whole_step(optimizer: SAM, model: nn.Module) -> None:
+    """A loop that takes the whole batch whatever is asked for, as a closure does."""
+    x, y = data_of(index_of(optimizer))
+    for probe in optimizer.probes():
+        loss = F.cross_entropy(model(x), y)
+        probe.backward(loss)
+        probe.loss = loss
+    optimizer.step()
+
+
+@every_method
+def test_steps_with_a_closure_equal_probes(name: str) -> None:
+    if name == "second_order_sam":
+        return
+    model, twin = noisy(), noisy()
+    optimizer, other = built(name, model), built(name, twin)
+    for step in range(7):
+        torch.manual_seed(step)
+        loss = optimizer.step(closure_of(optimizer, model))
+        torch.manual_seed(step)
+        whole_step(other, twin)
+        assert loss == other.statistics.loss
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
+
+
+def test_second_order_sam_refuses_a_closure_and_says_what_to_write() -> None:
+    model = noisy()
+    optimizer = built("second_order_sam", model)
+    train(optimizer, model, 2)
+    with untouched(model), pytest.raises(RuntimeError, match=r"probe\.backward"):
+        optimizer.step(closure_of(optimizer, model))
+    train(optimizer, model, 2)
+
+
+def halves(step: int) -> list[Batch]:
+    x, y = data_of(step)
+    return [(x[:6], y[:6]), (x[6:], y[6:])]
+
+
+def micro(optimizer: SAM, model: nn.Module, data: Batch, *, accumulate: bool) -> None:
+    torch.manual_seed(len(data[1]) + int(data[1].sum()))
+    for probe in optimizer.probes(accumulate=accumulate):
+        answer(probe, model, data, 0.5)
+
+
+@every_method
+def test_accumulating_loops_add_what_each_finds_alone(name: str) -> None:
+    model = noisy()
+    optimizer = built(name, model)
+    for step in range(6):
+        alone: list[list[Tensor]] = []
+        for half in halves(step):
+            twin, other = copy.deepcopy((model, optimizer))
+            micro(other, twin, half, accumulate=False)
+            alone.append([p.grad for p in twin.parameters() if p.grad is not None])
+        optimizer.zero_grad()
+        with untouched(model):
+            for half in halves(step):
+                micro(optimizer, model, half, accumulate=True)
+        for p, a, b in zip(model.parameters(), *alone, strict=True):
+            assert p.grad is not None
+            assert torch.equal(p.grad, a + b)
+        optimizer.step()
+    assert all(v.isfinite().all() for v in states(optimizer).values())
+
+
+class Growing(nn.Module):
+    """A second layer beside the first, which may join in later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.LayerNorm(6, dtype=torch.float64)
+        self.first = nn.Linear(6, 3, dtype=torch.float64)
+        self.late = nn.Linear(6, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.first(x).tanh() + self.late(x)
+
+
+def growing(name: str, base: str) -> tuple[Growing, SAM]:
+    model = Growing()
+    first = [*model.norm.parameters(), *model.first.parameters()]
+    optimizer = METHODS[name].build(BASES[base](first), model, **OPTIONS.get(name, {}))
+    return model, optimizer
+
+
+@every_method
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_a_group_may_join_in_the_middle(name: str, base: str, tmp_path: Path) -> None:
+    model, optimizer = growing(name, base)
+    train(optimizer, model, 5)
+    optimizer.add_param_group({"params": list(model.late.parameters()), "lr": 0.05})
+    before = model.late.weight.detach().clone()
+    train(optimizer, model, 3)
+    assert not torch.equal(model.late.weight, before)
+    assert [group["sam_step"] for group in optimizer.param_groups] == [8, 8]
+    twin, other = growing(name, base)
+    other.add_param_group({"params": list(twin.late.parameters())})
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    loaded = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    twin.load_state_dict(loaded["model"])
+    other.load_state_dict(loaded["optimizer"])
+    train(optimizer, model, 4)
+    train(other, twin, 4)
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
+
+
+@every_method
+@pytest.mark.parametrize("skip", [(0,), (1,), (0, 1), (1, 2, 3), (2, 3, 4, 5)], ids=str)
+def test_a_layer_may_be_skipped_in_some_passes(
+    name: str, skip: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = Branching(*skip).double()
+    optimizer = built(name, model)
+    for step in range(6):
+        with untouched(model):
+            for probe in optimizer.probes():
+                answer(probe, model, data_of(step))
+        optimizer.step()
+    values = [*tensors(model).values(), *states(optimizer).values()]
+    assert all(v.isfinite().all() for v in values)
+
+
+@every_method
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_a_layer_that_is_never_used_is_left_alone(name: str, base: str) -> None:
+    torch.manual_seed(0)
+    model = Branching(*range(100)).double()
+    optimizer = built(name, model, base)
+    before = model.maybe.weight.detach().clone()
+    train(optimizer, model, 6)
+    assert torch.equal(model.maybe.weight, before)
+    assert not optimizer.state.get(model.maybe.weight)
+    model.skip = ()
+    train(optimizer, model, 6)
+    assert not torch.equal(model.maybe.weight, before)
+
+
+@every_method
+@pytest.mark.parametrize("rho", [-0.1, float("inf"), float("nan")])
+def test_an_impossible_radius_is_refused(name: str, rho: float) -> None:
+    model = noisy()
+    with pytest.raises(ValueError, match=f"rho.* got {rho}"):
+        built(name, model, rho=rho)
