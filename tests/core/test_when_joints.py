@@ -77,7 +77,7 @@ def test_a_coin_falls_as_often_as_it_should() -> None:
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_an_impossible_interval_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k >= 1, got {k}"):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
         gates.every(k)
 
 

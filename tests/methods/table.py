@@ -34,7 +34,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 AWAY = ("random_sam", "stale_sam", "momentum_sam", "alternating_sam")
 
 #: The size of a gradient counts, so that they have to know the loss scale.
-UNSCALED = ("usam", "fisher_sam", "sagm", "wsam", "ae_sam")
+UNSCALED = (
+    *("usam", "fisher_sam", "sagm", "wsam", "ae_sam"),
+    *("friendly_sam", "vasso"),
+)
 
 
 def sgd(parameters: Iterable[Tensor]) -> SGD:

@@ -94,6 +94,11 @@ def test_asam_has_one_unit_for_what_is_no_weight() -> None:
         torch.testing.assert_close(eps[name], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_asam_on_a_parameter_of_another_name_is_sam() -> None:
+    model = Quadratic()
+    exactly(descended(of.asam, model, 0.3, eta=0.01), model.sam_gradient(0.3))
+
+
 def _gradients(model: nn.Module) -> tuple[Tensor, ...]:
     return torch.autograd.grad(loss_of(model, DATA), list(model.parameters()))
 

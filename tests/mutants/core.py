@@ -75,8 +75,8 @@ CORE = [
     Mutant(
         "NaN not zeroed",
         METRIC,
-        "        ts.zero_unless_(eps, ok)\n",
-        "",
+        "        eps = ts.times(x, scale)\n        ts.zero_unless_(eps, ok)\n",
+        "        eps = ts.times(x, scale)\n",
         f"{BALL}test_a_gradient_that_is_not_finite_moves_nothing[dtype1-nan-2.0]",
     ),
     Mutant(
@@ -132,7 +132,7 @@ CORE = [
         "second gradient ignored",
         TWO_POINT,
         "        if not self.combine.needs_g:\n            g = []\n"
-        "        g_eps = yield Ask(ascent)\n",
+        "        g_eps = yield Ask(ascent, alone=self.combine.needs_g)\n",
         "        g_eps = g\n        yield Ask(ascent)\n",
         QUADRATIC,
     ),

@@ -24,3 +24,26 @@ def radius(value: object, name: str = "rho") -> float:
     if not 0 <= rho < math.inf:
         raise ValueError(f"{name} must be finite and >= 0, got {rho}; SAM's is 0.05.")
     return rho
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Refuse what is too small.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is smaller.
+    """
+    if not number(name, value) >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def share(name: str, value: float) -> float:
+    """``value`` if it is between 0 and 1.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not between 0 and 1.
+    """
+    if not 0 <= number(name, value) <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value}.")
+    return value

@@ -31,6 +31,24 @@ def local(xs: Sequence[Tensor]) -> list[Tensor]:
     return [_local(x) for x in xs]
 
 
+def cut_within(w: Any) -> bool:
+    """Whether ``w`` is cut along another axis than its first."""
+    cuts = w.placements if is_dtensor(w) else ()
+    return any(getattr(cut, "dim", 0) != 0 for cut in cuts)
+
+
+def share_of(x: Tensor, w: Any) -> Tensor:
+    """This process's part of a whole ``x``, cut as ``w`` is cut."""
+    if not is_dtensor(w):
+        return x
+    # Whoever has a DTensor has loaded this; nobody else shall wait half a second.
+    from torch.distributed.tensor import Replicate
+
+    everywhere = [Replicate()] * w.device_mesh.ndim
+    whole: Any = w.__class__.from_local(x, w.device_mesh, everywhere, run_check=False)
+    return whole.redistribute(w.device_mesh, w.placements).to_local()
+
+
 def placed_as(g: Any, w: Any) -> Tensor:
     """``g``, cut as ``w`` is cut."""
     if not is_dtensor(g) or g.placements == w.placements:

@@ -62,7 +62,7 @@ class TwoPoint:
     @property
     def needs_unscaled(self) -> bool:
         """Whether the size of a gradient counts, and not its direction alone."""
-        parts = (self.metric, self.scale, self.combine)
+        parts = (self.source, self.scale, self.metric, self.combine)
         return any(getattr(part, "needs_unscaled", False) for part in parts)
 
     def __call__(self, step: Step) -> Program:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flatmin.core import vectors as vec
 from flatmin.core._program import Gradients, Step
+from flatmin.core._shards import cut_within
 
 #: From ``<g, g>``, ``<g, g_eps>``, ``<g_eps, g_eps>`` to the weights of g and g_eps.
 Coefficients: TypeAlias = Callable[
@@ -117,7 +118,10 @@ class Decoupled:
         pairs = zip(rates, sharpness, strict=True)
         step.memory.push([x if x is None else -rate * x for rate, x in pairs])
         # An overflow in what is pushed has to show in what a scaler looks at.
-        return vec.mix(1.0, g, 0.0, sharpness)
+        return [
+            x if x is None or s is None else x + 0 * s
+            for x, s in zip(g, sharpness, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +152,21 @@ class Centred:
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """The combination."""
-        del step, g
-        return centre(g_eps)
+        del g
+        return centre(step.w, g_eps)
 
 
-def centre(g: Gradients) -> Gradients:
-    """Without the mean over all axes but the first, where there are such."""
+def centre(w: list[Tensor], g: Gradients) -> Gradients:
+    """Without the mean over all axes but the first, where there are such.
+
+    Raises:
+        ValueError: a parameter is cut along one of these.
+    """
+    if any(cut_within(p) for p in w):
+        raise ValueError(
+            "centring needs whole weight vectors, got a parameter that is cut along "
+            "another axis than the first (tensor parallelism by rows)."
+        )
     return [x if x is None or x.dim() < 2 else _centred(x) for x in g]
 
 

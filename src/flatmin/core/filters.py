@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from flatmin.core import _checks as checks
 from flatmin.core._joints import Filter
 from flatmin.core._program import Gradients, Step
 from flatmin.core._shards import Shards
@@ -35,8 +36,7 @@ def within(*kinds: type[nn.Module]) -> Filter:
 
 def centred(step: Step, g: Gradients) -> Gradients:
     """Everything, without the mean of each weight vector."""
-    del step
-    return centre(g)
+    return centre(step.w, g)
 
 
 def outliers(share: float) -> Filter:
@@ -44,7 +44,7 @@ def outliers(share: float) -> Filter:
 
     A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
     """
-    return partial(_all_outliers, share)
+    return partial(_all_outliers, checks.share("share", share))
 
 
 def _named(predicate: Callable[[str], bool], step: Step, g: Gradients) -> Gradients:

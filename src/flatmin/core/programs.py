@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from flatmin.core import vectors as vec
+from flatmin.core._checks import at_least, share
 from flatmin.core._joints import of_group
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
+from flatmin.core._shards import is_dtensor
 from flatmin.core._two_point import TwoPoint
 
 Climb = TwoPoint()
@@ -24,6 +26,9 @@ class MultiStep:
     """
 
     k: int
+
+    def __post_init__(self) -> None:
+        at_least("k", self.k, 1)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -55,6 +60,11 @@ class SecondOrder:
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
+        if any(is_dtensor(p) for p in step.w):
+            raise ValueError(
+                "second-order SAM needs whole parameters, got sharded ones (DTensor): "
+                "their gradients cannot be differentiated. Use flatmin.SAM."
+            )
         rho = of_group(step)
         if not any(rho):
             return (yield Ask())
@@ -103,7 +113,7 @@ class FirstOrderFlat:
     ``v - gamma (m - proj m)``, the projection being that onto v.
 
     Attributes:
-        slope_rho: r, as a share of rho.
+        slope_rho: r, in units of rho.
         alpha: the weight of g1.
         beta: one minus the weight of g2.
         gamma: the weight of the orthogonal part.
@@ -113,6 +123,9 @@ class FirstOrderFlat:
     alpha: float
     beta: float
     gamma: float
+
+    def __post_init__(self) -> None:
+        at_least("slope_rho", self.slope_rho, 0)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -129,8 +142,8 @@ class FirstOrderFlat:
         g3 = yield Ask(_added(near, h), alone=True)
         v = vec.mix(self.alpha, g1, 1 - self.alpha, g3)
         m = vec.mix(1.0, g0, 1 - self.beta, g2)
-        share = vec.ratio(vec.dot(step.w, m, v), vec.dot(step.w, v, v))
-        return vec.mix(1 + self.gamma * share, v, -self.gamma, m)
+        along = vec.ratio(vec.dot(step.w, m, v), vec.dot(step.w, v, v))
+        return vec.mix(1 + self.gamma * along, v, -self.gamma, m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +160,9 @@ class Look:
 
     k: int
     alpha: float
+
+    def __post_init__(self) -> None:
+        at_least("k", self.k, 1)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -186,6 +202,10 @@ class Steep:
     early: float
     late: float
 
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        share("decay", self.decay)
+
     @property
     def needs_unscaled(self) -> bool:
         """Always."""
@@ -206,17 +226,17 @@ class Steep:
         """Whether this is much, and note it."""
         if not math.isfinite(square):
             return False
-        share = min(step.index / self.steps, 1)
-        c = share * self.late + (1 - share) * self.early
-        mean = _running(step, "steep_mean", square, square, self.decay)
-        variance = _running(step, "steep_var", (square - mean) ** 2, 0, self.decay)
+        past = min(step.index / self.steps, 1)
+        c = past * self.late + (1 - past) * self.early
+        mean = _running(step, "steep_mean", square, self.decay)
+        variance = _running(step, "steep_var", (square - mean) ** 2, self.decay)
         return square >= mean + c * math.sqrt(variance)
 
 
-def _running(step: Step, name: str, value: float, start: float, decay: float) -> float:
-    """The running average under this name, ``start`` before the first value."""
+def _running(step: Step, name: str, value: float, decay: float) -> float:
+    """The running average under this name; the first value is the first average."""
     old = step.memory.number(name)
-    average = decay * (start if old is None else old) + (1 - decay) * value
+    average = value if old is None else decay * old + (1 - decay) * value
     step.memory.note(name, average)
     return average
 

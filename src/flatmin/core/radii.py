@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from flatmin.core._checks import at_least
 from flatmin.core._joints import Radius, of_group
 from flatmin.core._program import Step
 
@@ -26,11 +27,13 @@ def scheduled(factor: Callable[[int], float]) -> Radius:
 
 def linear(start: float, end: float, steps: int) -> Radius:
     """From ``start rho`` to ``end rho`` in so many steps, and then ``end rho``."""
+    at_least("steps", steps, 1)
     return scheduled(partial(_line, start, end, steps))
 
 
 def cosine(start: float, end: float, steps: int) -> Radius:
     """As `linear`, along half a cosine."""
+    at_least("steps", steps, 1)
     return scheduled(partial(_half_cosine, start, end, steps))
 
 
@@ -45,6 +48,8 @@ def with_rate(rho_min: float, lr_min: float, lr_max: float) -> Radius:
     Reference: Zhuang et al. Surrogate Gap Minimization Improves Sharpness-Aware
     Training. ICLR 2022, arXiv:2203.08065.
     """
+    if not lr_min < lr_max:
+        raise ValueError(f"lr_max must be above lr_min = {lr_min}, got {lr_max}.")
     return partial(_with_rate, rho_min, lr_min, lr_max)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flatmin.core._checks import at_least
 from flatmin.core._program import Step
 from flatmin.core._shards import local
 
@@ -20,6 +21,9 @@ class Adaptive:
     """
 
     eta: float
+
+    def __post_init__(self) -> None:
+        at_least("eta", self.eta, 0)
 
     @torch.no_grad()
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
@@ -43,6 +47,9 @@ class Fisher:
     """
 
     eta: float
+
+    def __post_init__(self) -> None:
+        at_least("eta", self.eta, 0)
 
     @property
     def needs_unscaled(self) -> bool:

@@ -26,7 +26,8 @@ def asam(
         \hat\epsilon = \rho \, T^2 g / \|T g\|_2, \qquad T = |w| + \eta
 
     for parameters with "weight" in their name, and T = 1 for all others. Rescaling two
-    layers such that the network stays the same leaves the step the same.
+    layers such that the network stays the same, leaves the network at ``w + eps`` the
+    same (with eta = 0).
 
     Differs from the paper: nothing; T = 1 for biases is that of its authors' code.
 

@@ -31,6 +31,8 @@ def pnm(
 
     ``alpha=1`` is SAM, ``alpha=0`` the base optimizer at SAM's price.
 
+    Differs from the paper: nothing; the authors' code mixes g / ||g|| by default.
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.

@@ -28,7 +28,8 @@ def friendly_sam(
         m \leftarrow \beta m + (1 - \beta) g
 
     The first step has no m and is SAM's. With several replicas m is that of all, which
-    costs one more all-reduce. ``sigma=0`` is SAM.
+    costs one more all-reduce. Under a GradScaler it needs ``probes(scaler=scaler)``.
+    ``sigma=0`` is SAM.
 
     Args:
         base: a built optimizer.
@@ -59,8 +60,8 @@ def vasso(
         \hat\epsilon = \rho \, d / \|d\|_2, \qquad
         d \leftarrow (1 - \theta) d + \theta g
 
-    With several replicas d is that of all, which costs one more all-reduce.
-    ``theta=1`` is SAM.
+    With several replicas d is that of all, which costs one more all-reduce. Under a
+    GradScaler it needs ``probes(scaler=scaler)``. ``theta=1`` is SAM.
 
     Args:
         base: a built optimizer.
@@ -82,6 +83,11 @@ def gcsam(
     """SAM with centred gradients, in the ascent and in the descent.
 
     From the gradient of each weight vector (all axes but the first) its mean is taken.
+    A vector of one entry has then no gradient at all: a layer with one input, or a
+    depthwise convolution of 1 x 1.
+
+    Differs from the paper: the authors' script takes the norm before centring, and
+    leaves the second gradient as it is; here the perturbation has length rho.
 
     Args:
         base: a built optimizer.
@@ -90,7 +96,7 @@ def gcsam(
         options: of `flatmin.SAM`.
 
     Reference: Hassan et al. GCSAM: Gradient Centralized Sharpness Aware Minimization.
-    2025, https://github.com/mhassann22/GCSAM.
+    2025, https://github.com/Mohamed-Hassan22/GCSAM.
     """
     method = TwoPoint(filter=filters.centred, combine=Centred())
     return SAM(base, model, rho=rho, method=method, **options)
@@ -108,6 +114,9 @@ def zsharp(
 
     These are the entries whose z-score is above a quantile. Where there is none all of
     the tensor moves. Not for sharded parameters.
+
+    Differs from the paper: the authors' code filters tensors of two axes and more, and
+    gives each a ball of radius rho; here it is one ball around all.
 
     Args:
         base: a built optimizer.

@@ -39,14 +39,10 @@ class StateMemory(Memory):
     def number(self, name: str) -> float | None:
         return self._base.param_groups[0].get(f"sam_{name}")
 
-    @torch.no_grad()
     def commit(self) -> None:
         """Write what was kept, after the base's step, for what took part in it."""
         for move in self._pushes:
-            pairs = zip(local(self._w), move, strict=True)
-            for p, x in pairs:
-                if x is not None:
-                    p.add_(x)
+            _push(local(self._w), move)
         for name, values in self._kept.items():
             for p, v in zip(self._w, values, strict=True):
                 if v is not None and p.grad is not None:
@@ -60,3 +56,10 @@ class StateMemory(Memory):
         self._kept.clear()
         self._noted.clear()
         self._pushes.clear()
+
+
+@torch.no_grad()
+def _push(w: list[Tensor], move: Gradients) -> None:
+    for p, x in zip(w, move, strict=True):
+        if x is not None:
+            p.add_(x)
