@@ -85,7 +85,7 @@ class Group:
     """The replicas of a process group climb along their common gradient.
 
     What the paper's code calls its inner group. One all-reduce per step, of all
-    gradients at once, within the group; a parameter without gradient counts as zero.
+    gradients at once, within the group; a gradient that one process lacks is zero.
 
     Attributes:
         group: from ``torch.distributed.new_group``; this process belongs to it.
@@ -109,7 +109,7 @@ class Group:
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
         """The mean over the group."""
-        return [*_mean(_filled(w, g), self.group)]
+        return _over(w, g, self.group)
 
     def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
         """The mean over all replicas, in one all-reduce."""
@@ -124,15 +124,24 @@ def agree(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
-    """The mean over all replicas; None where no replica has anything."""
+    """The mean over all replicas, in the dtypes of ``w``."""
     if not isinstance(model, DistributedDataParallel):
         return v
+    means = _over(w, v, _replicas(model))
+    return [
+        None if mean is None else mean.to(p.dtype)
+        for p, mean in zip(w, means, strict=True)
+    ]
+
+
+def _over(w: list[Tensor], v: Gradients, group: dist.ProcessGroup) -> Gradients:
+    """The mean over a group, nothing counting as zero; None where nobody has any."""
     there = torch.tensor([v_i is not None for v_i in v], device=w[0].device)
-    *means, shares = _mean([*_filled(w, v), there], _replicas(model))
+    *means, shares = _mean([*_filled(w, v), there], group)
     return [
         # A host that has nothing here must look whether others have.
-        None if v_i is None and shares[i] == 0 else mean.to(p.dtype)
-        for i, (p, v_i, mean) in enumerate(zip(w, v, means, strict=True))
+        None if v_i is None and shares[i] == 0 else mean
+        for i, (v_i, mean) in enumerate(zip(v, means, strict=True))
     ]
 
 
