@@ -125,6 +125,11 @@ def add_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
     torch._foreach_add_(list(ws), list(xs))
 
 
+def add_times_(ws: Sequence[Tensor], c: float, xs: Sequence[Tensor]) -> None:
+    """``w <- w + c x``, in place."""
+    torch._foreach_add_(list(ws), list(xs), alpha=c)
+
+
 def add_by_chance_(w: Tensor, x: Tensor, seed: int) -> None:
     """``w <- w + x`` for a ``w`` of two bytes, rounded up or down by chance, in place.
 
