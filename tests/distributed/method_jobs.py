@@ -47,6 +47,10 @@ def in_turn(x: Tensor) -> Tensor:
     return torch.cat([x[:half], x[M : M + half], x[half:M], x[M + half :]])
 
 
+def losses_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return cross_entropy(model(x), y, reduction="none")
+
+
 def steps(optimizer: SAM, model: nn.Module, rank: int | None, n: int = STEPS) -> None:
     """``rank`` None sees the whole batch."""
     for k in range(n):
@@ -54,7 +58,7 @@ def steps(optimizer: SAM, model: nn.Module, rank: int | None, n: int = STEPS) ->
         x, y = (in_turn(t) if rank is None else part(rank, t) for t in data)
         for probe in optimizer.probes():
             mine = probe.take(x, y)
-            probe.backward(cross_entropy(model(mine[0]), mine[1]))
+            probe.backward(losses_of(model, *mine))
         optimizer.step()
 
 
@@ -137,7 +141,7 @@ def reductions(rank: int, name: str, scope: str, n: int) -> list[list[int]]:
         with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as own:
             for probe in optimizer.probes():
                 mine = probe.take(x, y)
-                probe.backward(cross_entropy(model(mine[0]), mine[1]))
+                probe.backward(losses_of(model, *mine))
             # allreduce_hook of this version calls the same function.
             buckets = sum(call.kwargs.get("async_op", False) for call in own.mock_calls)
             counts.append([averaged // size, own.call_count - buckets])
@@ -155,8 +159,7 @@ def overflowing(rank: int, name: str, scope: str) -> dict[str, Any]:
         bang = torch.inf if k == 3 and rank == 1 else 1.0
         for probe in optimizer.probes(scaler=scaler):
             mine = probe.take(x, y)
-            loss = cross_entropy(model(mine[0]), mine[1])
-            probe.backward(scaler.scale(loss * bang))
+            probe.backward(scaler.scale(losses_of(model, *mine) * bang))
         scaler.step(optimizer)
         scaler.update()
     return {**outcome(optimizer, model), "scale": scaler.get_scale()}

@@ -28,15 +28,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "late_sam": {"steps": 20, "share": 0.7},
     "ae_sam": {"steps": 20},
     "subset_sam": {"share": 0.5},
+    "k_sam": {"share": 0.5},
+    "esam": {"beta": 0.7, "gamma": 0.5},
+    # Pairs of examples, because BatchNorm refuses a single one.
+    "sparse_sam": {"every": 4, "samples": 3, "m": 2},
+    "lookbehind_sam": {"k": 3},
+    "bsam": {"n": 50, "precision": 5.0},
 }
 
 #: Some of their steps make their only pass at ``w + eps``.
-AWAY = ("random_sam", "stale_sam", "momentum_sam", "alternating_sam")
+AWAY = (
+    *("random_sam", "stale_sam", "momentum_sam", "alternating_sam"),
+    *("lookbehind_sam", "bsam"),
+)
+
+#: They have to see the loss of every example, which a closure does not tell.
+PICKS = ("k_sam", "esam")
 
 #: The size of a gradient counts, so that they have to know the loss scale.
 UNSCALED = (
     *("usam", "fisher_sam", "sagm", "wsam", "ae_sam"),
-    *("friendly_sam", "vasso"),
+    *("friendly_sam", "vasso", "bsam"),
 )
 
 
@@ -54,10 +66,18 @@ BASES: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
 }
 
 
+def base_for(name: str, parameters: Iterable[Tensor], base: str = "sgd") -> Optimizer:
+    """A base optimizer that the method of this name can have."""
+    if name == "bsam":
+        return SGD(parameters, lr=0.1)
+    return BASES[base](parameters)
+
+
 def built(name: str, model: nn.Module, base: str = "sgd", **options: Any) -> SAM:
     """The method of this name around a new base optimizer."""
     chosen = {**OPTIONS.get(name, {}), **options}
-    return METHODS[name].build(BASES[base](model.parameters()), model, **chosen)
+    made = base_for(name, model.parameters(), base)
+    return METHODS[name].build(made, model, **chosen)
 
 
 def data_of(step: int, dtype: torch.dtype = torch.float64, n: int = 12) -> Batch:
@@ -76,9 +96,9 @@ def answer(
 ) -> None:
     """The body of a loop that serves every method."""
     x, y = probe.take(*data)
-    loss = F.cross_entropy(model(x), y)
-    probe.backward(loss * factor)
-    probe.loss = loss
+    losses = F.cross_entropy(model(x), y, reduction="none")
+    probe.backward(losses * factor)
+    probe.loss = losses.mean()
 
 
 def loop(optimizer: SAM, model: nn.Module, data: Batch | None = None) -> None:

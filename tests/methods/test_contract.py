@@ -174,6 +174,8 @@ def test_an_error_in_any_pass_leaves_the_weights(name: str, base: str) -> None:
 
 @every_method
 def test_a_zero_gradient_moves_nothing_and_harms_nothing(name: str) -> None:
+    if name == "bsam":
+        return  # It descends its prior; see test_reference_posterior.
     model = noisy()
     optimizer = built(name, model)
     optimizer.param_groups[0]["weight_decay"] = 0.0
@@ -181,9 +183,9 @@ def test_a_zero_gradient_moves_nothing_and_harms_nothing(name: str) -> None:
     for entry in optimizer.state.values():
         if "momentum_buffer" in entry:
             entry["momentum_buffer"].zero_()
-    # Two steps, because these pass on what an earlier batch has left.
-    carries = name in ("stale_sam", "alternating_sam")
-    for _ in range(2 if carries else 1):
+    # These pass on what an earlier batch has left.
+    carry = {"stale_sam": 2, "alternating_sam": 2, "lookbehind_sam": 6}
+    for _ in range(carry.get(name, 1)):
         zero_step(optimizer, model)
     for _ in range(3):
         with untouched(model):
@@ -232,18 +234,20 @@ def test_statistics_count_passes_and_take_the_loss_at_w(name: str) -> None:
     model = noisy()
     optimizer = built(name, model)
     for step in range(6):
-        losses: list[tuple[bool, Tensor]] = []
+        losses: dict[bool, list[tuple[int, Tensor]]] = {False: [], True: []}
         torch.manual_seed(step)
         for probe in optimizer.probes():
             answer(probe, model, data_of(step))
             assert probe.loss is not None
-            losses.append((probe.perturbed, probe.loss))
+            seen = probe.take(data_of(step)[1])
+            losses[probe.perturbed].append((len(seen), probe.loss))
         statistics = optimizer.statistics
-        assert statistics.passes == len(losses)
-        at_w = [loss for away, loss in losses if not away]
-        away = [loss for away, loss in losses if away]
-        assert statistics.loss == (at_w[0] if at_w else None)
-        assert statistics.perturbed_loss == (away[-1] if away else None)
+        at_w, away = losses[False], losses[True]
+        assert statistics.passes == len(at_w) + len(away)
+        most = max((n for n, _ in away), default=0)
+        whole = [loss for n, loss in away if n == most]
+        assert statistics.loss == (at_w[0][1] if at_w else None)
+        assert statistics.perturbed_loss == (whole[-1] if away else None)
         optimizer.step()
     assert optimizer.unperturbed_steps == 0
 
@@ -269,6 +273,9 @@ def test_a_step_costs_what_the_table_says(name: str) -> None:
         **COSTS,
         "1 + share": {"late_sam": 1.7}.get(name, 1.5),
         "2, and a Hessian product": 3,
+        "2 share, and a forward pass": 1 + 2 * 0.5,
+        "1 + gamma, and a forward pass": 2 + 0.5,
+        "2, and single examples": 2 + 3 * 2 / 12 / 4,
     }
     if stated in expected:
         assert mean == pytest.approx(expected[stated], abs=0.05)
@@ -286,9 +293,12 @@ def test_the_cosine_is_that_of_the_gradients_at_w_and_above(name: str) -> None:
         for probe in optimizer.probes():
             answer(probe, model, data_of(step))
             g = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-            found.append((probe.perturbed, torch.cat(g)))
+            if g:
+                found.append((probe.perturbed, torch.cat(g)))
         at_w = [g for away, g in found if not away]
         away = [g for away, g in found if away]
+        if name == "bsam":  # Its first gradient is that of a random point.
+            at_w = away[:1]
         cosine = optimizer.statistics.cosine
         if at_w and away:
             choices = [float(F.cosine_similarity(at_w[0], g, dim=0)) for g in away]

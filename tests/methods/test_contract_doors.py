@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from flatmin import SAM
 from flatmin.methods import METHODS
 from tests.methods.table import (
-    BASES,
     NAMES,
     OPTIONS,
+    PICKS,
     answer,
+    base_for,
     built,
     data_of,
     index_of,
@@ -64,9 +65,13 @@ def whole_step(optimizer: SAM, model: nn.Module) -> None:
     optimizer.step()
 
 
+#: They want more than a loss and its gradient.
+ASKS_MORE = ("second_order_sam", *PICKS)
+
+
 @every_method
 def test_steps_with_a_closure_equal_probes(name: str) -> None:
-    if name == "second_order_sam":
+    if name in ASKS_MORE:
         return
     model, twin = noisy(), noisy()
     optimizer, other = built(name, model), built(name, twin)
@@ -80,9 +85,10 @@ def test_steps_with_a_closure_equal_probes(name: str) -> None:
     assert_same_state(optimizer, other)
 
 
-def test_second_order_sam_refuses_a_closure_and_says_what_to_write() -> None:
+@pytest.mark.parametrize("name", ASKS_MORE)
+def test_a_closure_that_tells_too_little_is_refused(name: str) -> None:
     model = noisy()
-    optimizer = built("second_order_sam", model)
+    optimizer = built(name, model)
     train(optimizer, model, 2)
     with untouched(model), pytest.raises(RuntimeError, match=r"probe\.backward"):
         optimizer.step(closure_of(optimizer, model))
@@ -102,6 +108,8 @@ def micro(optimizer: SAM, model: nn.Module, data: Batch, *, accumulate: bool) ->
 
 @every_method
 def test_accumulating_loops_add_what_each_finds_alone(name: str) -> None:
+    if name == "bsam":
+        return
     model = noisy()
     optimizer = built(name, model)
     for step in range(6):
@@ -119,6 +127,15 @@ def test_accumulating_loops_add_what_each_finds_alone(name: str) -> None:
             assert torch.equal(p.grad, a + b)
         optimizer.step()
     assert all(v.isfinite().all() for v in states(optimizer).values())
+
+
+@pytest.mark.parametrize("decay_in_ascent", [False, True])
+def test_what_holds_a_running_mean_is_not_added_up(decay_in_ascent: bool) -> None:
+    model = noisy()
+    optimizer = built("bsam", model, decay_in_ascent=decay_in_ascent)
+    with pytest.raises(RuntimeError, match="once per micro-batch"):
+        micro(optimizer, model, halves(0)[0], accumulate=True)
+    train(optimizer, model, 1)
 
 
 class Growing(nn.Module):
@@ -139,7 +156,8 @@ class Growing(nn.Module):
 def growing(name: str, base: str) -> tuple[Growing, SAM]:
     model = Growing()
     first = [*model.norm.parameters(), *model.first.parameters()]
-    optimizer = METHODS[name].build(BASES[base](first), model, **OPTIONS.get(name, {}))
+    made = base_for(name, first, base)
+    optimizer = METHODS[name].build(made, model, **OPTIONS.get(name, {}))
     return model, optimizer
 
 

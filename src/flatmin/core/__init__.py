@@ -6,12 +6,16 @@ vector to descend. It never touches a parameter; `flatmin.SAM` does.
 
 from flatmin.core import (
     combine,
+    examples,
     filters,
     gates,
+    nested,
+    posterior,
     programs,
     radii,
     scales,
     sources,
+    sparse,
     vectors,
 )
 from flatmin.core._decay import Decayed
@@ -82,15 +86,19 @@ __all__ = [
     "always",
     "combine",
     "everything",
+    "examples",
     "filters",
     "fraction",
     "fresh",
     "gates",
+    "nested",
     "of_group",
+    "posterior",
     "programs",
     "radii",
     "scales",
     "sources",
+    "sparse",
     "vectors",
     "whole",
 ]

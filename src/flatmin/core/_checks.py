@@ -47,3 +47,15 @@ def share(name: str, value: float) -> float:
     if not 0 <= number(name, value) <= 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value}.")
     return value
+
+
+def part(name: str, value: float) -> float:
+    """``value`` if it is above 0 and at most 1.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not.
+    """
+    if not 0 < number(name, value) <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {value}.")
+    return value

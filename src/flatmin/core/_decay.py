@@ -37,6 +37,11 @@ class Decayed:
         """Always, for a gradient times a loss scale does not add to a weight."""
         return True
 
+    @property
+    def adds_up(self) -> bool:
+        """As the method within."""
+        return getattr(self.method, "adds_up", True)
+
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         decay = [step.groups[k].get("weight_decay", 0.0) for k in step.group_of]

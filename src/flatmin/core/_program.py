@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
+from flatmin.core._checks import part
+
 #: One entry per trainable parameter, in the optimizer's order; None: no gradient.
 Gradients: TypeAlias = list[Tensor | None]
 
@@ -23,13 +25,31 @@ def whole(n: int) -> None:
 
 def fraction(share: float) -> Batch:
     """The first examples, so much of the batch, and one at least."""
-    if not 0 < share <= 1:
-        raise ValueError(f"a share of the batch is above 0 and at most 1, got {share}.")
-    return partial(_first, share)
+    return partial(_first, part("share", share))
+
+
+def highest(values: Tensor, share: float) -> Batch:
+    """The examples with the highest values, so much of the batch, and one at least.
+
+    Args:
+        values: one for each example.
+        share: of the batch.
+    """
+    best = values.topk(max(1, round(part("share", share) * len(values)))).indices
+    return partial(_these, best.sort().values, len(values))
 
 
 def _first(share: float, n: int) -> slice:
     return slice(0, max(1, round(share * n)))
+
+
+def _these(index: Tensor, among: int, n: int) -> Tensor:
+    if n != among:
+        raise ValueError(
+            f"this pass needs examples that were chosen among {among}, got {n}. Give "
+            "probe.take() the same batch in every pass of a step."
+        )
+    return index
 
 
 class Ascent(NamedTuple):
@@ -62,6 +82,8 @@ class Ask:
             of the gradient.
         alone: True if the method wants this replica's gradient for other reasons.
             If the last pass was not averaged, what the method returns will be.
+        each: True if the method wants the loss of each example, in `Step.losses`.
+        backward: False if it wants nothing but these; there is no gradient then.
     """
 
     at: Ascent | None = None
@@ -69,6 +91,8 @@ class Ask:
     climbs: bool = False
     along: Gradients | None = None
     alone: bool = False
+    each: bool = False
+    backward: bool = True
 
 
 class Memory:
@@ -82,6 +106,7 @@ class Memory:
         self._kept: dict[str, Gradients] = {}
         self._noted: dict[str, float] = {}
         self._pushes: list[Gradients] = []
+        self._pulls: list[tuple[Gradients, float]] = []
 
     def recall(self, name: str) -> Gradients | None:
         """What was kept last; None if nothing was."""
@@ -103,6 +128,10 @@ class Memory:
         """Add this to the weights once the base optimizer has made its step."""
         self._pushes.append(move)
 
+    def pull(self, anchor: Gradients, share: float) -> None:
+        """After the base optimizer's step, ``w <- anchor + share (w - anchor)``."""
+        self._pulls.append((anchor, share))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -120,6 +149,7 @@ class Step:
             have to make alike.
         mean: the mean of gradients over all replicas, for what they have to remember
             alike.
+        losses: for each pass that asked for it, the loss of each of its examples.
     """
 
     index: int
@@ -133,6 +163,7 @@ class Step:
     )
     agree: Callable[[Tensor], Tensor] = field(default=lambda x: x)
     mean: Callable[[Gradients], Gradients] = field(default=lambda g: g)
+    losses: list[Tensor] = field(default_factory=list[Tensor])
 
 
 #: Yields requests, is sent gradients, returns the vector to descend.

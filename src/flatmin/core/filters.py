@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from functools import partial
 
@@ -45,6 +46,16 @@ def outliers(share: float) -> Filter:
     A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
     """
     return partial(_all_outliers, checks.share("share", share))
+
+
+def by_chance(probability: float, seed: int = 0) -> Filter:
+    """Each tensor with this probability; the same in all processes and when resumed."""
+    return partial(_by_chance, checks.share("probability", probability), seed)
+
+
+def _by_chance(chance: float, seed: int, step: Step, g: Gradients) -> Gradients:
+    draw = random.Random(f"{seed} {step.index}")
+    return [x if draw.random() < chance else None for x in g]
 
 
 def _named(predicate: Callable[[str], bool], step: Step, g: Gradients) -> Gradients:

@@ -11,10 +11,19 @@ from flatmin.methods._ball import (
     layer_sam,
     random_sam,
     sam_on,
+    sparse_sam,
     usam,
 )
+from flatmin.methods._examples import esam, k_sam
 from flatmin.methods._mix import coupled_wsam, gsam, pnm, sagm, stable_sam, wsam
-from flatmin.methods._points import cr_sam, gam, multi_step_sam, second_order_sam
+from flatmin.methods._points import (
+    bsam,
+    cr_sam,
+    gam,
+    lookbehind_sam,
+    multi_step_sam,
+    second_order_sam,
+)
 from flatmin.methods._source import (
     friendly_sam,
     gcsam,
@@ -62,6 +71,7 @@ METHODS: dict[str, Entry] = {
     "layer_sam": Entry(layer_sam, "2"),
     "usam": Entry(usam, "2"),
     "sam_on": Entry(sam_on, "2"),
+    "sparse_sam": Entry(sparse_sam, "2, and single examples"),
     "random_sam": Entry(random_sam, "1"),
     "friendly_sam": Entry(friendly_sam, "2"),
     "vasso": Entry(vasso, "2"),
@@ -81,11 +91,15 @@ METHODS: dict[str, Entry] = {
     "ae_sam": Entry(ae_sam, "1 to 2"),
     "looksam": Entry(looksam, "1 + 1/k"),
     "subset_sam": Entry(subset_sam, "1 + share"),
+    "k_sam": Entry(k_sam, "2 share, and a forward pass"),
+    "esam": Entry(esam, "1 + gamma, and a forward pass"),
     "alternating_sam": Entry(alternating_sam, "1"),
+    "lookbehind_sam": Entry(lookbehind_sam, "1 + 1/k"),
     "multi_step_sam": Entry(multi_step_sam, "1 + k"),
     "second_order_sam": Entry(second_order_sam, "2, and a Hessian product"),
     "cr_sam": Entry(cr_sam, "3"),
     "gam": Entry(gam, "4"),
+    "bsam": Entry(bsam, "2"),
 }
 
 __all__ = [
@@ -94,16 +108,20 @@ __all__ = [
     "ae_sam",
     "alternating_sam",
     "asam",
+    "bsam",
     "coupled_wsam",
     "cr_sam",
+    "esam",
     "fisher_sam",
     "friendly_sam",
     "gam",
     "gcsam",
     "gsam",
     "interval_sam",
+    "k_sam",
     "late_sam",
     "layer_sam",
+    "lookbehind_sam",
     "looksam",
     "momentum_sam",
     "multi_step_sam",
@@ -112,6 +130,7 @@ __all__ = [
     "sagm",
     "sam_on",
     "second_order_sam",
+    "sparse_sam",
     "ss_sam",
     "stable_sam",
     "stale_sam",

@@ -1,12 +1,14 @@
-"""Methods that take more than two gradients per step."""
+"""Methods whose points are more than two, or in places of their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
+from flatmin.core.nested import Lookbehind
+from flatmin.core.posterior import Variational
 from flatmin.core.programs import BothSides, FirstOrderFlat, MultiStep, SecondOrder
 from flatmin.optim import SAM
 
@@ -122,4 +124,107 @@ def gam(
     """
     share = slope_rho / rho if rho else 0.0
     method = FirstOrderFlat(share, alpha, beta, gamma)
+    return SAM(base, model, rho=rho, method=method, **options)
+
+
+def lookbehind_sam(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    rho: float = 0.05,
+    k: int = 2,
+    alpha: float = 0.5,
+    **options: Any,
+) -> SAM:
+    r"""Lookbehind-SAM: k steps up and k steps down, and then a part of the way.
+
+    .. math::
+        z_i = z_{i-1} + \rho \, g_{i-1} / \|g_{i-1}\|, \qquad
+        w_i = \mathrm{base}(w_{i-1}, g_i), \qquad g_i = \nabla L(z_i)
+
+    from :math:`z_0 = w_0`, and after k of these steps :math:`w \leftarrow w_0 + \alpha
+    (w_k - w_0)`. The loop makes k steps with each batch; schedulers and evaluation
+    belong after the k-th. ``k = alpha = 1`` is SAM.
+
+    A block of k steps takes k + 1 gradients: the gradient that was descended last is
+    the one to climb along. The authors' code computes it again. With several replicas
+    all climb together.
+
+    Differs from the paper: its adaptive alpha is not offered.
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        rho: the length of each climb; 0.05 and k 2 are those of the authors' command.
+        k: steps with one batch.
+        alpha: how much of the way is kept; the paper tries 0.2, 0.5, 0.8.
+        options: of `flatmin.SAM`.
+
+    Reference: Mordido, Malviya, Baratin, Chandar. Lookbehind-SAM: k steps back, 1 step
+    forward. ICML 2024, arXiv:2307.16704.
+    """
+    return SAM(base, model, rho=rho, method=Lookbehind(k, alpha), **options)
+
+
+def bsam(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    n: int,
+    rho: float = 0.01,
+    precision: float = 40.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    damping: float = 0.1,
+    start: float = 1.0,
+    **options: Any,
+) -> SAM:
+    r"""Bayesian SAM: the weights are the mean of a Gaussian whose precision is learned.
+
+    .. math::
+        g = \nabla L(w + z / \sqrt{N s}), \qquad
+        g_\epsilon = \nabla L(w + \rho \, g / s), \qquad
+        m \leftarrow \beta_1 m + (1 - \beta_1)(g_\epsilon + \delta w)
+
+    with normal z. The base descends m / s, and then
+
+    .. math::
+        s \leftarrow \beta_2 s + (1 - \beta_2)(\sqrt{s} |g| + \text{damping} + \delta)
+
+    with :math:`\delta` the precision over N. Under a GradScaler it needs
+    ``probes(scaler=scaler)``.
+
+    The posterior is :math:`N(w, 1 / (N s))`: s of a parameter is
+    ``optimizer.state[p]["sam_scale"]``.
+
+    Differs from the paper: the step is divided by the s from before its update, as in
+    the authors' code. Several perturbations per batch are those of several processes,
+    which draw one z.
+
+    Args:
+        base: ``torch.optim.SGD`` without momentum and weight decay, which the method
+            has itself; its learning rate is the paper's alpha, 0.5 for CIFAR.
+        model: the module that the loop runs.
+        n: how many examples the training set has.
+        rho: the radius; 0.01 and precision 40 are the authors' for CIFAR.
+        precision: of the prior.
+        betas: of m and s, as damping and start the defaults of the authors' code.
+        damping: keeps s from zero.
+        start: the first s.
+        options: of `flatmin.SAM`.
+
+    Raises:
+        ValueError: the base has a momentum or decays weights.
+
+    Reference: Moellenhoff, Khan. SAM as an Optimal Relaxation of Bayes. ICLR 2023,
+    arXiv:2210.01620.
+    """
+    for group in base.param_groups:
+        if not isinstance(base, SGD) or group["momentum"] or group["weight_decay"]:
+            raise ValueError(
+                "bsam has momentum and decay of its own and needs a base of "
+                "torch.optim.SGD(parameters, lr) without them, got "
+                f"{type(base).__name__} with {group.get('momentum', 'another')} "
+                f"momentum and weight_decay {group.get('weight_decay', 0)}."
+            )
+    method = Variational(n, precision, betas, damping, start)
     return SAM(base, model, rho=rho, method=method, **options)

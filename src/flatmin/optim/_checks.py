@@ -136,6 +136,25 @@ def check_decay(groups: list[dict[str, Any]]) -> None:
         )
 
 
+def check_accumulation(method: Method, model: nn.Module) -> None:
+    """What loops over micro-batches find may be added up.
+
+    Raises:
+        RuntimeError: it may not.
+    """
+    if not getattr(model, "require_backward_grad_sync", True):
+        raise RuntimeError(
+            "probes(accumulate=True) inside of no_sync() would leave what it "
+            "accumulates without its average over the replicas. Call it outside."
+        )
+    if not getattr(method, "adds_up", True):
+        raise RuntimeError(
+            "what this method descends holds its running mean, which would be counted "
+            "once per micro-batch. Put the micro-batches into the body of one "
+            "probes() loop."
+        )
+
+
 def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
     """A GradScaler that calls ``step`` knows the gradients, and the method its scale.
 

@@ -7,14 +7,14 @@ streams are here, once, for every method.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from flatmin.core import Ask, Gradients, Program, Scope, Step
+from flatmin.core import Ask, Gradients, Program, Scope, Step, whole
 from flatmin.core import _tensors as ts
 from flatmin.core._shards import Shards, whole_as
 from flatmin.optim._objective import Objective
@@ -79,16 +79,17 @@ class Engine:
                 rewound = log.passes > 0
                 if ask.at is not None:
                     self._weights.move(step.w, ask.at.eps, step.index)
-                along = _pairs(step.w, ask.along)
-                probe = Probe(log.passes, ask.at is not None, ask.batch, along)
+                probe = Probe(log.passes, ask, _pairs(step.w, ask.along))
                 alone = ask.climbs or ask.alone
-                with self._scope.alone(self._model) if alone else nullcontext():
+                with self._around(ask):
                     yield probe
                 self._weights.restore()
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
-                _check_answer(probe)
+                probe.check_answer()
+                if probe.losses is not None:
+                    step.losses.append(probe.losses)
                 log.add(probe, ask)
                 ask, descend = self._answer(program, ask, log, objective)
             _check_descent(descend)
@@ -110,6 +111,15 @@ class Engine:
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
 
+    def _around(self, ask: Ask) -> AbstractContextManager[object]:
+        """What surrounds a pass."""
+        if not ask.backward:
+            # DistributedDataParallel would wait for the backward pass of a forward
+            # pass that has a graph.
+            return torch.no_grad()
+        alone = ask.climbs or ask.alone
+        return self._scope.alone(self._model) if alone else nullcontext()
+
     def _answer(
         self, program: Program, ask: Ask, log: _Log, objective: Objective
     ) -> tuple[Ask, Gradients | None]:
@@ -121,7 +131,7 @@ class Engine:
         g = self._held(log.w)
         _check_dense(log.w, g)
         g = objective.seen(g)
-        if ask.along is None:
+        if ask.along is None and ask.backward:
             log.keep(g)
         g = self._scope.share(log.w, g) if ask.climbs else g
         try:
@@ -152,20 +162,23 @@ class _Log:
     last: Gradients = field(default_factory=list[Tensor | None])
 
     def add(self, probe: Probe, ask: Ask) -> None:
-        """Take in a finished pass."""
+        """Take in a finished pass; a loss of all examples counts more than of some."""
         if ask.at is None:
-            self.loss = probe.loss
+            if self.loss is None or ask.batch is whole:
+                self.loss = probe.loss
         else:
-            self.perturbed_loss = probe.loss
-            if self.grad_norm is None:
-                # Of later ascents in the step, neither counts.
+            if self.perturbed_loss is None or ask.batch is whole:
+                self.perturbed_loss = probe.loss
+            # A first pass that is away already knows less of its gradient than the
+            # second, and of later ascents neither counts.
+            if self.grad_norm is None or self.passes == 1:
                 self.grad_norm, self.unperturbed = ask.at.norm, ~ask.at.ok
         self.passes += 1
 
     def keep(self, g: Gradients) -> None:
         """Take in its gradient."""
         if self.keep_g:
-            self.first, self.last = (g if self.passes == 1 else self.first), g
+            self.first, self.last = self.first or g, g
 
     def statistics(self) -> Statistics:
         """The finished record."""
@@ -203,14 +216,6 @@ def _pairs(
     if along is None:
         return None
     return [(p, whole_as(v, p)) for p, v in zip(w, along, strict=True) if v is not None]
-
-
-def _check_answer(probe: Probe) -> None:
-    if not probe.answered:
-        raise RuntimeError(
-            "this method needs second derivatives. Call probe.backward(loss) in the "
-            "probes() loop instead of loss.backward()."
-        )
 
 
 def _write(ps: Sequence[Tensor], gs: Gradients) -> None:

@@ -43,6 +43,8 @@ class StateMemory(Memory):
         """Write what was kept, after the base's step, for what took part in it."""
         for move in self._pushes:
             _push(local(self._w), move)
+        for anchor, share in self._pulls:
+            _pull(local(self._w), anchor, share)
         for name, values in self._kept.items():
             for p, v in zip(self._w, values, strict=True):
                 if v is not None and p.grad is not None:
@@ -56,6 +58,7 @@ class StateMemory(Memory):
         self._kept.clear()
         self._noted.clear()
         self._pushes.clear()
+        self._pulls.clear()
 
 
 @torch.no_grad()
@@ -63,3 +66,10 @@ def _push(w: list[Tensor], move: Gradients) -> None:
     for p, x in zip(w, move, strict=True):
         if x is not None:
             p.add_(x)
+
+
+@torch.no_grad()
+def _pull(w: list[Tensor], anchor: Gradients, share: float) -> None:
+    for p, x in zip(w, anchor, strict=True):
+        if x is not None:
+            p.copy_(x + share * (p - x))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flatmin.core import Batch
+from flatmin.core import Ask
 
 
 class Probe:
@@ -16,21 +16,22 @@ class Probe:
     Attributes:
         index: 0 for the first pass of the step.
         perturbed: True at ``w + eps``, False at ``w``.
+        losses: the loss of each example, detached, if the method asked for it.
     """
 
     def __init__(
         self,
         index: int,
-        perturbed: bool,
-        batch: Batch,
+        ask: Ask,
         along: list[tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.index = index
-        self.perturbed = perturbed
-        self._batch = batch
+        self.perturbed = ask.at is not None
+        self.losses: Tensor | None = None
+        self._ask = ask
         self._loss: Tensor | None = None
         self._along = along
-        self.answered = along is None
+        self._answered = along is None
 
     @property
     def loss(self) -> Tensor | None:
@@ -45,18 +46,63 @@ class Probe:
     def backward(self, loss: Tensor) -> None:
         """``loss.backward()``, or what the method wants in its place.
 
-        Second-order SAM wants the product of the Hessian with a vector. Its loops must
-        call this; those of other methods may.
+        Second-order SAM wants the product of the Hessian with a vector, and methods
+        that choose examples want to see the loss of each. Their loops must call this;
+        those of other methods may.
 
         Args:
-            loss: the scalar to differentiate.
+            loss: the scalar to differentiate, or one loss for each example
+                (``reduction="none"``), whose mean is then differentiated.
+
+        Raises:
+            ValueError: it has more than one axis, or none where each example's loss is
+                needed.
+            RuntimeError: examples are to be chosen and this is called twice in a pass.
         """
+        if loss.dim() > 1:
+            shape = tuple(loss.shape)
+            raise ValueError(f"a loss has one entry per example, got shape {shape}.")
+        if self._ask.each:
+            self._look_at(loss)
+        if loss.dim() == 1:
+            loss = loss.mean()
         if self._along is not None:
             loss = _slope(loss, self._along)
-            self.answered = True
+            self._answered = True
         # Of a linear loss the slope is a constant, and the product zero.
-        if self._along is None or loss.requires_grad:
+        if self._ask.backward and (self._along is None or loss.requires_grad):
             torch.autograd.backward(loss)
+
+    def _look_at(self, losses: Tensor) -> None:
+        if losses.dim() == 0:
+            raise ValueError(
+                "this method needs the loss of each example. Call probe.backward() "
+                'with losses that were not averaged: reduction="none".'
+            )
+        if self.losses is not None:
+            raise RuntimeError(
+                "this method chooses among the examples of one batch. Call "
+                "probe.backward() once per pass."
+            )
+        self.losses = losses.detach().clone()
+
+    def check_answer(self) -> None:
+        """Refuse a body that has not given the method what it asked for.
+
+        Raises:
+            RuntimeError: it has not.
+        """
+        if not self._answered:
+            raise RuntimeError(
+                "this method needs second derivatives. Call probe.backward(loss) in "
+                "the probes() loop instead of loss.backward()."
+            )
+        if self._ask.each and self.losses is None:
+            raise RuntimeError(
+                "this method needs the loss of each example. Call "
+                'probe.backward(losses) in the probes() loop, with reduction="none", '
+                "instead of loss.backward()."
+            )
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The examples this pass needs; the whole batch unless the method says less.
@@ -76,7 +122,7 @@ class Probe:
             raise ValueError(
                 f"take() needs tensors with one common first axis, got {sorted(sizes)}."
             )
-        index = self._batch(sizes.pop())
+        index = self._ask.batch(sizes.pop())
         taken = tensors if index is None else tuple(t[index] for t in tensors)
         return taken[0] if len(taken) == 1 else taken
 
@@ -90,7 +136,7 @@ class Statistics:
     """What the last step measured; reading a tensor's value may wait for the device.
 
     Attributes:
-        passes: how many gradients the step took.
+        passes: how many times the loop body ran.
         loss: ``L(w)``, if the loop set ``probe.loss``.
         perturbed_loss: ``L(w + eps)``, likewise; None if nothing was perturbed.
         grad_norm: dual norm of the ascent gradient (``||g||_2`` for p = 2), float64.

@@ -25,6 +25,7 @@ from flatmin.core import (
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
 from flatmin.optim._checks import (
+    check_accumulation,
     check_base,
     check_decay,
     check_group,
@@ -196,18 +197,16 @@ class SAM(Optimizer):
 
         Raises:
             RuntimeError: another loop of this optimizer is open, the body left no
-                gradient, or an accumulating loop is inside of ``no_sync()``.
+                gradient, or an accumulating loop is inside of ``no_sync()`` or of a
+                method whose results do not add up.
         """
         if self._open:
             raise RuntimeError(
                 "a probes() loop of this optimizer is still open. Finish it before the "
                 "next one; if you hold its iterator, call close() on it."
             )
-        if accumulate and not getattr(self.model, "require_backward_grad_sync", True):
-            raise RuntimeError(
-                "probes(accumulate=True) inside of no_sync() would leave what it "
-                "accumulates without its average over the replicas. Call it outside."
-            )
+        if accumulate:
+            check_accumulation(self.method, self.model)
         self._open, self._ready = True, False
         self._unscaled = scaler is not None
         try:

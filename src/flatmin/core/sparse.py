@@ -1,0 +1,103 @@
+"""A perturbation of the weights alone that matter most by their Fisher information."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from flatmin.core import _checks as checks
+from flatmin.core._joints import of_group
+from flatmin.core._program import Ask, Gradients, Program, Step
+from flatmin.core._shards import Shards
+from flatmin.core._two_point import TwoPoint
+
+Climb = TwoPoint()
+
+
+@dataclass(frozen=True, slots=True)
+class FisherMasked:
+    """SSAM-F: ``rho g / ||g||``, kept where the Fisher information is highest.
+
+    It is the sum of the squared gradients of single examples of the batch, looked at
+    anew every so many steps.
+
+    Attributes:
+        share: of the weights that move.
+        every: how many steps a mask lasts.
+        samples: how many gradients the information is from.
+        m: how many examples each of these is the gradient of.
+    """
+
+    share: float
+    every: int
+    samples: int
+    m: int = 1
+
+    def __post_init__(self) -> None:
+        checks.part("share", self.share)
+        checks.at_least("every", self.every, 1)
+        checks.at_least("samples", self.samples, 1)
+        checks.at_least("m", self.m, 1)
+
+    def __call__(self, step: Step) -> Program:
+        """One step of the method."""
+        rho, mask = of_group(step), step.memory.recall("mask")
+        if not any(rho):
+            return (yield Ask())
+        # First of all the whole batch, because buffers keep the first pass's update.
+        g = yield Ask(climbs=True)
+        if mask is None or step.index % self.every == 0:
+            fisher = yield from self._fisher(step)
+            mask = _highest(step, step.mean(fisher), self.share)
+            step.memory.keep("mask", mask)
+        ascent = Climb.climb(step, g, rho)
+        if ascent:
+            ascent = ascent._replace(eps=_kept(ascent.eps, mask))
+        return (yield Ask(ascent))
+
+    def _fisher(self, step: Step) -> Generator[Ask, Gradients, Gradients]:
+        """The sum of squared gradients."""
+        total: Gradients = [None] * len(step.w)
+        for k in range(self.samples):
+            g = yield Ask(batch=partial(_kth, k, self.m), alone=True)
+            total = [_plus_square(f, g_i) for f, g_i in zip(total, g, strict=True)]
+        return total
+
+
+def _kth(k: int, m: int, n: int) -> slice:
+    """The k-th m examples of n, from the front again at the end."""
+    first = k * m % max(n - m + 1, 1)
+    return slice(first, first + m)
+
+
+def _plus_square(f: Tensor | None, g: Tensor | None) -> Tensor | None:
+    if g is None:
+        return f
+    square = (g * g.conj()).real if g.is_complex() else g * g
+    return square if f is None else f + square
+
+
+def _highest(step: Step, fisher: Gradients, share: float) -> Gradients:
+    """1 at the highest entries of all tensors together, 0 at the others."""
+    if any(holders for holders, _ in Shards.of(step.w).kinds):
+        raise ValueError(
+            "sparse SAM ranks all weights together and needs whole parameters, got "
+            "sharded ones (DTensor)."
+        )
+    there = [f for f in fisher if f is not None]
+    flat = torch.cat([f.reshape(-1) for f in there])
+    top = flat.topk(max(1, int(share * flat.numel()))).indices
+    mask = torch.zeros_like(flat).index_fill_(0, top, 1)
+    ones = iter(torch.split(mask, [f.numel() for f in there]))
+    return [None if f is None else next(ones).view_as(f) for f in fisher]
+
+
+def _kept(eps: Gradients, mask: Gradients) -> Gradients:
+    return [
+        None if e is None or m is None else e * m.to(e.dtype)
+        for e, m in zip(eps, mask, strict=True)
+    ]

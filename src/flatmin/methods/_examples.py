@@ -1,0 +1,87 @@
+"""Methods that choose examples of the batch by their losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from flatmin.core.examples import HighestLoss, HighestRise
+from flatmin.optim import SAM
+
+
+def k_sam(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    rho: float = 0.05,
+    share: float = 0.5,
+    **options: Any,
+) -> SAM:
+    r"""K-SAM: both gradients are those of the examples with the highest losses.
+
+    .. math::
+        g = \nabla L_M(w), \qquad g_\epsilon = \nabla L_M(w + \hat\epsilon), \qquad
+        M = \text{the } k \text{ examples of highest loss at } w
+
+    The first pass is a forward pass alone, over the whole batch. The loop gives each
+    example's loss to the probe::
+
+        for probe in optimizer.probes():
+            inputs, targets = probe.take(x, y)
+            probe.backward(cross_entropy(model(inputs), targets, reduction="none"))
+        optimizer.step()
+
+    Each process chooses among its own examples. ``share=1`` is SAM, at the price of one
+    forward pass more.
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        rho: the radius.
+        share: of the batch; a step costs a forward pass and twice the share.
+        options: of `flatmin.SAM`.
+
+    Reference: Ni, Chiang, Geiping, Goldblum, Wilson, Goldstein. K-SAM: Sharpness-Aware
+    Minimization at the Speed of SGD. 2022, arXiv:2210.12864.
+    """
+    return SAM(base, model, rho=rho, method=HighestLoss(share), **options)
+
+
+def esam(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    rho: float = 0.05,
+    beta: float = 0.6,
+    gamma: float = 0.5,
+    **options: Any,
+) -> SAM:
+    r"""Efficient SAM: some tensors move, and examples whose loss rises are descended.
+
+    .. math::
+        \hat\epsilon = \frac{\rho}{\beta} \frac{b g}{\|b g\|}, \qquad
+        g_\epsilon = \nabla L_M(w + \hat\epsilon)
+
+    with a coin b for each tensor that shows 1 with probability :math:`\beta`, and M the
+    share :math:`\gamma` of the batch whose losses rise most from w to
+    :math:`w + \hat\epsilon`. The loop is that of `k_sam`. ``beta = gamma = 1`` is SAM.
+
+    Differs from the paper: the coin is one for each tensor and the norm that of the
+    tensors that move, as in the authors' code; the paper's coin is one for each weight.
+    The authors' code takes one example less than the share.
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        rho: the radius; 0.05, beta 0.6 and gamma 0.5 are the authors' for ResNet-18.
+        beta: the probability of a tensor to move.
+        gamma: the share of the batch; a step costs one gradient, a forward pass and
+            this share of a gradient. With 1 there is no forward pass.
+        options: of `flatmin.SAM`.
+
+    Reference: Du, Yan, Feng, Zhou, Zhen, Goh, Tan. Efficient Sharpness-aware
+    Minimization for Improved Training of Neural Networks. ICLR 2022, arXiv:2110.03141.
+    """
+    return SAM(base, model, rho=rho, method=HighestRise(beta, gamma), **options)
