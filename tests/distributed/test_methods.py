@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from tests.distributed.jobs import part
 from tests.distributed.method_jobs import STEPS, data_of, network, one_process
 from tests.distributed.ranks import WORLD_SIZE, Ranks
 from tests.methods.table import NAMES
-from tests.reference import points
+from tests.reference import chosen, points
 from tests.reference.bases import Sgd
 from tests.reference.points import Loss, Rule, added, gradients, inner, long
 
@@ -41,6 +40,10 @@ def close(a: dict[str, Any], b: dict[str, Any]) -> None:
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12, msg=name)
 
 
+#: Every process chooses among its own examples, or looks at single ones of them.
+CHOOSING = ("k_sam", "esam", "sparse_sam")
+
+
 @every_method
 @every_base
 @pytest.mark.parametrize("scope", ["replica", "world"])
@@ -49,7 +52,7 @@ def test_replicas_have_the_same_weights_and_memory(
 ) -> None:
     one, two = ranks.run(method_jobs.replicated, name, base, scope)
     assert one == two
-    if scope == "world":
+    if scope == "world" and name not in CHOOSING:
         close(one, one_process(name, base))
 
 
@@ -64,12 +67,20 @@ def test_sharded_training_is_that_of_one_process(
         return
     one, two = ranks.run(method_jobs.sharded, name, base, kind)
     assert one == two
-    close(one, one_process(name, base))
+    if name in CHOOSING and kind == "layers":
+        # Each process has its own examples, as in data parallel training.
+        other, _ = ranks.run(method_jobs.replicated, name, base, "world")
+        close(one, other)
+    else:
+        close(one, one_process(name, base))
 
 
 OUTLIERS = "outliers() needs whole tensors, got sharded parameters"
 SECOND = "second-order SAM needs whole parameters, got sharded ones"
+RANKS = "ranks all weights together and needs whole parameters"
 REFUSED = {
+    ("sparse_sam", "layers"): RANKS,
+    ("sparse_sam", "tensor"): RANKS,
     ("zsharp", "layers"): OUTLIERS,
     ("zsharp", "tensor"): OUTLIERS,
     ("second_order_sam", "layers"): SECOND,
@@ -124,13 +135,58 @@ def loss_on(rank: int, step: int) -> Loss:
     return loss
 
 
+def each_on(rank: int, step: int) -> chosen.Each:
+    model = network()
+    names = [name for name, _ in model.named_parameters()]
+    x, y = (part(rank, t) for t in data_of(step))
+
+    def each(w: list[Tensor]) -> Tensor:
+        out = functional_call(model, dict(zip(names, w, strict=True)), (x,))
+        return cross_entropy(out, y, reduction="none")
+
+    return each
+
+
+def k_sam_of_all(shared: bool) -> list[Tensor]:
+    """Each replica chooses among its own half; they climb together or alone."""
+    w = [p.detach() for p in network().parameters()]
+    base = Sgd([0.1] * len(w), 0.9, [1e-3] * len(w))
+    for k in range(STEPS):
+        each = [each_on(rank, k) for rank in range(WORLD_SIZE)]
+        half = len(each[0](w)) // 2
+        losses = [chosen.mean_of(e, chosen.worst(e(w), half)) for e in each]
+        up = [gradients(loss, w) for loss in losses]
+        if shared:
+            up = [mean(up)] * WORLD_SIZE
+        far = [long([0.05] * len(w), g) for g in up]
+        found = [
+            gradients(loss, added(1, w, 1, eps))
+            for loss, eps in zip(losses, far, strict=True)
+        ]
+        w = base(w, mean(found))
+    return w
+
+
+def mean(each: list[list[Tensor]]) -> list[Tensor]:
+    return [torch.stack(vs).mean(0) for vs in zip(*each, strict=True)]
+
+
+@pytest.mark.parametrize(("scope", "shared"), [("replica", False), ("world", True)])
+def test_replicas_choose_among_their_own_examples(
+    scope: str, shared: bool, ranks: Ranks
+) -> None:
+    one, _ = ranks.run(method_jobs.replicated, "k_sam", "sgd", scope)
+    for mine, expected in zip(one["weights"], k_sam_of_all(shared), strict=True):
+        found = torch.tensor(mine, dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
 def mean_of_replicas(rule: Rule) -> list[Tensor]:
     """Each combines its own gradients; what is descended is the mean of the results."""
     w = [p.detach() for p in network().parameters()]
-    base: Callable[..., list[Tensor]] = Sgd([0.1] * len(w), 0.9, [1e-3] * len(w))
+    base = Sgd([0.1] * len(w), 0.9, [1e-3] * len(w))
     for k in range(STEPS):
-        each = [rule(loss_on(rank, k), w) for rank in range(WORLD_SIZE)]
-        w = base(w, [sum(vs) / WORLD_SIZE for vs in zip(*each, strict=True)])
+        w = base(w, mean([rule(loss_on(rank, k), w) for rank in range(WORLD_SIZE)]))
     return w
 
 
@@ -162,6 +218,11 @@ REDUCTIONS: dict[str, list[list[int]]] = {
     "alternating_sam": [[1, 0]],
     "stale_sam": [[1, 0]],
     "momentum_sam": [[1, 0]],
+    "k_sam": [[1, 0]],
+    "esam": [[1, 0]],
+    "sparse_sam": [[1, 1], [1, 0], [1, 0], [1, 0]],
+    "lookbehind_sam": [[2, 0], [1, 0], [1, 0], [2, 0]],
+    "bsam": [[1, 1]],
 }
 
 

@@ -16,12 +16,16 @@ from flatmin.methods import (
     ae_sam,
     alternating_sam,
     cr_sam,
+    esam,
     gam,
     interval_sam,
+    k_sam,
     late_sam,
+    lookbehind_sam,
     looksam,
     multi_step_sam,
     second_order_sam,
+    sparse_sam,
     ss_sam,
     subset_sam,
 )
@@ -40,6 +44,10 @@ IS_SAM: list[tuple[Build, dict[str, Any]]] = [
     (subset_sam, {"share": 1.0}),
     (multi_step_sam, {"k": 1}),
     (cr_sam, {"gamma": 0.0, "beta": 0.0}),
+    (k_sam, {"share": 1.0}),
+    (esam, {"beta": 1.0, "gamma": 1.0}),
+    (sparse_sam, {"every": 3, "share": 1.0, "samples": 2, "m": 2}),
+    (lookbehind_sam, {"k": 1, "alpha": 1.0}),
     (ae_sam, {"steps": 10, "early": -1e9, "late": -1e9}),
 ]
 
@@ -56,6 +64,10 @@ IS_BASE: list[tuple[Build, dict[str, Any]]] = [
     (multi_step_sam, {"rho": 0.0}),
     (second_order_sam, {"rho": 0.0}),
     (cr_sam, {"rho": 0.0}),
+    (k_sam, {"rho": 0.0}),
+    (esam, {"rho": 0.0}),
+    (sparse_sam, {"rho": 0.0, "every": 2}),
+    (lookbehind_sam, {"rho": 0.0}),
     (gam, {"rho": 0.0}),
 ]
 

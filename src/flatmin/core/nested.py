@@ -41,28 +41,22 @@ class Lookbehind:
         rho, at = of_group(step), step.index % self.k
         if not any(rho):
             return (yield Ask())
-        z, g, slow = map(step.memory.recall, ("climbed", "uphill", "slow"))
-        if at == 0 or z is None or g is None or slow is None:
-            g = yield Ask()
-            z = slow = _copies(step.w)
-            step.memory.keep("slow", slow)
+        here = _copies(step.w)
+        slow = (at and step.memory.recall("slow")) or here
+        z = (at and step.memory.recall("climbed")) or here
+        g = (at and step.memory.recall("uphill")) or (yield Ask())
         ascent = Climb.climb(step, g, rho)
-        z = vec.mix(1.0, z, 1.0, ascent.eps if ascent else [None] * len(z))
-        g_eps = yield Ask(ascent and ascent._replace(eps=_from(step.w, z)))
-        step.memory.keep("climbed", z)
+        above = vec.mix(1.0, z, 1.0, ascent.eps if ascent else [None] * len(z))
+        if ascent and z is not here:
+            ascent = ascent._replace(eps=vec.mix(1.0, above, -1.0, here))
+        g_eps = yield Ask(ascent)
+        step.memory.keep("slow", slow)
+        step.memory.keep("climbed", above)
         step.memory.keep("uphill", [x if x is None else x.clone() for x in g_eps])
-        if at == self.k - 1:
+        if at == self.k - 1 and self.alpha < 1:
             step.memory.pull(slow, self.alpha)
         return g_eps
 
 
 def _copies(w: list[Tensor]) -> Gradients:
     return [p.detach().clone() for p in local(w)]
-
-
-def _from(w: list[Tensor], z: Gradients) -> Gradients:
-    """``z - w``."""
-    return [
-        None if there is None else there - here.detach()
-        for here, there in zip(local(w), z, strict=True)
-    ]
