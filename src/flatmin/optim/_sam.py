@@ -295,12 +295,18 @@ class SAM(Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's; the groups carry radius and step."""
-        return self.base.state_dict()
+        """The base optimizer's; the groups carry radius and step.
+
+        What a method may remember but does not yet is there as NaN.
+        """
+        content = self.base.state_dict()
+        self._memory.complete(content, self.method)
+        return content
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, or that of a plain base optimizer."""
         self.base.load_state_dict(state_dict)
+        self._memory.clear_blanks()
         self._complete_groups()
 
     def register_state_dict_pre_hook(
