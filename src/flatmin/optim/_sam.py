@@ -21,6 +21,7 @@ from flatmin.core import (
     Scope,
     Step,
     TwoPoint,
+    World,
 )
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
@@ -355,6 +356,10 @@ class SAM(Optimizer):
     def _mean(self, w: list[Tensor], g: Gradients) -> Gradients:
         return self.scope.average(self.model, w, g)
 
+    def _agree(self, x: Tensor) -> Tensor:
+        # In scope World all have seen the same gradient.
+        return x if isinstance(self.scope, World) else agree(self.model, x)
+
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
         for group in self.param_groups:
@@ -382,6 +387,6 @@ class SAM(Optimizer):
             group_of=[k for _, k in of],
             memory=self._memory,
             state=self.base.state,
-            agree=partial(agree, self.model),
+            agree=self._agree,
             mean=partial(self._mean, [p for p, _ in of]),
         )
