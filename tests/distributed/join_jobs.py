@@ -44,15 +44,3 @@ def joined(rank: int, name: str, scope: str) -> tuple[list[Any], list[Any]]:
     with model.join():
         steps(optimizer, model, rank, 2 if rank == 0 else 4)
     return before, weights(model)
-
-
-def after_join(rank: int, name: str) -> list[Any]:
-    model = DDP(network())
-    plain = built("sam", model)
-    with model.join():
-        steps(plain, model, rank, 2 if rank == 0 else 3)
-    model.zero_grad()
-    # Not with the same base: join() brings the weights of a process that has left up
-    # to date, but not its momentum.
-    steps(built(name, model), model, rank, 2)
-    return weights(model)

@@ -30,8 +30,3 @@ def test_what_the_refusal_advises_works(name: str, scope: str, ranks: Ranks) -> 
     (start, one), (_, two) = ranks.run(join_jobs.joined, name, scope)
     assert one == two
     assert one != start
-
-
-def test_after_join_replicas_may_average_by_themselves_again(ranks: Ranks) -> None:
-    one, two = ranks.run(join_jobs.after_join, "gsam")
-    assert one == two

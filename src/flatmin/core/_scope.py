@@ -142,7 +142,8 @@ def _check_nobody_leaves(model: Any) -> None:
 
     Raises:
         RuntimeError: the model's ``join()`` is active, which stands in for those
-            processes in what DistributedDataParallel does, and in nothing else.
+            processes in what DistributedDataParallel does, and in nothing else. torch
+            keeps it active after its end.
     """
     if model._join_config.enable:
         raise RuntimeError(
