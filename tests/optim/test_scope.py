@@ -79,7 +79,7 @@ def test_one_shard_is_the_whole(scope: Scope | None, p: float) -> None:
     for model in (plain, sharded):
         base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         shared = scope if model is sharded else None
-        optimizer = SAM(base, model, rho=0.2, p=p, scope=shared, track_cosine=True)
+        optimizer = SAM(base, model, rho=0.2, p=p, scope=shared, track=True)
         sam_steps(optimizer, model, DATA, 3)
     whole = {name: w.full_tensor() for name, w in sharded.state_dict().items()}
     for name, w in plain.state_dict().items():
