@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from flatmin import SAM
 from tests.distributed import jobs
 from tests.distributed.jobs import LR, MOMENTUM, RHO, M, batches, network, sgd
-from tests.distributed.ranks import Ranks
+from tests.distributed.ranks import WORLD_SIZE, Ranks
 from tests.reference.m_sam import m_sam_gradients
 
 
@@ -28,8 +28,8 @@ def one_process(steps: int, **sam: Any) -> list[Any]:
     return jobs.weights(model)
 
 
-def m_sam(steps: int, m: int) -> list[Any]:
-    """The straight-line reference: every ``m`` examples climb by themselves."""
+def m_sam(steps: int, m: int, n: int = WORLD_SIZE * M) -> list[Any]:
+    """The straight-line reference: every ``m`` of ``n`` examples climb alone."""
     model = network()
     names = [name for name, _ in model.named_parameters()]
 
@@ -39,7 +39,7 @@ def m_sam(steps: int, m: int) -> list[Any]:
 
     w = [p.detach() for p in model.parameters()]
     v = [torch.zeros_like(p) for p in w]
-    for x, y in batches(steps):
+    for x, y in batches(steps, n):
         g = m_sam_gradients(loss, w, x, y, m=m, rho=RHO)
         v = [MOMENTUM * old + new for old, new in zip(v, g, strict=True)]
         w = [p - LR * u for p, u in zip(w, v, strict=True)]

@@ -11,6 +11,7 @@ SCOPE = "tests/optim/test_scope.py::"
 
 SHARDS = "core/_shards.py"
 SHARDED = "tests/distributed/test_shards.py::"
+HYBRID = "tests/distributed/test_hybrid.py::"
 
 DISTRIBUTED = [
     Mutant(
@@ -40,6 +41,13 @@ DISTRIBUTED = [
         "    dist.all_reduce(flat, group=group)\n",
         "",
         f"{DDP}test_a_common_perturbation_is_that_of_one_process[group]",
+    ),
+    Mutant(
+        "the mean of a group over the whole world",
+        SHARED,
+        "flat /= dist.get_world_size(group)",
+        "flat /= dist.get_world_size()",
+        f"{HYBRID}test_the_norm_is_that_of_the_mean_gradient_of_the_group",
     ),
     Mutant(
         "bucket views that the next pass overwrites",
