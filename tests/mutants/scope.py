@@ -12,6 +12,7 @@ SCOPE = "tests/optim/test_scope.py::"
 SHARDS = "core/_shards.py"
 SHARDED = "tests/distributed/test_shards.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
+COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
     Mutant(
@@ -48,6 +49,13 @@ DISTRIBUTED = [
         "flat /= dist.get_world_size(group)",
         "flat /= dist.get_world_size()",
         f"{HYBRID}test_the_norm_is_that_of_the_mean_gradient_of_the_group",
+    ),
+    Mutant(
+        "a replica that waits for the others",
+        SHARED,
+        '        """``g`` as it is."""\n',
+        "        dist.barrier()\n",
+        f"{COLLECTIVES}test_a_replica_climbs_without_any_collective",
     ),
     Mutant(
         "bucket views that the next pass overwrites",
