@@ -17,20 +17,24 @@ from tests.distributed.ranks import WORLD_SIZE, Ranks
 from tests.reference.m_sam import m_sam_gradients
 
 
-def one_process(steps: int, **sam: Any) -> list[Any]:
+def one_process(
+    steps: int, dtype: torch.dtype = torch.float64, **sam: Any
+) -> list[Any]:
     """SAM of one process with the whole batch."""
-    model = network()
+    model = network(dtype)
     optimizer = SAM(sgd(model), model, rho=RHO, **sam)
-    for x, y in batches(steps):
+    for x, y in batches(steps, dtype=dtype):
         for _ in optimizer.probes():
             cross_entropy(model(x), y).backward()
         optimizer.step()
     return jobs.weights(model)
 
 
-def m_sam(steps: int, m: int, n: int = WORLD_SIZE * M) -> list[Any]:
+def m_sam(
+    steps: int, m: int, n: int = WORLD_SIZE * M, dtype: torch.dtype = torch.float64
+) -> list[Any]:
     """The straight-line reference: every ``m`` of ``n`` examples climb alone."""
-    model = network()
+    model = network(dtype)
     names = [name for name, _ in model.named_parameters()]
 
     def loss(w: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -39,19 +43,21 @@ def m_sam(steps: int, m: int, n: int = WORLD_SIZE * M) -> list[Any]:
 
     w = [p.detach() for p in model.parameters()]
     v = [torch.zeros_like(p) for p in w]
-    for x, y in batches(steps, n):
+    for x, y in batches(steps, n, dtype):
         g = m_sam_gradients(loss, w, x, y, m=m, rho=RHO)
         v = [MOMENTUM * old + new for old, new in zip(v, g, strict=True)]
         w = [p - LR * u for p, u in zip(w, v, strict=True)]
     return [p.tolist() for p in w]
 
 
-def close(a: list[Any], b: list[Any]) -> None:
+def close(
+    a: list[Any], b: list[Any], *, rtol: float = 1e-12, atol: float = 1e-13
+) -> None:
     torch.testing.assert_close(
         [torch.tensor(x, dtype=torch.float64) for x in a],
         [torch.tensor(x, dtype=torch.float64) for x in b],
-        rtol=1e-12,
-        atol=1e-13,
+        rtol=rtol,
+        atol=atol,
     )
 
 
@@ -72,6 +78,18 @@ def test_a_replica_climbs_along_its_own_gradient(scope: str, ranks: Ranks) -> No
 @pytest.mark.parametrize("scope", ["world", "group"])
 def test_a_common_perturbation_is_that_of_one_process(scope: str, ranks: Ranks) -> None:
     close(ranks.run(jobs.trained, scope, 10, {}, {})[0], one_process(10))
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("scope", ["replica", "world", "group"])
+def test_in_float32_the_difference_is_one_of_rounding(
+    scope: str, steps: int, ranks: Ranks
+) -> None:
+    dtype = torch.float32
+    trained = ranks.run(jobs.trained, scope, steps, {}, {"dtype": dtype})[0]
+    own = scope == "replica"
+    wanted = m_sam(steps, M, dtype=dtype) if own else one_process(steps, dtype)
+    close(trained, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, float("inf")])

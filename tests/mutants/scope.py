@@ -51,6 +51,13 @@ DISTRIBUTED = [
         f"{HYBRID}test_the_norm_is_that_of_the_mean_gradient_of_the_group",
     ),
     Mutant(
+        "the mean of a group in the digits of bfloat16",
+        SHARED,
+        "if double else torch.float32",
+        "if double else torch.bfloat16",
+        f"{DDP}test_in_float32_the_difference_is_one_of_rounding[group-10]",
+    ),
+    Mutant(
         "a replica that waits for the others",
         SHARED,
         '        """``g`` as it is."""\n',
