@@ -221,23 +221,26 @@ def not_the_second(step: Step) -> bool:
 
 
 def scaled(
-    rank: int, scope: str, bad_pass: int | None, plain_second: bool = False
+    rank: int,
+    scope: str,
+    bad: tuple[int, ...] | None,
+    plain_on: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """Three steps under GradScaler; in the second, rank 1 overflows in one pass.
+    """Three steps under GradScaler; in the second, rank 1 overflows in the bad passes.
 
-    Without a bad pass the second step is left out, or made a plain one.
+    Without any, the second step is left out, or is a plain one on some ranks.
     """
     model = DDP(network(torch.float32))
-    method = TwoPoint(gate=not_the_second) if plain_second else None
+    method = TwoPoint(gate=not_the_second) if rank in plain_on else None
     chosen = scope_named(scope, rank)
     optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, method=method)
     scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
     for k, (x, y) in enumerate(batches(3, dtype=torch.float32)):
-        if bad_pass is None and k == 1 and not plain_second:
+        if bad is None and k == 1 and not plain_on:
             continue
         for probe in optimizer.probes():
             loss = cross_entropy(model(part(rank, x)), part(rank, y))
-            overflows = k == 1 and rank == 1 and probe.index == bad_pass
+            overflows = k == 1 and rank == 1 and probe.index in (bad or ())
             scaler.scale(loss * torch.inf if overflows else loss).backward()
         scaler.step(optimizer)
         scaler.update()
