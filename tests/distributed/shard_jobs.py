@@ -23,8 +23,8 @@ from tests.distributed.jobs import RHO, batches, network, part, sgd
 from tests.distributed.ranks import WORLD_SIZE
 
 
-def mesh(*names: str) -> DeviceMesh:
-    shape = {1: (WORLD_SIZE,), 2: (1, WORLD_SIZE)}[len(names)]
+def mesh(*names: str, copies: int = 1) -> DeviceMesh:
+    shape = {1: (WORLD_SIZE,), 2: (copies, WORLD_SIZE // copies)}[len(names)]
     return init_device_mesh("cpu", shape, mesh_dim_names=names)
 
 
@@ -33,8 +33,9 @@ def wrapped(kind: str, dtype: torch.dtype) -> nn.Module:
     if kind == "tensor":
         plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
         return parallelize_module(model, mesh("tp"), plan)
-    names = ("replicate", "shard") if kind == "hybrid" else ("shard",)
-    options: dict[str, Any] = {"mesh": mesh(*names)}
+    names = ("replicate", "shard") if kind in ("hybrid", "copied") else ("shard",)
+    copies = WORLD_SIZE if kind == "copied" else 1
+    options: dict[str, Any] = {"mesh": mesh(*names, copies=copies)}
     if kind == "kept":
         options["reshard_after_forward"] = False
     if kind == "offload":

@@ -10,8 +10,10 @@ DDP = "tests/distributed/test_ddp.py::"
 SCOPE = "tests/optim/test_scope.py::"
 
 SHARDS = "core/_shards.py"
+METRIC = "core/_metric.py"
 SHARDED = "tests/distributed/test_shards.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
+OVERFLOW = "tests/distributed/test_overflow.py::"
 COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
@@ -28,6 +30,14 @@ DISTRIBUTED = [
         "for i in at]), dist.ReduceOp.MAX",
         "for i in at]), dist.ReduceOp.SUM",
         f"{SHARDED}test_the_norm_is_that_of_the_whole_for_every_p[1.0-layers]",
+    ),
+    Mutant(
+        "a shard that looks for overflows by itself",
+        METRIC,
+        "ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()",
+        "ok = ts.norm(x).isfinite()",
+        f"{OVERFLOW}test_a_bad_entry_of_the_ascent_in_one_shard"
+        "_makes_a_plain_step_everywhere[2.0-inf-layers-1]",
     ),
     Mutant(
         "averaging in the ascent pass of a replica",
