@@ -196,3 +196,14 @@ def climbing_in_pairs(rank: int, steps: int) -> dict[str, Any]:
         norms.append(optimizer.statistics.grad_norm.item())
         optimizer.step()
     return {"weights": weights(model), "norms": norms}
+
+
+def shards_after(rank: int, steps: int) -> list[Any]:
+    """This rank's part of each weight after training in float32."""
+    model = layers_sharded(network(torch.float32), mesh("replicate", "shard"))
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    for x, y in batches(steps, EXAMPLES, torch.float32):
+        for _ in optimizer.probes():
+            cross_entropy(model(x.chunk(RANKS)[rank]), y.chunk(RANKS)[rank]).backward()
+        optimizer.step()
+    return [locally(p).tolist() for p in model.parameters()]

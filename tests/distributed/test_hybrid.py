@@ -106,6 +106,15 @@ def test_a_checkpoint_continues_on_another_mesh(
     assert_all(answers, one_process(5))
 
 
+def test_copies_of_a_shard_are_bitwise_equal_after_fifty_steps(four: Ranks) -> None:
+    first, second, copy_of_first, copy_of_second = four.run(
+        hybrid_jobs.shards_after, 50
+    )
+    assert first == copy_of_first
+    assert second == copy_of_second
+    assert first != second
+
+
 def test_replicas_climb_along_the_mean_gradient_of_their_group(four: Ranks) -> None:
     answers = four.run(hybrid_jobs.climbing_in_pairs, 5)
     for answer in answers:

@@ -16,7 +16,7 @@ from tests.distributed import shard_jobs
 from tests.distributed.jobs import RHO, batches, network, sgd, weights
 from tests.distributed.ranks import Ranks
 
-KINDS = ("layers", "root", "kept", "offload", "hybrid", "tensor")
+KINDS = ("layers", "root", "kept", "offload", "hybrid", "copied", "tensor")
 
 
 def one_process(steps: int, dtype: torch.dtype, **sam: Any) -> tuple[list[Any], SAM]:

@@ -32,6 +32,13 @@ DISTRIBUTED = [
         f"{SHARDED}test_the_norm_is_that_of_the_whole_for_every_p[1.0-layers]",
     ),
     Mutant(
+        "copies of a shard counted twice",
+        SHARDS,
+        "if not placement.is_replicate()",
+        "if placement is not None",
+        f"{SHARDED}test_sharded_training_is_that_of_one_process[dtype0-1e-12-copied]",
+    ),
+    Mutant(
         "a shard that looks for overflows by itself",
         METRIC,
         "ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()",
