@@ -159,31 +159,6 @@ def uneven(rank: int) -> list[Any]:
     return weights(model)
 
 
-class Branching(nn.Module):
-    """Uses its second half if asked to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = network(), nn.Linear(5, 3, dtype=torch.float64)
-
-    def forward(self, x: Tensor, both: bool) -> Tensor:
-        return self.a(x) + (self.b(x) if both else 0)
-
-
-def unused_parameters(rank: int) -> dict[str, Any]:
-    """Every second step uses half of the model."""
-    torch.manual_seed(3)
-    model = DDP(Branching(), find_unused_parameters=True)
-    optimizer = SAM(sgd(model), model, rho=RHO)
-    halves = []
-    for k, (x, y) in enumerate(batches(4)):
-        for _ in optimizer.probes():
-            cross_entropy(model(part(rank, x), k % 2 == 0), part(rank, y)).backward()
-        halves.append(model.module.b.weight.grad is not None)
-        optimizer.step()
-    return {"weights": weights(model), "has gradient": halves}
-
-
 def batch_norm(rank: int) -> list[list[Any]]:
     """Buffers after three steps of SAM, and after three forward passes at its ``w``."""
     model = DDP(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)))

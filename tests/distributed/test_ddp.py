@@ -181,12 +181,6 @@ def test_uneven_inputs_are_joined(ranks: Ranks) -> None:
     )
 
 
-def test_parameters_unused_in_a_step_have_no_gradient(ranks: Ranks) -> None:
-    one, two = ranks.run(jobs.unused_parameters)
-    assert one == two
-    assert one["has gradient"] == [True, False, True, False]
-
-
 def test_batch_norm_is_updated_once_and_as_in_a_plain_step(ranks: Ranks) -> None:
     for sam, plain in ranks.run(jobs.batch_norm):
         assert sam == plain

@@ -14,6 +14,7 @@ METRIC = "core/_metric.py"
 SHARDED = "tests/distributed/test_shards.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
 OVERFLOW = "tests/distributed/test_overflow.py::"
+UNUSED = "tests/distributed/test_unused.py::"
 COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
@@ -45,6 +46,13 @@ DISTRIBUTED = [
         "ok = ts.norm(x).isfinite()",
         f"{OVERFLOW}test_a_bad_entry_of_the_ascent_in_one_shard"
         "_makes_a_plain_step_everywhere[2.0-inf-layers-1]",
+    ),
+    Mutant(
+        "a gradient that others of the group have, taken for none",
+        SHARED,
+        "None if v_i is None and shares[i] == 0 else mean",
+        "None if v_i is None else mean",
+        f"{UNUSED}test_parameters_may_be_left_out[one rank-group]",
     ),
     Mutant(
         "averaging in the ascent pass of a replica",
