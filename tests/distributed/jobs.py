@@ -147,10 +147,10 @@ def non_finite_on_one_rank(rank: int, scope: str, bad_pass: int) -> dict[str, An
     return {"weights": weights(model), "unperturbed": optimizer.unperturbed_steps}
 
 
-def uneven(rank: int) -> list[Any]:
+def uneven(rank: int, scope: str) -> list[Any]:
     """Rank 0 has two batches, rank 1 has four."""
     model = DDP(network())
-    optimizer = SAM(sgd(model), model, rho=RHO)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
     with model.join():
         for x, y in batches(2 if rank == 0 else 4):
             for _ in optimizer.probes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from flatmin import SAM
 from tests.distributed import jobs
-from tests.distributed.jobs import LR, MOMENTUM, RHO, M, batches, network, sgd
+from tests.distributed.jobs import LR, MOMENTUM, RHO, M, batches, network, part, sgd
 from tests.distributed.ranks import WORLD_SIZE, Ranks
 from tests.reference.m_sam import m_sam_gradients
 
@@ -31,9 +32,16 @@ def one_process(
 
 
 def m_sam(
-    steps: int, m: int, n: int = WORLD_SIZE * M, dtype: torch.dtype = torch.float64
+    steps: int,
+    m: int,
+    n: int = WORLD_SIZE * M,
+    dtype: torch.dtype = torch.float64,
+    joined_after: float = math.inf,
 ) -> list[Any]:
-    """The straight-line reference: every ``m`` of ``n`` examples climb alone."""
+    """The straight-line reference: every ``m`` of ``n`` examples climb alone.
+
+    From some step on rank 0 has joined: it has no examples, and counts as zero.
+    """
     model = network(dtype)
     names = [name for name, _ in model.named_parameters()]
 
@@ -43,8 +51,12 @@ def m_sam(
 
     w = [p.detach() for p in model.parameters()]
     v = [torch.zeros_like(p) for p in w]
-    for x, y in batches(steps, n, dtype):
-        g = m_sam_gradients(loss, w, x, y, m=m, rho=RHO)
+    for k, (x, y) in enumerate(batches(steps, n, dtype)):
+        if k < joined_after:
+            g = m_sam_gradients(loss, w, x, y, m=m, rho=RHO)
+        else:
+            g = m_sam_gradients(loss, w, part(1, x), part(1, y), m=M, rho=RHO)
+            g = [t / WORLD_SIZE for t in g]
         v = [MOMENTUM * old + new for old, new in zip(v, g, strict=True)]
         w = [p - LR * u for p, u in zip(w, v, strict=True)]
     return [p.tolist() for p in w]
@@ -170,15 +182,11 @@ def test_an_infinite_descent_gradient_skips_the_step_on_every_rank(
     assert all(torch.tensor(w).isfinite().all() for w in one["weights"])
 
 
-def test_uneven_inputs_are_joined(ranks: Ranks) -> None:
-    one, two = ranks.run(jobs.uneven)
+@pytest.mark.parametrize(("scope", "m"), [("replica", M), ("world", WORLD_SIZE * M)])
+def test_uneven_inputs_are_joined(scope: str, m: int, ranks: Ranks) -> None:
+    one, two = ranks.run(jobs.uneven, scope)
     assert one == two
-    model = network()
-    start = [p.detach() for p in model.parameters()]
-    assert any(
-        (p - torch.tensor(w, dtype=torch.float64)).abs().max() > 1e-3
-        for p, w in zip(start, one, strict=True)
-    )
+    close(one, m_sam(4, m, joined_after=2))
 
 
 def test_batch_norm_is_updated_once_and_as_in_a_plain_step(ranks: Ranks) -> None:
