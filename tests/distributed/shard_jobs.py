@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -40,7 +44,9 @@ def wrapped(kind: str, dtype: torch.dtype) -> nn.Module:
         options["reshard_after_forward"] = False
     if kind == "offload":
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
-    if kind == "layers":
+    if kind == "bfloat16":
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    if kind in ("layers", "bfloat16"):
         for layer in (model[0], model[2]):
             fully_shard(layer, **options)
     fully_shard(model, **options)
