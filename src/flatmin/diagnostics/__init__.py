@@ -4,5 +4,23 @@ Nothing here trains, draws, or changes a model.
 """
 
 from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._record import GroupMean, Maximum, Measurement
+from flatmin.diagnostics.m_sharpness import m_sharpness
+from flatmin.diagnostics.sharpness import (
+    average_sharpness,
+    normalised,
+    sharpness,
+    worst_sharpness,
+)
 
-__all__ = ["Objective"]
+__all__ = [
+    "GroupMean",
+    "Maximum",
+    "Measurement",
+    "Objective",
+    "average_sharpness",
+    "m_sharpness",
+    "normalised",
+    "sharpness",
+    "worst_sharpness",
+]
