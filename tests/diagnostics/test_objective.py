@@ -1,6 +1,7 @@
 """The loss as a function of the weights, and what it refuses."""
 
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -264,3 +265,13 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 def test_a_criterion_without_mean_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got shape \(8,\). Use reduction='mean'"):
         fresh(criterion=lambda a, b: F.cross_entropy(a, b, reduction="none"))
+
+
+def test_random_streams_are_kept_where_numpy_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, objective = classifier(model=Restless().eval())
+    monkeypatch.delitem(sys.modules, "numpy")
+    before = torch.get_rng_state()
+    objective.loss()
+    assert torch.equal(before, torch.get_rng_state())

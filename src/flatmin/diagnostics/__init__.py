@@ -3,9 +3,9 @@
 Nothing here trains, draws, or changes a model.
 """
 
+from flatmin.diagnostics._m_sharpness import m_sharpness
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean, Maximum, Measurement
-from flatmin.diagnostics.m_sharpness import m_sharpness
 from flatmin.diagnostics.sharpness import (
     average_sharpness,
     normalised,

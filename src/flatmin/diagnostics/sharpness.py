@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.core import Gradients, TwoPoint
-from flatmin.core._checks import at_least, radius
+from flatmin.core._checks import radius, whole
 from flatmin.diagnostics._ball import Fixed, ball_of, climb, described, step_of
 from flatmin.diagnostics._objective import Forward, Objective
 from flatmin.diagnostics._record import Maximum, Measurement
@@ -130,7 +130,7 @@ def worst_sharpness(
     Relationship between Sharpness and Generalization. ICML 2023, arXiv:2302.07011.
     """
     rho, within = radius(rho), ball_of(p, within)
-    at_least("steps", steps, 0)
+    whole("steps", steps, 0)
     length = rho if step_size is None else radius(step_size, "step_size")
     how = f"{steps} steps of at most {length:g}"
     loss, g = objective.gradient()
@@ -204,7 +204,7 @@ def average_sharpness(
     Relationship between Sharpness and Generalization. ICML 2023, arXiv:2302.07011.
     """
     rho, within = radius(rho), ball_of(2.0, within)
-    at_least("draws", draws, 2)
+    whole("draws", draws, 2)
     loss, g = objective.gradient()
     ball = Fixed.at(objective, within, g, rho)
     sigma = rho / math.sqrt(max(1, ball.dimension()))

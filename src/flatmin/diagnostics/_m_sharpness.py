@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # pyright: ignore
 
 from flatmin.core import Step, TwoPoint
-from flatmin.core._checks import at_least, radius
+from flatmin.core._checks import radius, whole
 from flatmin.diagnostics._ball import ball_of, climb, described, step_of
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean
@@ -87,7 +87,7 @@ def m_sharpness(
     Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412, section 4.1.
     """
     rho, within = radius(rho), ball_of(p, within)
-    at_least("m", m, 1)
+    whole("m", m, 1)
     with objective.reading():
         rises = _Groups(objective, within, rho, m).rises()
     groups, mean, error = _statistics(objective, rises)
