@@ -12,8 +12,11 @@ from flatmin.core import TwoPoint, scales
 from flatmin.diagnostics import (
     Objective,
     average_sharpness,
+    eigenvalues,
     m_sharpness,
     sharpness,
+    spectral_density,
+    trace,
     worst_sharpness,
 )
 from tests.diagnostics.problems import batches
@@ -50,6 +53,10 @@ def numbers(objective: Objective) -> list[dict[str, Any]]:
         average_sharpness(objective, 0.3, draws=5),
         m_sharpness(objective, 0.3, 1),
         m_sharpness(objective, 0.3, 4, within=ADAPTIVE),
+        eigenvalues(objective, 3, tol=1e-6),
+        eigenvalues(objective, 1, matrix="ggn", tol=1e-6),
+        trace(objective, draws=5),
+        spectral_density(objective, steps=5, draws=2),
     ]
     return [record.to_dict() for record in records]
 
