@@ -15,6 +15,7 @@ from flatmin.diagnostics.hessian import (
     spectrum,
     trace,
 )
+from flatmin.diagnostics.monitor import Monitor
 from flatmin.diagnostics.sharpness import (
     average_sharpness,
     normalised,
@@ -27,6 +28,7 @@ __all__ = [
     "GroupMean",
     "Maximum",
     "Measurement",
+    "Monitor",
     "Objective",
     "SpectralDensity",
     "Spectrum",
