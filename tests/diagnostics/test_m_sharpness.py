@@ -233,3 +233,18 @@ def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     assert m_sharpness(objective, RHO, 8).groups == 3
     with pytest.raises(ValueError, match="a group of m = 2 examples gives 8 targets"):
         m_sharpness(objective, RHO, 2)
+
+
+def test_it_grows_as_m_falls_by_the_norms_of_the_groups_gradients() -> None:
+    _, objective = classifier(size=24)
+    x, y = batches(24, 24)[0]
+    rho, sizes, found = 1e-4, (1, 2, 4, 8, 24), list[float]()
+    for m in sizes:
+        norms = [
+            torch.cat([t.flatten() for t in objective.gradient_of(group)[2]]).norm()
+            for group in zip(x.split(m), y.split(m), strict=True)
+        ]
+        found.append(m_sharpness(objective, rho, m).value)
+        slope = float(torch.stack(norms).mean())
+        assert found[-1] == pytest.approx(rho * slope, rel=1e-2)
+    assert found == sorted(found, reverse=True)
