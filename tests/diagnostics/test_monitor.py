@@ -70,6 +70,7 @@ def test_what_sam_measured_is_recorded_too() -> None:
     record = monitor.records[0]
     for name in ("loss", "sharpness", "gradient_norm", "cosine"):
         assert math.isfinite(record[f"batch_{name}"])
+    assert record["loss"] is not None
     assert "lambda_max" not in record
     _, objective = classifier()
     assert "batch_loss" not in (Monitor(objective)(0) or {})

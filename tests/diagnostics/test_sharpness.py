@@ -209,6 +209,23 @@ def test_an_ascent_never_leaves_the_ball_and_never_falls(
     assert len(worst.history) == 11
 
 
+def test_an_ascent_keeps_the_highest_point_where_a_step_goes_down() -> None:
+    model = nn.ParameterList([torch.tensor([0.1, 0.2, -0.3]).double()])
+
+    def forward(_: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + torch.sin(5 * model[0]).sum(), x
+
+    data = [torch.zeros(2).double()]
+    objective = Objective(model, lambda out, _: out.mean(), data, forward=forward)
+    worst = worst_sharpness(objective, 1.0, steps=12)
+    steps = itertools.pairwise(worst.history)
+    assert any(after < before for before, after in steps)
+    assert worst.value == max(worst.history)
+    # The top of each wave is within the ball.
+    start = torch.sin(5 * model[0]).sum().item()
+    assert worst.value == pytest.approx(3 - start, rel=1e-3)
+
+
 @pytest.mark.parametrize("p", [2.0, math.inf])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_worst_case_on_a_network_equals_a_long_search(p: float, adaptive: bool) -> None:
