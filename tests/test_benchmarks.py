@@ -14,6 +14,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("choose_rho.py", 2),
         ("narrow_weights.py", 12),
         ("method_cost.py", 31),
+        ("lambda_max.py", 8),
+        ("m_sharpness.py", 20),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

@@ -64,6 +64,24 @@ def compare(
 
 
 @app.command()
+def sharpness(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, or folders inside of one."),
+    ],
+    rho: Annotated[
+        float | None,
+        typer.Option(help="Radius. Default: the comparison's sharpness_rho."),
+    ] = None,
+    m: Annotated[int, typer.Option("--m", help="Examples per group.")] = 16,
+) -> None:
+    """Measure the flatness of finished runs: sharpness in four ways, and curvature."""
+    from flatmin.experiments.measure import measure
+
+    measure(runs, rho, m, Console())
+
+
+@app.command()
 def methods() -> None:
     """List the methods, with the gradients that a step of each takes."""
     from flatmin.methods import METHODS
