@@ -51,15 +51,17 @@ ACCURATE = 1e-3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="one round, small nets")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one round, small nets, few examples"
+    )
     smoke = parser.parse_args().smoke
-    rounds, width, epochs = (1, 4, 1) if smoke else (6, 8, 10)
+    rounds, width, epochs, n = (1, 2, 1, 60) if smoke else (6, 8, 10, 900)
     torch.set_num_threads(1)
     print(machine() + f"; {rounds} rounds\n")
     print("| network | weights | program | tolerance | error | passes | seconds |")
     print("| --- " * 7 + "|")
     for name, make in networks(width).items():
-        model, data = trained(make, epochs)
+        model, data = trained(make, epochs, n)
         table(name, model, data, rounds)
 
 
@@ -74,7 +76,10 @@ def networks(width: int) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def trained(make: Callable[[], nn.Module], epochs: int) -> tuple[nn.Module, Batches]:
+def trained(
+    make: Callable[[], nn.Module], epochs: int, n: int
+) -> tuple[nn.Module, Batches]:
+    """A network, and the first n of the examples that it was trained on."""
     data = load(digits())
     torch.manual_seed(0)
     model = make()
@@ -85,7 +90,8 @@ def trained(make: Callable[[], nn.Module], epochs: int) -> tuple[nn.Module, Batc
             cross_entropy(model(data.x[chosen]), data.y[chosen]).backward()
             base.step()
     base.zero_grad()
-    return model.eval(), list(zip(data.x.split(300), data.y.split(300), strict=True))
+    x, y = data.x[:n].split(300), data.y[:n].split(300)
+    return model.eval(), list(zip(x, y, strict=True))
 
 
 def table(name: str, model: nn.Module, data: Batches, rounds: int) -> None:
