@@ -3,7 +3,7 @@
 Nothing here trains, draws, or changes a model.
 """
 
-from flatmin.diagnostics import directions
+from flatmin.diagnostics import directions, landscape
 from flatmin.diagnostics._objective import Objective
 
-__all__ = ["Objective", "directions"]
+__all__ = ["Objective", "directions", "landscape"]
