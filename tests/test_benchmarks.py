@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("choose_rho.py", 2),
         ("narrow_weights.py", 12),
         ("method_cost.py", 31),
+        ("landscape.py", 3),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

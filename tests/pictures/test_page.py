@@ -108,6 +108,7 @@ def eyes(page: Page) -> list[dict[str, float]]:
 
 def turned(page: Page, before: list[dict[str, float]]) -> list[dict[str, float]]:
     """The cameras, once both have left where they were and are at one place."""
+    now = before
     for _ in range(200):
         now = eyes(page)
         if now[0] == now[1] and now[0] != before[0]:

@@ -37,7 +37,7 @@ def test_by_default_a_quarter_of_the_losses_is_above_the_top() -> None:
     planes = list(both().values())
     top = Scale.of(planes).top
     losses = np.ravel([plane.losses for plane in planes])
-    assert np.mean(losses > top) == pytest.approx(0.25, abs=0.02)
+    assert np.mean(losses > top) <= 0.25 <= np.mean(losses >= top)
 
 
 def test_planes_that_cannot_be_drawn_are_refused() -> None:

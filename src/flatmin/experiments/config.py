@@ -85,7 +85,7 @@ class Comparison(BaseModel):
     device: Literal["cpu", "cuda", "mps"] = "cpu"
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse noise that cannot be seen through or repeats, and planes of a point."""
+        """Refuse noise that hides all labels or repeats, and planes of one point."""
         del context
         if not all(0 <= share < 1 for share in self.noise):
             raise ValueError(f"noise must be shares in [0, 1), got {self.noise}")
