@@ -21,8 +21,8 @@ from flatmin.diagnostics._objective import Objective
 #: One tensor per entry of `Objective.w`.
 Direction: TypeAlias = list[Tensor]
 
-#: The weights of another model of the same architecture: a state dict, the model
-#: itself, or one tensor per entry of `Objective.w`.
+# The weights of another model of the same architecture: a state dict, the model itself,
+# or one tensor per entry of `Objective.w`.
 Weights: TypeAlias = Mapping[str, Tensor] | nn.Module | Sequence[Tensor]
 
 #: Not annotated in torch.
@@ -105,6 +105,9 @@ def random(objective: Objective, seed: int, *, by_filter: bool = True) -> Direct
 
 def between(objective: Objective, other: Weights) -> Direction:
     """From the objective's weights to those of another model: ``w' - w``.
+
+    The other one, of the same architecture, is given as a state dict, as the model
+    itself, or as one tensor per entry of ``objective.w``.
 
     Along a line, 0 is the one and 1 the other. Only weights are moved: where the two
     have BatchNorm, the statistics of the one do not fit the other, and the line has to

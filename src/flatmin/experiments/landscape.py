@@ -25,8 +25,6 @@ from flatmin.experiments.train import Run, percent
 #: Examples per pass.
 _BATCH = 256
 
-_LABELS = ("filter-normalised direction u", "filter-normalised direction v")
-
 
 def ceiling(classes: int) -> float:
     """Where landscapes are cut off: twice the loss of guessing."""
@@ -73,7 +71,6 @@ def around(
             directions.random(objective, 0),
             directions.random(objective, 1),
             a=at,
-            labels=_LABELS,
             file=file,
             progress=progress,
             settings={"run": title(run), "seed": run.seed},
