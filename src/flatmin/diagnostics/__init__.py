@@ -3,6 +3,7 @@
 Nothing here trains, draws, or changes a model.
 """
 
+from flatmin.diagnostics import directions, landscape
 from flatmin.diagnostics._m_sharpness import m_sharpness
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean, Maximum, Measurement
@@ -33,7 +34,9 @@ __all__ = [
     "SpectralDensity",
     "Spectrum",
     "average_sharpness",
+    "directions",
     "eigenvalues",
+    "landscape",
     "m_sharpness",
     "normalised",
     "sharpness",
