@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from flatmin.core import TwoPoint, scales
 from flatmin.diagnostics import Objective
+from flatmin.diagnostics._products import Curvature, Matrix
 from tests.problems import Quadratic, assert_same, batch, mlp, snapshot
+
+RHO = 0.3
+ADAPTIVE = TwoPoint(scale=scales.Adaptive(0))
 
 
 def quadratic(n: int = 5, examples: int = 3) -> tuple[Quadratic, Objective]:
@@ -87,3 +93,52 @@ def no_trace(model: nn.Module) -> Iterator[None]:
     assert torch.equal(torch.get_rng_state(), streams[0])
     assert random.getstate() == streams[1]
     assert (np.random.get_state()[1] == streams[2]).all()  # noqa: NPY002  # pyright: ignore
+
+
+def hessian_of(model: nn.Module, data: Any = None) -> Tensor:
+    """The whole matrix, by torch.func."""
+    loss, w = loss_of_weights(model, data or batches()), weights(model)
+    sizes = [p.numel() for p in w]
+
+    def flat_loss(v: Tensor) -> Tensor:
+        parts = zip(v.split(sizes), w, strict=True)
+        return loss([x.view(p.shape) for x, p in parts])
+
+    return torch.func.hessian(flat_loss)(torch.cat([p.flatten() for p in w]))
+
+
+def top(matrix: Tensor, k: int) -> Any:
+    return pytest.approx(
+        torch.linalg.eigvalsh(matrix).flip(0)[:k].tolist(), rel=1e-9, abs=1e-12
+    )
+
+
+def whole(objective: Objective, matrix: Matrix) -> Tensor:
+    """Our matrix, column by column."""
+    curvature = Curvature(objective, matrix)
+    return torch.stack([curvature(e) for e in torch.eye(len(curvature.like)).double()])
+
+
+def two_layers() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)).double()
+
+
+def no_bias() -> nn.Sequential:
+    """Layers that can be rescaled without changing the function."""
+    first, last = nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)
+    return nn.Sequential(first, nn.ReLU(), last).double()
+
+
+@contextmanager
+def points(objective: Objective) -> Iterator[list[Tensor]]:
+    """Every ``eps`` the weights are moved by, as one vector each."""
+    seen: list[Tensor] = []
+    move = objective.at
+
+    def watched(eps: Sequence[Tensor | None]) -> Any:
+        seen.append(torch.cat([e.flatten() for e in eps if e is not None]))
+        return move(eps)
+
+    objective.at = watched
+    yield seen
+    objective.at = move

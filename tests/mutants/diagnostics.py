@@ -16,6 +16,8 @@ MONITOR = "tests/diagnostics/test_monitor.py::"
 OBJECTIVE = "tests/diagnostics/test_objective.py::"
 RANKS = "tests/diagnostics/test_distributed.py::"
 SHARPNESS = "tests/diagnostics/test_sharpness.py::"
+SPECTRUM = "tests/diagnostics/test_spectrum.py::"
+WORST = "tests/diagnostics/test_worst_sharpness.py::"
 
 DIAGNOSTICS = [
     Mutant(
@@ -54,21 +56,21 @@ DIAGNOSTICS = [
         MEASURES,
         "trial = ball.project(_sum(eps, ball.climb(g, length)), rho)",
         "trial = _sum(eps, ball.climb(g, length))",
-        f"{SHARPNESS}test_an_ascent_never_leaves_the_ball_and_never_falls[None-2.0]",
+        f"{WORST}test_an_ascent_never_leaves_the_ball_and_never_falls[None-2.0]",
     ),
     Mutant(
         "the last point of an ascent instead of the best",
         MEASURES,
         "        if value > top:\n",
         "        if value == value:\n",
-        f"{SHARPNESS}test_an_ascent_keeps_the_highest_point_where_a_step_goes_down",
+        f"{WORST}test_an_ascent_keeps_the_highest_point_where_a_step_goes_down",
     ),
     Mutant(
         "an adaptive ascent that is projected onto the plain ball",
         BALL,
         "return e if unit is None else torch.where(unit > 0, e / unit, 0)",
         "return e if unit is None else torch.where(unit > 0, e, 0)",
-        f"{SHARPNESS}test_worst_case_on_a_network_equals_a_long_search[True-inf]",
+        f"{WORST}test_worst_case_on_a_network_equals_a_long_search[True-inf]",
     ),
     Mutant(
         "Gaussian draws of length rho per weight",
@@ -131,7 +133,7 @@ DIAGNOSTICS = [
         "diagnostics/hessian.py",
         "weights = torch.cat([weights for _, weights in quadratures]) / draws",
         "weights = torch.cat([weights for _, weights in quadratures])",
-        f"{HESSIAN}test_a_density_has_the_moments_of_its_starts[hessian]",
+        f"{SPECTRUM}test_a_density_has_the_moments_of_its_starts[hessian]",
     ),
     Mutant(
         "a monitor that measures in training mode",

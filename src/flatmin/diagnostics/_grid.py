@@ -288,7 +288,6 @@ class _Loss(nn.Module):
 def _recalibrate(objective: Objective) -> None:
     """BatchNorm's running statistics become those of the data at the weights."""
     norms = [m for m in objective.model.modules() if isinstance(m, _BatchNorm)]
-    norms = [m for m in norms if m.running_mean is not None]
     momenta = [m.momentum for m in norms]
     try:
         for m in norms:
