@@ -23,7 +23,7 @@ EVIL = "<script>alert('x')</script>\"&"
 
 def rows() -> list[Row]:
     return [
-        Row(noise, arm, arm, 2, 5.0, 1.0, (4.0, 6.0), 0.0, 0.1, 1800, 1.0)
+        Row(noise, arm, arm, 2, 5.0, 1.0, (4.0, 6.0), 0.0, 0.1, 9.0, 1800, 1.0)
         for noise in NOISES
         for arm in ARMS
     ]

@@ -57,7 +57,8 @@ def _reading(config: Comparison) -> str:
         "Error: on clean test labels after the last epoch, mean of the seeds and 95 % "
         "interval (Student). Train error: on the training labels, noise included; 0 "
         "means the noise was memorised. Sharpness: L(w + eps) - L(w) on the training "
-        f"set, one ascent step of radius {config.sharpness_rho:g}. Gradient examples: "
+        f"set, one ascent step of radius {config.sharpness_rho:g}. Lambda_max: largest "
+        "eigenvalue of the Hessian of the training loss. Gradient examples: "
         "SAM takes two gradients per example, so SGD at equal cost has twice the "
         "epochs. Seconds: training alone, on the machine in environment.jsonl."
     )

@@ -30,6 +30,7 @@ class Row:
         errors: the test error of each seed.
         train_error: mean error on the training labels, noise included, per cent.
         sharpness: mean one-step sharpness after training.
+        lambda_max: mean largest eigenvalue of the Hessian.
         gradient_examples: per run.
         seconds: mean training time per run.
     """
@@ -43,6 +44,7 @@ class Row:
     errors: tuple[float, ...]
     train_error: float
     sharpness: float
+    lambda_max: float
     gradient_examples: int
     seconds: float
 
@@ -56,6 +58,7 @@ class Row:
             str(self.n),
             f"{self.train_error:.1f}",
             f"{self.sharpness:.3g}",
+            f"{self.lambda_max:.3g}",
             f"{self.gradient_examples:,}",
             f"{self.seconds:.1f}",
         ]
@@ -68,6 +71,7 @@ COLUMNS = (
     "seeds",
     "train error %",
     "sharpness",
+    "lambda_max",
     "gradient examples",
     "seconds",
 )
@@ -97,7 +101,8 @@ def row(cell: Cell) -> Row:
     results = [result for _, result in cell]
 
     def mean(name: str) -> float:
-        return sum(result[name] for result in results) / len(results)
+        # Folders of earlier versions lack some of the numbers.
+        return sum(result.get(name, math.nan) for result in results) / len(results)
 
     errors = tuple(result["test_error"] for result in results)
     return Row(
@@ -110,6 +115,7 @@ def row(cell: Cell) -> Row:
         errors=errors,
         train_error=mean("train_error"),
         sharpness=mean("sharpness"),
+        lambda_max=mean("lambda_max"),
         gradient_examples=results[0]["gradient_examples"],
         seconds=mean("seconds"),
     )
@@ -144,7 +150,7 @@ def interval(values: tuple[float, ...]) -> float | None:
 
 
 def terminal_table(rows: list[Row]) -> Table:
-    """For rich; fits 80 columns, so the number of seeds is in the title."""
+    """For rich; fits 80 columns: the seeds are in the title, curvature in the files."""
     title = f"test error after the last epoch: mean ± 95 % interval, {_seeds(rows)}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     short = {
@@ -153,7 +159,8 @@ def terminal_table(rows: list[Row]) -> Table:
         "gradient examples": "gradients",
         "seconds": "sec",
     }
-    shown = [i for i, name in enumerate(COLUMNS) if name != "seeds"]
+    hidden = ("seeds", "lambda_max")
+    shown = [i for i, name in enumerate(COLUMNS) if name not in hidden]
     for i in shown:
         justify = "left" if COLUMNS[i] == "method" else "right"
         heading = short.get(COLUMNS[i], COLUMNS[i])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import flatmin
+from flatmin import diagnostics
 from flatmin.experiments.config import Arm, Comparison
 from flatmin.experiments.data import Data, flip_labels
 from flatmin.experiments.models import small_convnet
@@ -136,7 +138,7 @@ def train(run: Run, data: Data, root: Path, watch: Watcher) -> dict[str, Any]:
     result = {
         "test_error": error(model, data.test_x, data.test_y),
         "train_error": error(model, data.x, y),
-        "sharpness": sharpness(model, data.x, y, config.sharpness_rho),
+        **flatness(model, data.x, y, config.sharpness_rho),
         "gradient_examples": run.cost * len(y),
         "seconds": round(seconds, 3),
     }
@@ -190,22 +192,19 @@ def error(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return 100 * float(wrong) / len(y)
 
 
-def sharpness(model: nn.Module, x: Tensor, y: Tensor, rho: float) -> float:
-    """``L(w + eps) - L(w)`` on the training set: the paper's one-step sharpness.
+def flatness(model: nn.Module, x: Tensor, y: Tensor, rho: float) -> dict[str, float]:
+    """How flat the loss on the training set is, with the labels trained on.
 
     BatchNorm uses its running statistics, so that the loss is a function of the
-    weights alone. The weights are unchanged afterwards.
+    weights alone. What cannot be measured, because training has diverged, is NaN.
+
+    Returns:
+        ``sharpness`` and ``lambda_max``.
     """
-    model.eval()
-    still = SGD(model.parameters(), lr=0.0)
-    optimizer = flatmin.SAM(still, model, rho=rho)
-    for probe in optimizer.probes():
-        total = torch.zeros((), device=x.device)
-        for a, b in zip(x.split(1024), y.split(1024), strict=True):
-            loss = cross_entropy(model(a), b, reduction="sum") / len(y)
-            loss.backward()
-            total += loss.detach()
-        probe.loss = total
-    optimizer.zero_grad()
-    assert optimizer.sharpness is not None
-    return optimizer.sharpness.item()
+    numbers = {"sharpness": math.nan, "lambda_max": math.nan}
+    batches = list(zip(x.split(1024), y.split(1024), strict=True))
+    with suppress(ValueError, RuntimeError):
+        objective = diagnostics.Objective(model.eval(), cross_entropy, batches)
+        numbers["sharpness"] = diagnostics.sharpness(objective, rho).value
+        numbers["lambda_max"] = diagnostics.eigenvalues(objective, 1, tol=0.01).value
+    return numbers
