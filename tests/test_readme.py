@@ -17,7 +17,7 @@ def test_the_examples_run_one_after_the_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names: dict[str, Any] = {}
-    example, sharpness = blocks()
+    example, sharpness, measure = blocks()
     exec(example, names)
     w = [p.detach().clone() for p in names["model"].parameters()]
     assert names["base"].param_groups[0]["sam_step"] == 10
@@ -29,6 +29,13 @@ def test_the_examples_run_one_after_the_other(
     assert re.fullmatch(
         r"L\(w\) \d\.\d\d, L\(w \+ eps\) - L\(w\) \d\.\d{3}\n", capsys.readouterr().out
     )
+    w = [p.detach().clone() for p in names["model"].parameters()]
+    exec(measure, names)
+    one, top = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"sharpness 0\.\d+ \(rho 0\.05, p 2, one step; n = 320\)", one)
+    assert top.startswith("lambda_max ")
+    for p, before in zip(names["model"].parameters(), w, strict=True):
+        assert (p == before).all()
 
 
 def test_it_is_short() -> None:
