@@ -166,32 +166,26 @@ def slope_matches(
     return torch.isclose((g * step).sum(), slope, rtol=1e-4).item() is True
 
 
-class Recorder:
-    """The factors that the mixing layers of a network draw, in order."""
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What all mixing layers draw, in order."""
+    numbers: list[Tensor] = []
+    plain = Mixing.draw
 
-    def __init__(self, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drawn: list[Tensor] = []
-        plain = Mixing.draw
+    def draw(layer: Mixing, x: Tensor, *bounds: float) -> Tensor:
+        numbers.append(plain(layer, x, *bounds))
+        return numbers[-1]
 
-        def draw(layer: Mixing, *args: float) -> Tensor:
-            numbers = plain(layer, *args)  # pyright: ignore[reportArgumentType]
-            self.drawn.append(numbers)
-            return numbers
-
-        monkeypatch.setattr(Mixing, "draw", draw)
-
-    def taken(self) -> list[Tensor]:
-        taken, self.drawn = self.drawn, []
-        return taken
+    monkeypatch.setattr(Mixing, "draw", draw)
+    return numbers
 
 
 @pytest.mark.parametrize("switch", [False, True])
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_both_passes_of_a_step_draw_the_same_mixing(
-    which: int, switch: bool, monkeypatch: pytest.MonkeyPatch
+    which: int, switch: bool, drawn: list[Tensor]
 ) -> None:
     model = nets()[which]
-    recorder = Recorder(model, monkeypatch)
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.05)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     steps = []
@@ -200,7 +194,8 @@ def test_both_passes_of_a_step_draw_the_same_mixing(
         for probe in optimizer.probes():
             with true_gradient(model, when=switch and not probe.perturbed):
                 model(x).square().sum().backward()
-            passes.append(recorder.taken())
+            passes.append([*drawn])
+            drawn.clear()
         optimizer.step()
         first, second = passes
         assert len(first) >= 12
