@@ -14,6 +14,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("choose_rho.py", 2),
         ("narrow_weights.py", 12),
         ("method_cost.py", 31),
+        ("model_table.py", 16),
+        ("augment_cost.py", 6),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:
