@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -13,8 +14,8 @@ from flatmin.experiments.models import build
         ("resnet50", 25.557),
         ("resnet101", 44.549),
         ("resnet152", 60.193),
-        ("tf_efficientnet_b7.ns_jft_in1k", 66.348),
-        ("tf_efficientnet_l2.ns_jft_in1k", 480.309),
+        ("tf_efficientnet_b7.ra_in1k", 66.348),
+        ("tf_efficientnet_l2.ns_jft_in1k_475", 480.309),
     ],
 )
 def test_networks_for_imagenet_are_timms(name: str, millions: float) -> None:
@@ -53,3 +54,11 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(BadInput, match=r"'resnet50' is none of .*flatmin\[experiments"):
         build("resnet50", classes=10)
     build("resnet-20", classes=10)
+
+
+def test_timm_is_imported_for_its_own_networks_alone() -> None:
+    code = (
+        "import sys; from flatmin.experiments.models import build; "
+        "build('resnet-20', 10); sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -23,17 +23,18 @@ class Mixing(nn.Module):
         self.true_gradient = False
 
     def draw(self, x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """A uniform number for each image, ``[n, 1, 1, 1]``, drawn in float32.
+        """A uniform number for each image, ``[n, 1, 1, 1]``, float32 whatever ``x`` is.
 
         It is drawn from torch's own generator of the device, which SAM's passes
         replay. A layer draws the same numbers whether they are used or not: layers
         after it must not notice ``true_gradient``.
         """
-        shape = (len(x), 1, 1, 1)
-        return torch.empty(shape, device=x.device).uniform_(low, high).to(x.dtype)
+        numbers = torch.empty(len(x), 1, 1, 1, dtype=torch.float32, device=x.device)
+        return numbers.uniform_(low, high)
 
     def scaled(self, x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
         """``forward * x``, differentiated as if it were ``backward * x``."""
+        forward, backward = forward.to(x.dtype), backward.to(x.dtype)
         if self.true_gradient:
             return forward * x
         still = x.detach()

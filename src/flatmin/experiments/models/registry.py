@@ -76,7 +76,7 @@ def build(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Modu
 
     Args:
         name: a key of `MODELS`, or a name that timm knows: ``resnet50``,
-            ``tf_efficientnet_b7``, ``tf_efficientnet_l2.ns_jft_in1k``.
+            ``tf_efficientnet_b7.ra_in1k``, ``tf_efficientnet_l2.ns_jft_in1k_475``.
         classes: length of the output rows.
         channels: of the images.
         options: for the function that builds the network, ``alpha=84`` of a
