@@ -33,7 +33,7 @@ def flip(x: Tensor, generator: Generator) -> Tensor:
         >>> from flatmin.experiments.augment import flip
         >>> x = torch.tensor([1, 2, 3]).expand(3, 1, 1, 3)
         >>> flip(x, torch.Generator().manual_seed(0))[:, 0, 0].tolist()
-        [[1, 2, 3], [3, 2, 1], [1, 2, 3]]
+        [[1, 2, 3], [3, 2, 1], [3, 2, 1]]
     """
     chosen = _integers(2, len(x), x, generator) == 1
     return torch.where(chosen[:, None, None, None], x.flip(-1), x)
