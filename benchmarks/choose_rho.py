@@ -17,7 +17,8 @@ from pathlib import Path
 from machine import machine
 
 from flatmin.experiments.config import ARMS, changed, recipe
-from flatmin.experiments.data import Data, flip_labels, load
+from flatmin.experiments.data import Data, load
+from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.summary import interval
 from flatmin.experiments.train import Run, percent, train
 

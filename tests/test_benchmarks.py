@@ -17,6 +17,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
+        ("model_table.py", 16),
+        ("augment_cost.py", 6),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from flatmin.experiments.config import Comparison
-from flatmin.experiments.data import flip_labels, load
+from flatmin.experiments.data import load
 from flatmin.experiments.errors import BadInput
 from tests.experiments.helpers import image_folder
 
@@ -24,33 +24,6 @@ def test_training_images_are_standardised() -> None:
     x = load(Comparison()).x
     torch.testing.assert_close(x.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.std(), torch.tensor(1.0))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.8])
-def test_exactly_the_share_of_labels_is_flipped_and_to_other_classes(
-    share: float,
-) -> None:
-    y = torch.arange(1000) % 10
-    noisy = flip_labels(y, share, 10, seed=1)
-    assert int((noisy != y).sum()) == round(share * 1000)
-    assert noisy.min() >= 0
-    assert noisy.max() <= 9
-
-
-def test_every_other_class_is_equally_likely() -> None:
-    n = 90_000
-    y = torch.full((n,), 3)
-    counts = torch.bincount(flip_labels(y, 1 - 1e-9, 10, seed=0), minlength=10)
-    assert counts[3] == 0
-    others = counts[torch.arange(10) != 3].double()
-    # Five standard deviations of a binomial count.
-    assert (others - n / 9).abs().max() < 5 * (n / 9 * 8 / 9) ** 0.5
-
-
-def test_noise_follows_from_its_seed() -> None:
-    y = torch.arange(100) % 10
-    assert torch.equal(flip_labels(y, 0.4, 10, 5), flip_labels(y, 0.4, 10, 5))
-    assert not torch.equal(flip_labels(y, 0.4, 10, 5), flip_labels(y, 0.4, 10, 6))
 
 
 def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path: Path) -> None:

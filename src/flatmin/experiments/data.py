@@ -68,20 +68,6 @@ def load(config: Comparison) -> Data:
     return _folder(Path(config.data), config.image_size, config.test_share)
 
 
-def flip_labels(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
-    """Symmetric label noise: ``share`` of the labels become one of the other classes.
-
-    Exactly ``round(share * n)`` labels change, each to another class than its own,
-    all equally likely.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    flipped = torch.randperm(len(y), generator=generator)[: round(share * len(y))]
-    shift = torch.randint(1, classes, (len(flipped),), generator=generator)
-    noisy = y.clone()
-    noisy[flipped] = (y[flipped] + shift) % classes
-    return noisy
-
-
 def _digits() -> Data:
     from sklearn.datasets import load_digits
 

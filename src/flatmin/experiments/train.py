@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import flatmin
 from flatmin import diagnostics
 from flatmin.experiments.config import Arm, Comparison
-from flatmin.experiments.data import Data, flip_labels
+from flatmin.experiments.data import Data
 from flatmin.experiments.models import small_convnet
+from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.store import RunStore
 
 #: Checkpoints are written after an epoch if the last one is this old, in seconds.

@@ -1,0 +1,83 @@
+"""Layers that multiply by random numbers: one in the forward pass, one in backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Mixing(nn.Module):
+    """What Shake-Shake and ShakeDrop share.
+
+    Attributes:
+        true_gradient: whether the backward pass uses the numbers of the forward pass,
+            so that the gradient is that of the loss which the forward pass computed.
+            False unless `true_gradient` says otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.true_gradient = False
+
+    def draw(self, x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """A uniform number for each image, ``[n, 1, 1, 1]``, float32 whatever ``x`` is.
+
+        It is drawn from torch's own generator of the device, which SAM's passes
+        replay. A layer draws the same numbers whether they are used or not: layers
+        after it must not notice ``true_gradient``.
+        """
+        numbers = torch.empty(len(x), 1, 1, 1, dtype=torch.float32, device=x.device)
+        return numbers.uniform_(low, high)
+
+    def scaled(self, x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+        """``forward * x``, differentiated as if it were ``backward * x``."""
+        forward, backward = forward.to(x.dtype), backward.to(x.dtype)
+        if self.true_gradient:
+            return forward * x
+        still = x.detach()
+        return forward * still + backward * (x - still)
+
+
+@contextmanager
+def true_gradient(model: nn.Module, when: bool = True) -> Iterator[None]:
+    """Within, every mixing layer's gradient is that of the loss it computed.
+
+    SAM climbs along the gradient of the loss. Shake-Shake and ShakeDrop replace this
+    gradient by a random one, which is how they regularise, but it need not point
+    uphill. The SAM code therefore switches the replacement off in the ascent pass and
+    keeps it in the other. Backward belongs inside as well where activations are
+    recomputed. Networks without such layers are left alone.
+
+    A step of radius zero has only a pass at ``w``, which descends: ``when`` is False
+    in the SAM code then.
+
+    Args:
+        model: the network, wrapped or not.
+        when: False does nothing.
+
+    Example:
+        >>> import torch, flatmin
+        >>> from flatmin.experiments.models import shake_shake, true_gradient
+        >>> model = shake_shake(8, 4, classes=3)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.SAM(sgd, model, rho=0.02)
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> for probe in optimizer.probes():
+        ...     with true_gradient(model, when=not probe.perturbed):
+        ...         model(x).square().sum().backward()
+        >>> optimizer.step()
+
+    Reference: https://github.com/google-research/sam, ``flax_training.py``.
+    """
+    layers = [m for m in model.modules() if isinstance(m, Mixing)] if when else []
+    before = [layer.true_gradient for layer in layers]
+    try:
+        for layer in layers:
+            layer.true_gradient = True
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.true_gradient = was
