@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
 from flatmin.core import Scope
+from tests.distributed import checkpoint_jobs
 from tests.distributed.jobs import M, batches, part, scope_named
 from tests.distributed.shard_jobs import mesh, whole
 from tests.methods.table import built
@@ -163,3 +164,18 @@ def overflowing(rank: int, name: str, scope: str) -> dict[str, Any]:
         scaler.step(optimizer)
         scaler.update()
     return {**outcome(optimizer, model), "scale": scaler.get_scale()}
+
+
+def save_sharded(rank: int, name: str, n: int, folder: str) -> None:
+    model = network()
+    optimizer = built(name, cut(model, "layers"))
+    steps(optimizer, model, rank, n)
+    checkpoint_jobs.save(model, optimizer, folder)
+
+
+def continue_sharded(rank: int, name: str, n: int, folder: str) -> dict[str, Any]:
+    model = network()
+    optimizer = built(name, cut(model, "layers"))
+    checkpoint_jobs.load(model, optimizer, folder)
+    steps(optimizer, model, rank, n)
+    return outcome(optimizer, model)

@@ -38,6 +38,16 @@ class Decayed:
         return True
 
     @property
+    def remembers(self) -> tuple[str, ...]:
+        """What the method within remembers."""
+        return getattr(self.method, "remembers", ())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the method within notes."""
+        return getattr(self.method, "notes", ())
+
+    @property
     def adds_up(self) -> bool:
         """As the method within."""
         return getattr(self.method, "adds_up", True)

@@ -99,7 +99,9 @@ class Memory:
     """What a method carries from step to step, by name: an entry per parameter.
 
     It is kept in the optimizer's state, and so in its checkpoints, once the step that
-    made it has been taken.
+    made it has been taken. A method, or a joint of it, says in ``remembers`` under
+    which names, and in ``notes`` those of its numbers: a distributed checkpoint loads
+    what a new optimizer's state has an entry for.
     """
 
     def __init__(self) -> None:

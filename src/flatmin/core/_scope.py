@@ -105,6 +105,7 @@ class Group:
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
         """No averaging over all replicas."""
+        _check_nobody_leaves(model)
         return _silent(model)
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
@@ -119,6 +120,7 @@ class Group:
 def agree(model: nn.Module, x: Tensor) -> Tensor:
     """The mean of a 0-dim ``x`` over the replicas of the model, if it has any."""
     if isinstance(model, DistributedDataParallel):
+        _check_nobody_leaves(model)
         return _mean([x], _replicas(model))[0]
     return x
 
@@ -127,11 +129,29 @@ def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
     """The mean over all replicas, in the dtypes of ``w``."""
     if not isinstance(model, DistributedDataParallel):
         return v
+    _check_nobody_leaves(model)
     means = _over(w, v, _replicas(model))
     return [
         None if mean is None else mean.to(p.dtype)
         for p, mean in zip(w, means, strict=True)
     ]
+
+
+def _check_nobody_leaves(model: Any) -> None:
+    """Refuse to wait for processes that may have no batch left.
+
+    Raises:
+        RuntimeError: the model's ``join()`` is active, which stands in for those
+            processes in what DistributedDataParallel does, and in nothing else. torch
+            keeps it active after its end.
+    """
+    if model._join_config.enable:
+        raise RuntimeError(
+            "inside of join() replicas may only average as DistributedDataParallel "
+            "does, but this scope or method averages by itself and would wait for "
+            "processes that have no batch left. Use scope=flatmin.core.World(), or "
+            "give all processes equally many batches."
+        )
 
 
 def _over(w: list[Tensor], v: Gradients, group: dist.ProcessGroup) -> Gradients:

@@ -65,6 +65,12 @@ class TwoPoint:
         parts = (self.source, self.scale, self.metric, self.combine)
         return any(getattr(part, "needs_unscaled", False) for part in parts)
 
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        """The names under which the joints keep what they remember."""
+        parts = (self.source, self.combine)
+        return tuple(name for part in parts for name in getattr(part, "remembers", ()))
+
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho = self.radius(step)

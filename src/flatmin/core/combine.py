@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -127,6 +127,8 @@ class Decoupled:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """``g_eps``, which the next step can climb along."""
+
+    remembers: ClassVar = ("stale",)
 
     @property
     def needs_g(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class Lookbehind:
 
     k: int
     alpha: float
+    remembers: ClassVar = ("slow", "climbed", "uphill")
 
     def __post_init__(self) -> None:
         checks.at_least("k", self.k, 1)

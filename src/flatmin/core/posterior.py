@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Variational:
     betas: tuple[float, float]
     damping: float
     start: float
+    remembers: ClassVar = ("mean", "scale")
 
     def __post_init__(self) -> None:
         checks.at_least("n", self.n, 1)

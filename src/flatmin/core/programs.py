@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -160,6 +161,7 @@ class Look:
 
     k: int
     alpha: float
+    remembers: ClassVar = ("look",)
 
     def __post_init__(self) -> None:
         at_least("k", self.k, 1)
@@ -201,6 +203,7 @@ class Steep:
     decay: float
     early: float
     late: float
+    notes: ClassVar = ("steep_mean", "steep_var")
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
@@ -249,6 +252,7 @@ class Alternating:
     """
 
     method: TwoPoint = field(default_factory=TwoPoint)
+    remembers: ClassVar = ("first",)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -32,6 +33,7 @@ class _Running:
 class _Friendly(_Running):
     sigma: float
     decay: float
+    remembers: ClassVar = ("friend",)
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)
@@ -44,6 +46,7 @@ class _Friendly(_Running):
 @dataclass(frozen=True, slots=True)
 class _Smoothed(_Running):
     theta: float
+    remembers: ClassVar = ("smooth",)
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)

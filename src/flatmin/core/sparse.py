@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class FisherMasked:
     every: int
     samples: int
     m: int = 1
+    remembers: ClassVar = ("mask",)
 
     def __post_init__(self) -> None:
         checks.part("share", self.share)

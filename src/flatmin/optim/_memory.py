@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from flatmin.core import Gradients, Memory
+from flatmin.core import Gradients, Memory, Method
 from flatmin.core._shards import local, whole_as
 
 
@@ -53,12 +54,50 @@ class StateMemory(Memory):
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
 
+    def complete(self, content: dict[str, Any], method: Method) -> None:
+        """Add NaN to a state dict for all that the method may remember but does not.
+
+        torch.distributed.checkpoint loads those entries alone that it finds in the
+        state of the optimizer to be loaded, and wants all of them in the checkpoint.
+        """
+        for saved, group in zip(
+            content["param_groups"], self._base.param_groups, strict=True
+        ):
+            for name in getattr(method, "notes", ()):
+                saved.setdefault(f"sam_{name}", math.nan)
+            for at, p in zip(saved["params"], group["params"], strict=True):
+                blank = _blank(p, getattr(method, "remembers", ()))
+                if blank:
+                    # What torch hands out is the state itself.
+                    content["state"][at] = {**blank, **content["state"].get(at, {})}
+
+    def clear_blanks(self) -> None:
+        """Take out of the state what `complete` had added to what was loaded."""
+        for group in self._base.param_groups:
+            _drop(group)
+        for entry in self._base.state.values():
+            _drop(entry)
+
     def forget(self) -> None:
         """Drop what was kept."""
         self._kept.clear()
         self._noted.clear()
         self._pushes.clear()
         self._pulls.clear()
+
+
+def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """An entry for each of the names, if the parameter can have one."""
+    kept = names if p.requires_grad else ()
+    return {f"sam_{name}": torch.full_like(p.detach(), math.nan) for name in kept}
+
+
+def _drop(entry: dict[str, Any]) -> None:
+    """Delete what is ours and is NaN throughout."""
+    for name in [name for name in entry if name.startswith("sam_")]:
+        value = torch.as_tensor(entry[name])
+        if local([value])[0].isnan().all():
+            del entry[name]
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from flatmin.core import (
     Scope,
     Step,
     TwoPoint,
+    World,
 )
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
@@ -295,12 +296,18 @@ class SAM(Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's; the groups carry radius and step."""
-        return self.base.state_dict()
+        """The base optimizer's; the groups carry radius and step.
+
+        What a method may remember but does not yet is there as NaN.
+        """
+        content = self.base.state_dict()
+        self._memory.complete(content, self.method)
+        return content
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, or that of a plain base optimizer."""
         self.base.load_state_dict(state_dict)
+        self._memory.clear_blanks()
         self._complete_groups()
 
     def register_state_dict_pre_hook(
@@ -349,6 +356,10 @@ class SAM(Optimizer):
     def _mean(self, w: list[Tensor], g: Gradients) -> Gradients:
         return self.scope.average(self.model, w, g)
 
+    def _agree(self, x: Tensor) -> Tensor:
+        # In scope World all have seen the same gradient.
+        return x if isinstance(self.scope, World) else agree(self.model, x)
+
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
         for group in self.param_groups:
@@ -376,6 +387,6 @@ class SAM(Optimizer):
             group_of=[k for _, k in of],
             memory=self._memory,
             state=self.base.state,
-            agree=partial(agree, self.model),
+            agree=self._agree,
             mean=partial(self._mean, [p for p, _ in of]),
         )
