@@ -44,3 +44,18 @@ def test_authors_code_that_is_not_there_is_listed_as_absent(tmp_path: Path) -> N
     rows = [line for line in rest if line.startswith("| ")][2:]
     assert len(rows) == 47
     assert all(row.endswith("| absent | |") for row in rows)
+
+
+def test_a_mutation_run_kills_the_first_lines_of_a_module_and_names_its_command() -> (
+    None
+):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "mutation.py", "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert "mutation.py --smoke" in first
+    assert "| all | 3 | 3 | 0 | 0 | 0 | 100.0 % |" in rest
