@@ -66,7 +66,7 @@ ROWS = [Row(f"sam-{base.name}", base) for base in BASES] + [
     Row("sam-p1.5", MOMENTUM, {"p": 1.5}),
     Row("sam-pinf", MOMENTUM, {"p": math.inf, "rho": 0.01}),
     Row("sam-group", MOMENTUM, {"norm_over": "group"}),
-    Row("sam-cosine", MOMENTUM, {"track_cosine": True}),
+    Row("sam-cosine", MOMENTUM, {"track": True}),
     Row("sam-unprotected", MOMENTUM, {"protect_buffers": False, "replay_rng": False}),
 ]
 

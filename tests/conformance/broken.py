@@ -136,6 +136,17 @@ def disable_and_forget(model: nn.Module) -> None:
             layer.__dict__["kept"], layer.momentum = layer.momentum, 0.0
 
 
+def off_until_the_end(switch: Any) -> Any:
+    """Switches statistics off for the second pass, and on if all went well."""
+
+    def step(optimizer: Hand, model: nn.Module, loss: Any) -> None:
+        switches = iter([lambda _: None, switch])
+        hand.step(optimizer, model, lambda: (next(switches)(model), loss())[1])
+        hand.enable(model)
+
+    return step
+
+
 class UpdatesTwice(Hand):
     def buffers(self) -> list[Tensor]:
         return []
@@ -333,7 +344,11 @@ BROKEN: dict[str, list[Adapter]] = {
     "C16": [of(Constant)],
     "C17": [of(SubtractsAnything)],
     "C18": [of(Closed)],
-    "C19": [replace(sam, batch_norm=(disable_and_forget, hand.enable))],
+    "C19": [
+        replace(sam, batch_norm=(disable_and_forget, hand.enable)),
+        replace(sam, batch_norm=None, step=off_until_the_end(disable_and_forget)),
+        replace(sam, batch_norm=None, step=off_until_the_end(nn.Module.eval)),
+    ],
     "C20": [of(UpdatesTwice)],
     "C21": [of(KnowsBatchNorm)],
     "C22": [of(NewMasks)],

@@ -65,7 +65,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split() == ["check", "flatmin", "two-call", "pattern"]
     assert lines[1].startswith("C2 ")
     assert lines[1].split()[-4:] == ["pass", "0", "fail", "1"]
-    assert lines[3].split()[-3:] == ["n/a", "fail", "0.25"]
+    assert lines[3].split()[-3:] == ["0", "fail", "0.25"]
     assert "C12, two-call pattern: step(closure) returned NoneType" in lines
 
 

@@ -106,7 +106,7 @@ def save_halfway(rank: int, kind: str, folder: str) -> None:
 def continue_from(rank: int, kind: str, folder: str) -> dict[str, Any]:
     model = KINDS[kind]()
     # A radius that the checkpoint has to replace.
-    optimizer = SAM(sgd(model), model, rho=9.0, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=9.0, track=True)
     load(model, optimizer, folder)
     train(rank, kind, model, optimizer, range(3, 5))
     return summary(model, optimizer)
@@ -115,7 +115,7 @@ def continue_from(rank: int, kind: str, folder: str) -> dict[str, Any]:
 def trained(rank: int, kind: str, steps: int, sam: dict[str, Any]) -> dict[str, Any]:
     """Weights, restored bit for bit or not, and the statistics of the last step."""
     model = KINDS[kind]()
-    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True, **sam)
+    optimizer = SAM(sgd(model), model, rho=RHO, track=True, **sam)
     kept = True
     for x, y in batches(steps, EXAMPLES):
         parts = [locally(p) for p in model.parameters()]
@@ -161,7 +161,7 @@ def entries(model: nn.Module) -> Tensor:
 def accumulated(rank: int, kind: str) -> dict[str, Any]:
     """Two perturbations per step: one for each half of every rank's examples."""
     model = KINDS[kind]()
-    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=RHO, track=True)
     for x, y in batches(3, EXAMPLES):
         optimizer.zero_grad()
         halves = zip(

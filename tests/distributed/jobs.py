@@ -205,7 +205,7 @@ def cosines(rank: int, scope: str, bucket_view: bool) -> float:
     """``cos(g, g_eps)`` of a step, which needs both gradients at once."""
     model = DDP(network(), gradient_as_bucket_view=bucket_view)
     chosen = scope_named(scope, rank)
-    optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, track=True)
     x, y = batches(1)[0]
     for warm_up in (True, False):
         for _ in optimizer.probes():

@@ -32,7 +32,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
 
 def one_process(steps: int, **sam: Any) -> dict[str, Any]:
     model = network()
-    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True, **sam)
+    optimizer = SAM(sgd(model), model, rho=RHO, track=True, **sam)
     for x, y in batches(steps, EXAMPLES):
         for _ in optimizer.probes():
             cross_entropy(model(x), y).backward()
@@ -48,7 +48,7 @@ def half_of(kind: str, half: int, data: Tensor) -> Tensor:
 
 def one_process_accumulating(kind: str) -> dict[str, Any]:
     model = network()
-    optimizer = SAM(sgd(model), model, rho=RHO, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=RHO, track=True)
     for x, y in batches(3, EXAMPLES):
         optimizer.zero_grad()
         for half in range(2):

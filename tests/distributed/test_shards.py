@@ -58,9 +58,9 @@ def test_sharded_training_is_that_of_one_process(
 def test_the_norm_is_that_of_the_whole_for_every_p(
     p: float, kind: str, ranks: Ranks
 ) -> None:
-    settings = {"p": p, "track_cosine": True}
+    settings = {"p": p, "track": True}
     one, two = ranks.run(shard_jobs.trained, kind, 3, torch.float64, settings)
-    expected, optimizer = one_process(3, torch.float64, p=p, track_cosine=True)
+    expected, optimizer = one_process(3, torch.float64, p=p, track=True)
     assert difference(one["weights"], expected) < 1e-12
     assert optimizer.statistics.grad_norm is not None
     assert optimizer.statistics.cosine is not None

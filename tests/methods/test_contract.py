@@ -286,7 +286,7 @@ def test_a_step_costs_what_the_table_says(name: str) -> None:
 @every_method
 def test_the_cosine_is_that_of_the_gradients_at_w_and_above(name: str) -> None:
     model = noisy()
-    optimizer = built(name, model, track_cosine=True)
+    optimizer = built(name, model, track=True)
     for step in range(6):
         found: list[tuple[bool, Tensor]] = []
         torch.manual_seed(step)
@@ -307,3 +307,35 @@ def test_the_cosine_is_that_of_the_gradients_at_w_and_above(name: str) -> None:
         else:
             assert cosine is None
         optimizer.step()
+
+
+@every_method
+def test_the_length_of_eps_is_how_far_the_weights_were(name: str) -> None:
+    model = noisy()
+    optimizer = built(name, model, track=True)
+    for step in range(6):
+        w = [p.detach().clone() for p in model.parameters()]
+        away: list[float] = []
+        torch.manual_seed(step)
+        for probe in optimizer.probes():
+            pairs = zip(model.parameters(), w, strict=True)
+            moved = torch.cat([(p.detach() - old).flatten() for p, old in pairs])
+            away.append(float(moved.norm()))
+            answer(probe, model, data_of(step))
+        found = optimizer.statistics.eps_norm
+        lengths = [x for x in away if x > 0]
+        if not lengths:
+            assert found is None or found == 0
+        else:
+            # Of bSAM the second, for the first is noise.
+            expected = lengths[1 if name == "bsam" else 0]
+            assert found is not None
+            assert found.item() == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+
+
+def test_the_length_of_eps_is_not_measured_unasked() -> None:
+    model = noisy()
+    optimizer = built("sam", model)
+    train(optimizer, model, 1)
+    assert optimizer.statistics.eps_norm is None

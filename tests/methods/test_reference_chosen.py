@@ -204,7 +204,7 @@ def test_bsam_equals_its_formula(rhos: tuple[float, float]) -> None:
     losses = [each_of(pair, k) for k in range(STEPS)]
     w, m, s = chosen.bsam(losses, pair.start, noise, lr=0.2, rho=pair.rhos, **BAYES)
     parameters = list(pair.net.parameters())
-    close(parameters, w)
+    close([*parameters], w)
     close([pair.base.state[p]["sam_mean"] for p in parameters], m)
     close([pair.base.state[p]["sam_scale"] for p in parameters], s)
     z = torch.cat([t.flatten() for step in noise for t in step])

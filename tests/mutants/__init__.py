@@ -2,10 +2,11 @@
 
 from tests.mutants.core import CORE
 from tests.mutants.loops import LOOPS
+from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
 from tests.mutants.scope import DISTRIBUTED
 
-MUTANTS = [*CORE, *OPTIM, *LOOPS, *DISTRIBUTED]
+MUTANTS = [*CORE, *OPTIM, *LOOPS, *METHODS, *DISTRIBUTED]
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -118,15 +118,15 @@ OPTIM = [
     Mutant(
         "loss shared with the loop",
         PROBE,
-        ".detach().clone()",
-        ".detach()",
+        "torch.as_tensor(value).detach().clone()",
+        "torch.as_tensor(value).detach()",
         f"{STEP}test_losses_written_into_one_tensor_are_told_apart",
     ),
     Mutant(
         "momentum lost on resume",
         SAM,
-        "        return self.base.state_dict()\n",
-        "        return {**self.base.state_dict(), 'state': {}}\n",
+        "        return content\n",
+        "        return {**content, 'state': {}}\n",
         f"{RESUME}test_a_checkpoint_continues[sam-sam-momentum]",
     ),
     Mutant(

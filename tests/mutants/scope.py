@@ -50,9 +50,9 @@ DISTRIBUTED = [
     ),
     Mutant(
         "accumulating inside no_sync",
-        SAM,
-        "if accumulate and not getattr(",
-        "if False and not getattr(",
+        "optim/_checks.py",
+        'if not getattr(model, "require_backward_grad_sync", True):',
+        "if False:",
         f"{SCOPE}test_an_accumulating_loop_inside_no_sync_is_refused",
     ),
 ]

@@ -359,8 +359,7 @@ def test_zeroing_gradients_in_place_changes_no_bit(where: str, cosine: bool) -> 
     model = two_layers()
     twin = copy.deepcopy(model)
     optimizer, other = (
-        SAM(build("adamw", each), each, rho=RHO, track_cosine=cosine)
-        for each in (model, twin)
+        SAM(build("adamw", each), each, rho=RHO, track=cosine) for each in (model, twin)
     )
     for _ in range(4):
         zero(optimizer, where, "before the loop")

@@ -227,7 +227,7 @@ class Partly(nn.Module):
 def test_a_layer_on_the_meta_device_that_is_not_used_changes_nothing(p: float) -> None:
     model = Partly()
     twin = copy.deepcopy(model.used)
-    optimizer = SAM(sgd(model), model, rho=RHO, p=p, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=RHO, p=p, track=True)
     sam_steps(optimizer, model, DATA, 3)
     sam_steps(sam(twin, p), twin, DATA, 3)
     assert_same(tensors(model.used), tensors(twin))

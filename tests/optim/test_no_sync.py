@@ -34,7 +34,7 @@ class Layers(nn.Module):
 def optimizer_of(model: nn.Module, **options: object) -> SAM:
     # Random streams of a device cannot be faked.
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    return SAM(base, model, replay_rng=False, track_cosine=True, **options)  # type: ignore[arg-type]
+    return SAM(base, model, replay_rng=False, track=True, **options)  # type: ignore[arg-type]
 
 
 def step(optimizer: SAM, model: nn.Module, device: str) -> None:

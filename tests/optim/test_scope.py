@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from flatmin import SAM
+from flatmin import SAM, gsam
 from flatmin.core import Group, Replica, Scope, World
 from flatmin.core._shards import is_dtensor, local_as
 from tests.problems import (
@@ -79,7 +79,7 @@ def test_one_shard_is_the_whole(scope: Scope | None, p: float) -> None:
     for model in (plain, sharded):
         base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         shared = scope if model is sharded else None
-        optimizer = SAM(base, model, rho=0.2, p=p, scope=shared, track_cosine=True)
+        optimizer = SAM(base, model, rho=0.2, p=p, scope=shared, track=True)
         sam_steps(optimizer, model, DATA, 3)
     whole = {name: w.full_tensor() for name, w in sharded.state_dict().items()}
     for name, w in plain.state_dict().items():
@@ -116,3 +116,12 @@ def test_an_accumulating_loop_inside_no_sync_is_refused() -> None:
     for _ in optimizer.probes(accumulate=True):
         loss_of(model, DATA).backward()
     optimizer.step()
+
+
+def test_join_is_refused_where_it_cannot_stand_in() -> None:
+    model = DDP(mlp())
+    optimizer = gsam(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    with model.join():
+        with pytest.raises(RuntimeError, match=r"inside of join\(\)"):
+            sam_steps(optimizer, model, DATA, 1)
+        model.zero_grad()

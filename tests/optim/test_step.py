@@ -42,7 +42,7 @@ def test_a_step_on_a_quadratic_is_the_closed_form(rho: float) -> None:
 @pytest.mark.parametrize("rho", RHOS)
 def test_statistics_on_a_quadratic_are_the_closed_form(rho: float) -> None:
     model = Quadratic()
-    optimizer = SAM(sgd(model), model, rho=rho, track_cosine=True)
+    optimizer = SAM(sgd(model), model, rho=rho, track=True)
     w, a = model.w.detach().clone(), model.a
     g = a @ w
     v = w + rho * g / g.norm()
@@ -238,7 +238,7 @@ def test_sharpness_of_a_network_is_the_difference_of_its_losses() -> None:
 
 def test_cosine_ignores_parameters_without_both_gradients() -> None:
     model = torch.nn.Linear(2, 1).double()
-    optimizer = SAM(sgd(model), model, track_cosine=True)
+    optimizer = SAM(sgd(model), model, track=True)
     for probe in optimizer.probes():
         model(torch.tensor([[1.0, 2.0 + probe.index]]).double()).sum().backward()
         if probe.index == 0:
@@ -250,7 +250,7 @@ def test_cosine_ignores_parameters_without_both_gradients() -> None:
 
 def test_cosine_is_unknown_if_no_parameter_has_both_gradients() -> None:
     model = torch.nn.Linear(2, 1)
-    optimizer = SAM(sgd(model), model, track_cosine=True)
+    optimizer = SAM(sgd(model), model, track=True)
     for probe in optimizer.probes():
         part = model.weight if probe.index == 0 else model.bias
         part.sum().backward()

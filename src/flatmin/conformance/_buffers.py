@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatmin.conformance import _problems as on
-from flatmin.conformance._adapter import Adapter
-from flatmin.conformance._check import AtMost, Measured, Wrong, check, needed, worst
+from flatmin.conformance._adapter import Adapter, Loss
+from flatmin.conformance._check import AtMost, Measured, Wrong, check, worst
+
+#: Switches BatchNorm's statistics of a model off or on.
+Helper: TypeAlias = Callable[[nn.Module], object]
 
 
 class Counting(nn.Module):
@@ -75,18 +81,51 @@ def any_buffer(adapter: Adapter) -> Measured:
 
 @check(
     "C19",
-    "the BatchNorm helper, switched off twice and on once, is on",
-    "difference of the layer's momentum from before",
+    "after two interrupted steps BatchNorm updates its statistics again",
+    "difference of the layer's momentum from before; 1 more if it counts no batch",
     AtMost(0),
 )
-def helper_twice(adapter: Adapter) -> Measured:
-    """As after an exception between the passes."""
-    off, on_again = needed(adapter.batch_norm, "BatchNorm helper")
+def interrupted(adapter: Adapter) -> Measured:
+    """An error between the passes leaves a helper, where one is needed, off twice."""
+    if adapter.batch_norm is not None:
+        return Measured(_momentum_lost(*adapter.batch_norm))
+    torch.manual_seed(1)
+    layer = nn.BatchNorm1d(8, momentum=0.25)
+    model = nn.Sequential(nn.Linear(5, 8), layer, nn.Tanh(), nn.Linear(8, 3))
+    optimizer = adapter.build(on.RESTING, model, on.RHO)
+    loss = on.classify(model, on.batches(1, dtype=torch.float32)[0])
+    for _ in range(2):
+        with suppress(_Interrupted):
+            adapter.step(optimizer, model, _interrupting(loss))
+    layer.reset_running_stats()
+    adapter.step(optimizer, model, loss)
+    momentum = abs((layer.momentum or 0.0) - 0.25)
+    counted = layer.num_batches_tracked
+    return Measured(momentum + (0.0 if counted is not None and counted > 0 else 1.0))
+
+
+def _momentum_lost(off: Helper, on_again: Helper) -> float:
     layer = nn.BatchNorm1d(3, momentum=0.25)
     off(layer)
     off(layer)
     on_again(layer)
-    return Measured(abs((layer.momentum or 0.0) - 0.25))
+    return abs((layer.momentum or 0.0) - 0.25)
+
+
+class _Interrupted(Exception):
+    """What ends the second pass."""
+
+
+def _interrupting(loss: Loss) -> Loss:
+    """The loss, but once."""
+    passes = iter([loss])
+
+    def once() -> Tensor:
+        for first in passes:
+            return first()
+        raise _Interrupted
+
+    return once
 
 
 @check(

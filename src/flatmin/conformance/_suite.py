@@ -38,7 +38,7 @@ CHECKS: tuple[Check, ...] = (
     _precision.tiny,
     _passes.infinite_gradient,
     _state.new_group,
-    _buffers.helper_twice,
+    _buffers.interrupted,
     _buffers.cumulative,
     _buffers.any_buffer,
     _buffers.dropout,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from flatmin.core import Ask, Gradients, Program, Scope, Step, whole
+from flatmin.core import Ascent, Ask, Gradients, Program, Scope, Step, whole
 from flatmin.core import _tensors as ts
+from flatmin.core import vectors as vec
 from flatmin.core._shards import Shards, whole_as
 from flatmin.optim._objective import Objective
 from flatmin.optim._probe import Probe, Statistics
@@ -39,13 +40,13 @@ class Engine:
         *,
         protect_buffers: bool,
         replay_rng: bool,
-        track_cosine: bool,
+        track: bool,
     ) -> None:
         self.statistics = Statistics()
         self.unperturbed: Tensor | int = 0
         self._model = model
         self._scope = scope
-        self._track_cosine = track_cosine
+        self._track = track
         self._weights = Weights()
         self._replays: list[Replay] = []
         if protect_buffers:
@@ -68,7 +69,7 @@ class Engine:
         """
         everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
         before = self._held(everyone) if accumulate else []
-        log = _Log(step.w, keep_g=self._track_cosine)
+        log = _Log(step.w, track=self._track)
         objective = Objective(step, scaler)
         ask, descend, rewound, alone = next(program), None, False, False
         try:
@@ -78,6 +79,7 @@ class Engine:
                     replay.rewind() if log.passes else replay.begin(everyone)
                 rewound = log.passes > 0
                 if ask.at is not None:
+                    log.climbs(ask.at)
                     self._weights.move(step.w, ask.at.eps, step.index)
                 probe = Probe(log.passes, ask, _pairs(step.w, ask.along))
                 alone = ask.climbs or ask.alone
@@ -152,14 +154,27 @@ class _Log:
     """What the passes of one step measure."""
 
     w: list[Tensor]
-    keep_g: bool
+    track: bool
     passes: int = 0
     loss: Tensor | None = None
     perturbed_loss: Tensor | None = None
     grad_norm: Tensor | None = None
+    eps_norm: Tensor | None = None
     unperturbed: Tensor | int = 0
     first: Gradients = field(default_factory=list[Tensor | None])
     last: Gradients = field(default_factory=list[Tensor | None])
+
+    def climbs(self, ascent: Ascent) -> None:
+        """Take in where the next pass will be.
+
+        A first pass that is away already knows less of its gradient than the second,
+        and of later ascents neither counts.
+        """
+        if self.grad_norm is not None and self.passes != 1:
+            return
+        self.grad_norm, self.unperturbed = ascent.norm, ~ascent.ok
+        if self.track:
+            self.eps_norm = vec.norm(self.w, ascent.eps)
 
     def add(self, probe: Probe, ask: Ask) -> None:
         """Take in a finished pass; a loss of all examples counts more than of some."""
@@ -169,25 +184,26 @@ class _Log:
         else:
             if self.perturbed_loss is None or ask.batch is whole:
                 self.perturbed_loss = probe.loss
-            # A first pass that is away already knows less of its gradient than the
-            # second, and of later ascents neither counts.
-            if self.grad_norm is None or self.passes == 1:
-                self.grad_norm, self.unperturbed = ask.at.norm, ~ask.at.ok
         self.passes += 1
 
     def keep(self, g: Gradients) -> None:
         """Take in its gradient."""
-        if self.keep_g:
+        if self.track:
             self.first, self.last = self.first or g, g
 
     def statistics(self) -> Statistics:
         """The finished record."""
         return Statistics(
-            self.passes, self.loss, self.perturbed_loss, self.grad_norm, self._cosine()
+            passes=self.passes,
+            loss=self.loss,
+            perturbed_loss=self.perturbed_loss,
+            grad_norm=self.grad_norm,
+            eps_norm=self.eps_norm,
+            cosine=self._cosine(),
         )
 
     def _cosine(self) -> Tensor | None:
-        if self.passes < 2 or not self.keep_g:
+        if self.passes < 2 or not self.track:
             return None
         both = [
             (w, a, b)

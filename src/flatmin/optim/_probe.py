@@ -140,13 +140,15 @@ class Statistics:
         loss: ``L(w)``, if the loop set ``probe.loss``.
         perturbed_loss: ``L(w + eps)``, likewise; None if nothing was perturbed.
         grad_norm: dual norm of the ascent gradient (``||g||_2`` for p = 2), float64.
-        cosine: ``cos(g, g_eps)``, if the optimizer was built with ``track_cosine``.
+        eps_norm: ``||eps||_2``, float64, if the optimizer was built with ``track``.
+        cosine: ``cos(g, g_eps)``, likewise.
     """
 
     passes: int = 0
     loss: Tensor | None = None
     perturbed_loss: Tensor | None = None
     grad_norm: Tensor | None = None
+    eps_norm: Tensor | None = None
     cosine: Tensor | None = None
 
     @property

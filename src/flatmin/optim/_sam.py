@@ -100,8 +100,8 @@ class SAM(Optimizer):
         protect_buffers: whether buffers keep the first pass's update alone.
         replay_rng: whether every pass draws the same random numbers (torch's global
             generators, ``random``, and NumPy's if it is loaded).
-        track_cosine: whether `statistics` has ``cos(g, g_eps)``; this keeps the first
-            gradient in memory during the second pass.
+        track: whether `statistics` has ``||eps||`` and ``cos(g, g_eps)`` too; this
+            keeps the first gradient in memory during the second pass.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -124,7 +124,7 @@ class SAM(Optimizer):
         decay_in_ascent: bool = False,
         protect_buffers: bool = True,
         replay_rng: bool = True,
-        track_cosine: bool = False,
+        track: bool = False,
     ) -> None:
         check_base(base)
         check_model(model)
@@ -146,7 +146,7 @@ class SAM(Optimizer):
         self.options = {
             "protect_buffers": protect_buffers,
             "replay_rng": replay_rng,
-            "track_cosine": track_cosine,
+            "track": track,
         }
         self.defaults = {**base.defaults, _RHO: radius(rho)}
         self._complete_groups()
