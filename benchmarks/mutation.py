@@ -50,15 +50,15 @@ NEAR = (
 )
 #: What some modules do, only several processes can see.
 SEEN_BY_RANKS = {
-    "core/_scope.py": ["ddp", "methods"],
+    "core/_scope.py": ["ddp", "methods", "join"],
     "core/_shards.py": ["shards", "hybrid", "methods"],
     "core/_tensors.py": ["shards", "scaler"],
     "core/_metric.py": ["shards", "hybrid"],
-    "core/_decay.py": ["shards", "ddp"],
+    "core/_decay.py": ["shards"],
     "core/_program.py": ["methods", "checkpoint_methods"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
-FLAGS = ["--timeout=60", "--no-header"]
+FLAGS = ["--timeout=30", "--no-header"]
 #: Seconds for one request; a mutant that hangs is found by this.
 LIMIT = 400
 
@@ -151,7 +151,7 @@ def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageD
 
 
 def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
-    """Tests that reach the mutant, ``each`` of a function at most, by and by."""
+    """Tests that reach the mutant, a few and then more, ``each`` of a function."""
     lines = data.contexts_by_lineno(str(SOURCE / mutant.file))
     span = range(mutant.edit.line, mutant.edit.last + 1)
     contexts = {context for line in span for context in lines.get(line, [])}
@@ -161,8 +161,10 @@ def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
         by_file[file][name.partition("[")[0]].append(test)
     files = sorted(by_file, key=lambda file: (_distance(file), len(by_file[file])))
     chosen = {file: _some(by_file[file], each) for file in files}
-    yield [test for file in files[:2] for test in chosen[file]][:60]
-    yield [test for file in files for test in chosen[file]]
+    first = [test for file in files[:2] for test in chosen[file]][:60]
+    yield first
+    others = [test for file in files for test in chosen[file] if test not in first]
+    yield others[: 50 * each]
     names = SEEN_BY_RANKS.get(mutant.file, [])
     yield LAST + [f"{RANKS}{name}.py" for name in names] if names else []
 
