@@ -58,7 +58,7 @@ SEEN_BY_RANKS = {
     "core/_program.py": ["methods", "checkpoint_methods"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
-FLAGS = ["--timeout=30", "--no-header"]
+FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
 #: Seconds for one request; a mutant that hangs is found by this.
 LIMIT = 400
 
@@ -232,6 +232,8 @@ class Server:
 
     def start(self) -> subprocess.Popen[str]:
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # Plugins that no test needs take longer to load than most tests.
+        alone |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": ""}
         return subprocess.Popen(
             [sys.executable, "-m", "tests.mutants.server"],
             cwd=ROOT,
