@@ -37,6 +37,8 @@ NEEDED: dict[str, dict[str, float]] = {
     "usam": {"rho": 0.1},
     "sam_on": {"rho": 0.5},
     "stale_sam": {"rho": 0.1},
+    "sparse_sam": {"every": STEPS // 2},
+    "bsam": {"n": 50_000},
     "late_sam": {"steps": STEPS},
     "ae_sam": {"steps": STEPS},
 }
@@ -78,15 +80,16 @@ def sgd(x: Tensor, y: Tensor) -> Step:
 
 def sam(name: str) -> Callable[[Tensor, Tensor], Step]:
     def make(x: Tensor, y: Tensor) -> Step:
-        model, base = network()
+        model, base = network(momentum=0.0 if name == "bsam" else 0.9)
         optimizer = METHODS[name].build(base, model, **NEEDED.get(name, {}))
 
         def step() -> float:
             examples = 0
             for probe in optimizer.probes():
                 some: Any = probe.take(x, y)
-                probe.backward(cross_entropy(model(some[0]), some[1]))
-                examples += len(some[0])
+                losses = cross_entropy(model(some[0]), some[1], reduction="none")
+                probe.backward(losses)
+                examples += len(some[0]) if losses.requires_grad else 0
             optimizer.step()
             return examples / len(x)
 
@@ -95,9 +98,9 @@ def sam(name: str) -> Callable[[Tensor, Tensor], Step]:
     return make
 
 
-def network() -> tuple[nn.Module, torch.optim.Optimizer]:
+def network(momentum: float = 0.9) -> tuple[nn.Module, torch.optim.Optimizer]:
     model = small_convnet(3, 10, 32)
-    return model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    return model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=momentum)
 
 
 def timed(

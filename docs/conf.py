@@ -24,4 +24,4 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # The documents stand alone: builds do not fetch other projects' inventories.
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|typing)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(torch|collections|pathlib|typing)\..*")]

@@ -13,7 +13,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("step_time.py", 3),
         ("choose_rho.py", 2),
         ("narrow_weights.py", 12),
-        ("method_cost.py", 31),
+        ("method_cost.py", 36),
+        ("lambda_max.py", 8),
+        ("m_sharpness.py", 20),
+        ("landscape.py", 3),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

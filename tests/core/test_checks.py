@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flatmin.core._checks import number, radius
+from flatmin.core._checks import number, radius, whole
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, 0.05, 1e300])
@@ -27,3 +27,18 @@ def test_number_lets_any_number_pass() -> None:
     assert number("x", -3) == -3
     assert number("x", math.inf) == math.inf
     assert math.isnan(number("x", math.nan))
+
+
+def test_a_whole_number_that_is_large_enough_is_returned() -> None:
+    assert whole("k", 3, 3) == 3
+
+
+@pytest.mark.parametrize("value", [3.0, True, "3", None])
+def test_what_is_no_whole_number_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="k must be a whole number, got "):
+        whole("k", value, 0)
+
+
+def test_a_whole_number_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="k must be at least 3, got 2"):
+        whole("k", 2, 3)

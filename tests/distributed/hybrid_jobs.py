@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -17,10 +18,12 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
+from flatmin.core import Group
 from tests.distributed.checkpoint_jobs import load, save
-from tests.distributed.jobs import RHO, M, batches, network, sgd
+from tests.distributed.jobs import RHO, M, batches, network, sgd, weights
 from tests.distributed.shard_jobs import locally, whole
 
 Plan = dict[str, ParallelStyle]
@@ -172,3 +175,35 @@ def accumulated(rank: int, kind: str) -> dict[str, Any]:
                 (cross_entropy(model(half_x), half_y) / 2).backward()
         optimizer.step()
     return summary(model, optimizer)
+
+
+@cache
+def pairs() -> list[Any]:
+    """The first and the last two ranks."""
+    return [dist.new_group([0, 1]), dist.new_group([2, 3])]
+
+
+def climbing_in_pairs(rank: int, steps: int) -> dict[str, Any]:
+    """Weights after some steps of replicas that share perturbations two by two."""
+    model = DDP(network())
+    scope = Group(pairs()[rank // 2])
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope)
+    norms = []
+    for x, y in batches(steps, EXAMPLES):
+        for _ in optimizer.probes():
+            cross_entropy(model(x.chunk(RANKS)[rank]), y.chunk(RANKS)[rank]).backward()
+        assert optimizer.statistics.grad_norm is not None
+        norms.append(optimizer.statistics.grad_norm.item())
+        optimizer.step()
+    return {"weights": weights(model), "norms": norms}
+
+
+def shards_after(rank: int, steps: int) -> list[Any]:
+    """This rank's part of each weight after training in float32."""
+    model = layers_sharded(network(torch.float32), mesh("replicate", "shard"))
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    for x, y in batches(steps, EXAMPLES, torch.float32):
+        for _ in optimizer.probes():
+            cross_entropy(model(x.chunk(RANKS)[rank]), y.chunk(RANKS)[rank]).backward()
+        optimizer.step()
+    return [locally(p).tolist() for p in model.parameters()]

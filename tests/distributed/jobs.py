@@ -147,41 +147,16 @@ def non_finite_on_one_rank(rank: int, scope: str, bad_pass: int) -> dict[str, An
     return {"weights": weights(model), "unperturbed": optimizer.unperturbed_steps}
 
 
-def uneven(rank: int) -> list[Any]:
+def uneven(rank: int, scope: str) -> list[Any]:
     """Rank 0 has two batches, rank 1 has four."""
     model = DDP(network())
-    optimizer = SAM(sgd(model), model, rho=RHO)
+    optimizer = SAM(sgd(model), model, rho=RHO, scope=scope_named(scope, rank))
     with model.join():
         for x, y in batches(2 if rank == 0 else 4):
             for _ in optimizer.probes():
                 cross_entropy(model(part(rank, x)), part(rank, y)).backward()
             optimizer.step()
     return weights(model)
-
-
-class Branching(nn.Module):
-    """Uses its second half if asked to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = network(), nn.Linear(5, 3, dtype=torch.float64)
-
-    def forward(self, x: Tensor, both: bool) -> Tensor:
-        return self.a(x) + (self.b(x) if both else 0)
-
-
-def unused_parameters(rank: int) -> dict[str, Any]:
-    """Every second step uses half of the model."""
-    torch.manual_seed(3)
-    model = DDP(Branching(), find_unused_parameters=True)
-    optimizer = SAM(sgd(model), model, rho=RHO)
-    halves = []
-    for k, (x, y) in enumerate(batches(4)):
-        for _ in optimizer.probes():
-            cross_entropy(model(part(rank, x), k % 2 == 0), part(rank, y)).backward()
-        halves.append(model.module.b.weight.grad is not None)
-        optimizer.step()
-    return {"weights": weights(model), "has gradient": halves}
 
 
 def batch_norm(rank: int) -> list[list[Any]]:
@@ -221,23 +196,26 @@ def not_the_second(step: Step) -> bool:
 
 
 def scaled(
-    rank: int, scope: str, bad_pass: int | None, plain_second: bool = False
+    rank: int,
+    scope: str,
+    bad: tuple[int, ...] | None,
+    plain_on: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """Three steps under GradScaler; in the second, rank 1 overflows in one pass.
+    """Three steps under GradScaler; in the second, rank 1 overflows in the bad passes.
 
-    Without a bad pass the second step is left out, or made a plain one.
+    Without any, the second step is left out, or is a plain one on some ranks.
     """
     model = DDP(network(torch.float32))
-    method = TwoPoint(gate=not_the_second) if plain_second else None
+    method = TwoPoint(gate=not_the_second) if rank in plain_on else None
     chosen = scope_named(scope, rank)
     optimizer = SAM(sgd(model), model, rho=RHO, scope=chosen, method=method)
     scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
     for k, (x, y) in enumerate(batches(3, dtype=torch.float32)):
-        if bad_pass is None and k == 1 and not plain_second:
+        if bad is None and k == 1 and not plain_on:
             continue
         for probe in optimizer.probes():
             loss = cross_entropy(model(part(rank, x)), part(rank, y))
-            overflows = k == 1 and rank == 1 and probe.index == bad_pass
+            overflows = k == 1 and rank == 1 and probe.index in (bad or ())
             scaler.scale(loss * torch.inf if overflows else loss).backward()
         scaler.step(optimizer)
         scaler.update()

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -23,8 +27,8 @@ from tests.distributed.jobs import RHO, batches, network, part, sgd
 from tests.distributed.ranks import WORLD_SIZE
 
 
-def mesh(*names: str) -> DeviceMesh:
-    shape = {1: (WORLD_SIZE,), 2: (1, WORLD_SIZE)}[len(names)]
+def mesh(*names: str, copies: int = 1) -> DeviceMesh:
+    shape = {1: (WORLD_SIZE,), 2: (copies, WORLD_SIZE // copies)}[len(names)]
     return init_device_mesh("cpu", shape, mesh_dim_names=names)
 
 
@@ -33,13 +37,16 @@ def wrapped(kind: str, dtype: torch.dtype) -> nn.Module:
     if kind == "tensor":
         plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
         return parallelize_module(model, mesh("tp"), plan)
-    names = ("replicate", "shard") if kind == "hybrid" else ("shard",)
-    options: dict[str, Any] = {"mesh": mesh(*names)}
+    names = ("replicate", "shard") if kind in ("hybrid", "copied") else ("shard",)
+    copies = WORLD_SIZE if kind == "copied" else 1
+    options: dict[str, Any] = {"mesh": mesh(*names, copies=copies)}
     if kind == "kept":
         options["reshard_after_forward"] = False
     if kind == "offload":
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=False)
-    if kind == "layers":
+    if kind == "bfloat16":
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    if kind in ("layers", "bfloat16"):
         for layer in (model[0], model[2]):
             fully_shard(layer, **options)
     fully_shard(model, **options)

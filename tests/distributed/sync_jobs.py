@@ -31,7 +31,7 @@ class SyncedNorm(nn.BatchNorm1d):
         return (input - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
-def network(norm: type[nn.BatchNorm1d]) -> nn.Sequential:
+def network(norm: type[nn.BatchNorm1d] | type[nn.Identity]) -> nn.Sequential:
     torch.manual_seed(1)
     parts = nn.Linear(5, 8), norm(8), nn.Tanh(), nn.Linear(8, 3)
     return nn.Sequential(*parts).double()

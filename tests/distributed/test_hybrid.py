@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
 
 from flatmin import SAM
 from tests.distributed import hybrid_jobs
 from tests.distributed.hybrid_jobs import EXAMPLES, KINDS, RANKS, mine
-from tests.distributed.jobs import RHO, batches, network, sgd
+from tests.distributed.jobs import RHO, M, batches, network, sgd
 from tests.distributed.ranks import Ranks
-from tests.distributed.test_ddp import close
+from tests.distributed.test_ddp import close, m_sam
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -103,3 +104,30 @@ def test_a_checkpoint_continues_on_another_mesh(
     four.run(hybrid_jobs.save_halfway, saved, str(tmp_path))
     answers = four.run(hybrid_jobs.continue_from, loaded, str(tmp_path))
     assert_all(answers, one_process(5))
+
+
+def test_copies_of_a_shard_are_bitwise_equal_after_fifty_steps(four: Ranks) -> None:
+    first, second, copy_of_first, copy_of_second = four.run(
+        hybrid_jobs.shards_after, 50
+    )
+    assert first == copy_of_first
+    assert second == copy_of_second
+    assert first != second
+
+
+def test_replicas_climb_along_the_mean_gradient_of_their_group(four: Ranks) -> None:
+    answers = four.run(hybrid_jobs.climbing_in_pairs, 5)
+    for answer in answers:
+        assert answer["weights"] == answers[0]["weights"]
+    close(answers[0]["weights"], m_sam(5, 2 * M, EXAMPLES))
+
+
+def test_the_norm_is_that_of_the_mean_gradient_of_the_group(four: Ranks) -> None:
+    answers = four.run(hybrid_jobs.climbing_in_pairs, 1)
+    [(x, y)] = batches(1, EXAMPLES)
+    for rank, answer in enumerate(answers):
+        model, half = network(), rank // 2
+        loss = cross_entropy(model(x.chunk(2)[half]), y.chunk(2)[half])
+        g = torch.autograd.grad(loss, list(model.parameters()))
+        wanted = get_total_norm(g).item()
+        assert answer["norms"] == [pytest.approx(wanted, rel=1e-12)]

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flatmin import SAM
-from flatmin.core import Replica
+from flatmin.core import Replica, TwoPoint
 from tests.distributed import shard_jobs
 from tests.distributed.jobs import RHO, batches, network, sgd, weights
 from tests.distributed.ranks import Ranks
 
-KINDS = ("layers", "root", "kept", "offload", "hybrid", "tensor")
+KINDS = ("layers", "root", "kept", "offload", "hybrid", "copied", "tensor")
 
 
 def one_process(steps: int, dtype: torch.dtype, **sam: Any) -> tuple[list[Any], SAM]:
@@ -51,6 +51,20 @@ def test_sharded_training_is_that_of_one_process(
     assert two["kept"]
     expected, _ = one_process(10, dtype)
     assert difference(one["weights"], expected) < tolerance
+
+
+def test_passes_in_bfloat16_leave_the_weights_in_float32_as_they_were(
+    ranks: Ranks,
+) -> None:
+    one, two = ranks.run(shard_jobs.trained, "bfloat16", 10, torch.float32, {})
+    assert one["weights"] == two["weights"]
+    assert one["kept"]
+    assert two["kept"]
+    expected, _ = one_process(10, torch.float32)
+    plain, _ = one_process(10, torch.float32, method=TwoPoint(gate=lambda _: False))
+    # bfloat16 has eight bits.
+    assert difference(one["weights"], expected) < 2**-8
+    assert difference(one["weights"], plain) > 2**-5
 
 
 @pytest.mark.parametrize("kind", ["layers", "tensor"])

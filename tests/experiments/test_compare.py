@@ -149,6 +149,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("compare", "--set", "rho=big"), "rho: "),
     (("compare", "--set", "ro=1"), "did you mean 'rho'?"),
     (("compare", "--set", "rho"), "FIELD=VALUE"),
+    (("compare", "--set", "landscape_points=1"), "at least 2"),
     (("compare", "--set", "device=cuda"), "no cuda device here"),
     (("compare", "--sett", "rho=1"), "--sett"),
     (("compare", "digits", "more"), "more"),

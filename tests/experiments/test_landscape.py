@@ -1,89 +1,141 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
-from flatmin.experiments.landscape import axis, landscape
+from flatmin.diagnostics.landscape import Plane
+from flatmin.experiments import landscape
+from flatmin.experiments.config import ARMS
+from flatmin.experiments.data import load
+from flatmin.experiments.store import RunStore
+from flatmin.experiments.train import Run, train
+from tests.experiments.helpers import Program, tiny
 
 
-@pytest.fixture
-def problem() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(4 * 36, 3),
-    )
-    model(torch.randn(32, 1, 8, 8))
-    return model.eval(), torch.randn(40, 1, 8, 8), torch.randint(3, (40,))
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with its first seed done, SGD without second half."""
+    root = tmp_path_factory.mktemp("compare")
+    config = tiny()
+    data = load(config)
+    settings = {"config": config.model_dump(mode="json"), "data_sha256": data.digest()}
+    (root / "config.json").write_text(json.dumps(settings))
+    for arm in ARMS:
+        if arm.name != "sgd":
+            train(Run(config, arm, 0.4, 0), data, root, lambda epoch: None)
+    return root
 
 
-def test_the_axis_passes_through_the_minimum() -> None:
-    assert axis(5) == [-1.0, -0.5, 0.0, 0.5, 1.0]
+def folder(runs: Path, arm: str, seed: int = 0) -> Path:
+    return runs / "noise-40" / arm / f"seed-{seed}"
 
 
-def test_the_centre_is_the_loss_of_the_model(
-    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
+def test_two_runs_are_drawn_and_their_losses_written(
+    program: Program, runs: Path, tmp_path: Path
 ) -> None:
-    model, x, y = problem
-    loss = landscape(model, x, y, points=3)
-    assert loss[1][1] == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-6)
-    assert len({value for row in loss for value in row}) == 9
+    out = tmp_path / "out"
+    code, said, err = program(
+        "landscape", folder(runs, "sgd-2x"), folder(runs, "sam"), "--points", 3,
+        "--radius", 0.5, "--out", out,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert f"Page: {out}/landscape.html" in said
+    assert {path.name for path in out.iterdir()} == {
+        ".lock",
+        "landscape.html",
+        "landscape.json",
+        "landscape.png",
+        "landscape.svg",
+    }
+    records = json.loads((out / "landscape.json").read_text())
+    assert list(records) == ["SGD 2x epochs, 40 % label noise", "SAM, 40 % label noise"]
+    plane = Plane.from_dict(records["SAM, 40 % label noise"])
+    assert plane.a == plane.b == (-0.5, 0.0, 0.5)
+    assert plane.settings["run"] == "SAM, 40 % label noise"
 
-
-def test_the_model_is_as_before(
-    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
-) -> None:
-    model, x, y = problem
-    before = {name: w.clone() for name, w in model.state_dict().items()}
-    landscape(model, x, y, points=3)
-    after = model.state_dict()
-    assert all(torch.equal(w, after[name]) for name, w in before.items())
-
-
-def test_directions_have_the_norm_of_each_filter_and_leave_the_rest_alone(
-    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
-) -> None:
-    model, x, y = problem
-    before = [p.detach().clone() for p in model.parameters()]
-    moved: list[list[torch.Tensor]] = []
-    model.register_forward_pre_hook(
-        lambda *_: moved.append([p.detach() - b for p, b in _pairs(model, before)])
-    )
-    landscape(model, x, y, points=3)
-    u = moved[5]  # the second row is v = 0, its third point is u = 1
-    for du, w in zip(u, before, strict=True):
-        if w.dim() > 1:
-            torch.testing.assert_close(
-                du.flatten(1).norm(dim=1), w.flatten(1).norm(dim=1)
-            )
-        else:
-            assert not du.any()
-
-
-def test_scaling_filters_before_a_norm_layer_changes_nothing(
-    problem: tuple[nn.Sequential, torch.Tensor, torch.Tensor],
-) -> None:
-    model, x, y = problem
-    before = landscape(model, x, y, points=3)
-    conv, norm = model[0], model[1]
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert conv.bias is not None
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+    config, data = tiny(), load(tiny())
+    run = Run(config, ARMS[2], 0.4, 0)
+    model = run.model(data)
+    model.load_state_dict(RunStore(folder(runs, "sam")).weights())
     with torch.no_grad():
-        for tensor in (conv.weight, conv.bias, norm.running_mean):
-            tensor.mul_(16)
-        norm.running_var.mul_(256)
-        norm.eps *= 256
-    after = landscape(model, x, y, points=3)
-    torch.testing.assert_close(torch.tensor(after), torch.tensor(before))
+        expected = cross_entropy(model.eval()(data.x), run.labels(data)).item()
+    assert plane.losses[1][1] == pytest.approx(expected, rel=1e-5)
 
 
-def _pairs(
-    model: nn.Module, before: list[torch.Tensor]
-) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    return list(zip(model.parameters(), before, strict=True))
+def test_an_interrupted_landscape_is_continued(
+    program: Program, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    around = landscape.around
+
+    def counted(run: Run, *rest: Any, **more: Any) -> Plane:
+        measured.append(run.arm.name)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return around(run, *rest, **more)
+
+    monkeypatch.setattr(landscape, "around", counted)
+    both = folder(runs, "sgd-2x"), folder(runs, "sam")
+    arguments = ("landscape", *both, "--points", 3, "--out", tmp_path)
+    assert program(*arguments)[0] == 130
+    part = tmp_path / ".plane-0.json"
+    first = Plane.load(part)
+    assert program(*arguments)[0] == 0
+    assert measured == ["sgd-2x", "sam", "sgd-2x", "sam"]
+    records = json.loads((tmp_path / "landscape.json").read_text())
+    assert Plane.from_dict(records["SGD 2x epochs, 40 % label noise"]) == first
+    assert not list(tmp_path.glob(".plane-*"))
+
+
+BAD: list[tuple[tuple[str, ...], str]] = [
+    (("{empty}",), "is no run of flatmin compare"),
+    (("/",), "is no run of flatmin compare"),
+    (("{root}/noise-40/sgd/seed-0",), "holds no finished run"),
+    (("{root}/noise-40/sam/seed-7",), "holds no finished run"),
+    (("{run}", "{run}"), "given twice"),
+    (("{run}", "--points", "1"), "--points"),
+    (("{run}", "--radius", "0"), "positive radius"),
+    (("{run}", "--radius", "nan"), "positive radius"),
+    ((), "Missing argument"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...],
+    message: str,
+    program: Program,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    names = {"empty": tmp_path / "empty", "root": runs, "run": folder(runs, "sam")}
+    code, out, err = program("landscape", *(a.format(**names) for a in arguments))
+    assert code == 2
+    assert err.startswith("flatmin: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in out + err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_changed_images_and_damaged_folders_are_refused(
+    program: Program, tmp_path: Path
+) -> None:
+    config = tiny(epochs=1)
+    data = load(config)
+    run = Run(config, ARMS[2], 0.4, 0)
+    train(run, data, tmp_path, lambda epoch: None)
+    settings = {"config": config.model_dump(mode="json"), "data_sha256": "0"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    arguments = ("landscape", run.folder(tmp_path), "--out", tmp_path / "out")
+    assert "have changed" in program(*arguments)[2]
+    (tmp_path / "config.json").write_text("{")
+    assert "is damaged" in program(*arguments)[2]
+    (tmp_path / "config.json").write_text("[]")
+    assert "is no run of flatmin compare" in program(*arguments)[2]

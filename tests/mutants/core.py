@@ -173,4 +173,11 @@ CORE = [
         "    if True:\n",
         f"{BALL}test_no_value_is_read_on_an_accelerator[kinds0-LpBall-2.0]",
     ),
+    Mutant(
+        "a factor on the device of the first tensor for all",
+        TENSORS,
+        "return [c.to(x.device, x.dtype) for x in xs]",
+        "return [c.to(one.device, x.dtype) for x in xs]",
+        "tests/optim/test_no_sync.py::test_each_parameter_moves_on_its_own_device[2.0]",
+    ),
 ]

@@ -263,4 +263,11 @@ OPTIM = [
         "    if any('sam_step' in group for group in base.param_groups):\n",
         f"{RESUME}test_a_base_that_has_loaded_a_checkpoint_is_not_taken",
     ),
+    Mutant(
+        "a perturbation looked at before it is added",
+        WEIGHTS,
+        "        if not pairs:\n",
+        "        if not any(e.any() for _, e in pairs):\n",
+        "tests/optim/test_compile.py::test_the_way_there_and_back_is_one_graph[2.0]",
+    ),
 ]

@@ -15,6 +15,7 @@ from flatmin import SAM
 from tests.problems import (
     Noisy,
     assert_same,
+    assert_same_state,
     batch,
     gradient,
     loss_of,
@@ -153,3 +154,37 @@ def test_a_closure_without_a_scaler_may_scale_its_loss() -> None:
     optimizer = sam(model)
     optimizer.step(closure_of(optimizer, model, scaler_of(1.0)))
     assert optimizer.param_groups[0]["sam_step"] == 1
+
+
+def trained_in_float16(model: nn.Module, *, overflows: bool) -> SAM:
+    """Three steps; before the second, one whose loss scale is too large for float16."""
+    optimizer, scaler = sam(model), scaler_of(2.0**10)
+    x, y = DATA
+    for k in range(4):
+        if k == 1 and not overflows:
+            continue
+        if k == 1:
+            scaler.update(2.0**40)
+        for _ in optimizer.probes():
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = loss_of(model, (x.roll(k, 1), y))
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if k == 1:
+            assert scaler.get_scale() == 2.0**39
+            scaler.update(2.0**10)
+    assert scaler.get_scale() == 2.0**10
+    return optimizer
+
+
+def test_a_float16_run_with_an_overflow_is_one_without_that_batch() -> None:
+    model, twin = mlp(torch.float32), mlp(torch.float32)
+    twin.load_state_dict(model.state_dict())
+    optimizer = trained_in_float16(model, overflows=True)
+    other = trained_in_float16(twin, overflows=False)
+    assert_same(snapshot(model), snapshot(twin))
+    assert_same_state(optimizer, other)
+    assert optimizer.param_groups[0]["sam_step"] == 3
+    assert optimizer.unperturbed_steps == 1
+    assert other.unperturbed_steps == 0

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
+from torch._inductor import config as inductor
 from torch.nn.functional import cross_entropy
 
 from flatmin import SAM
 from flatmin.core import LpBall, PerGroup
 from flatmin.core import _tensors as ts
+from flatmin.optim._weights import Weights
+from tests.problems import without
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +144,49 @@ def test_the_arithmetic_of_a_step_is_one_graph(p: float, per_group: bool) -> Non
     compiled = torch.compile(arithmetic, backend="aot_eager", fullgraph=True)
     for got, wanted in zip(compiled(w, g), arithmetic(w, g), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
+def test_the_way_there_and_back_is_one_graph(p: float) -> None:
+    ball, weights = LpBall(p), Weights()
+    draw = torch.Generator().manual_seed(1)
+    w = [nn.Parameter(torch.randn(n, generator=draw)) for n in (3, 20_000)]
+    g = [torch.randn(n, generator=draw) for n in (3, 20_000)]
+    before = [(q.detach().clone(), q.data_ptr()) for q in w]
+
+    def there_and_back(w: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+        weights.move(w, ball(w, g, [0.1, 0.2], [0, 1]).eps, 0)
+        there = [q.detach().clone() for q in w]
+        weights.restore()
+        return there
+
+    eps = ball([*w], g, [0.1, 0.2], [0, 1]).eps
+    compiled = torch.compile(there_and_back, backend="aot_eager", fullgraph=True)
+    # The second time, the copies are there already.
+    for _ in range(2):
+        with without(Unsupported, "not one graph"):
+            there = compiled([*w], g)
+        for got, (value, _), e in zip(there, before, eps, strict=True):
+            assert e is not None
+            torch.testing.assert_close(got, value + e, rtol=1e-6, atol=1e-7)
+        for q, (value, place) in zip(w, before, strict=True):
+            assert torch.equal(q, value)
+            assert q.data_ptr() == place
+
+
+def small() -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None and os.environ.get("CI") != "true",
+    reason="no g++ on this machine: apt-get install g++",
+)
+def test_the_default_backend_trains_as_before() -> None:
+    with inductor.patch(compile_threads=1):
+        compiled = torch.compile(small(), fullgraph=True)
+        assert isinstance(compiled, nn.Module)
+        got = trained(compiled, 3)
+    for name, wanted in trained(small(), 3).items():
+        torch.testing.assert_close(got[name], wanted, rtol=0, atol=1e-6)

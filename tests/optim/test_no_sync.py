@@ -6,7 +6,7 @@ Fake CUDA tensors have no values, so that reading one raises.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from flatmin import SAM
 from flatmin.core import _tensors as ts
+from tests.problems import without
 
 
 @pytest.fixture
@@ -81,3 +82,54 @@ def test_rounding_by_chance_reads_no_value(gpu: str) -> None:
     del gpu  # A generator cannot be faked on the device, the tensors can.
     w = torch.empty(4, dtype=torch.bfloat16)
     ts.add_by_chance_(w, torch.empty(4), 0)
+
+
+class Split(nn.Module):
+    """One layer on an accelerator, the other beside the CPU."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(4, 3, device=device))
+        self.v = nn.Parameter(torch.empty(3))
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, str]]:
+    """Whose memory is written to, its device, and that of what it is given."""
+    seen: list[tuple[int, str, str]] = []
+
+    def watched(name: str) -> None:
+        write = getattr(ts, name)
+
+        def watch(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
+            for w, x in zip(ws, xs, strict=True):
+                seen.append((id(w), w.device.type, x.device.type))
+            write(ws, xs)
+
+        monkeypatch.setattr(ts, name, watch)
+
+    for name in ("add_", "copy_"):
+        watched(name)
+    return seen
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+def test_each_parameter_moves_on_its_own_device(
+    p: float, gpu: str, writes: list[tuple[int, str, str]]
+) -> None:
+    model = Split(gpu)
+    optimizer = optimizer_of(model, p=p)
+    optimizer.base.param_groups[0]["params"] = [model.w]
+    optimizer.add_param_group({"params": [model.v], "sam_rho": 0.5})
+    with without(RuntimeError, "tensors of two devices met"):
+        for _ in range(2):
+            step(optimizer, model, gpu)
+    for q, device in ((model.w, "cuda"), (model.v, "cpu")):
+        assert q.device.type == device
+        # There and back, twice.
+        assert writes.count((id(q), device, device)) == 4
+        assert optimizer.state[q]["momentum_buffer"].device.type == device
+    assert all(of == given for _, of, given in writes)
+    norm = optimizer.statistics.grad_norm
+    assert norm is not None
+    assert norm.device.type == "cuda"

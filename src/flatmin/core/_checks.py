@@ -37,6 +37,19 @@ def at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
+def whole(name: str, value: object, least: int) -> int:
+    """``value`` if it is an int (and no bool), and large enough.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    at_least(name, value, least)
+    return value
+
+
 def share(name: str, value: float) -> float:
     """``value`` if it is between 0 and 1.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.batchnorm import (
+    _BatchNorm,  # pyright: ignore[reportPrivateUsage]
+    _NormBase,  # pyright: ignore[reportPrivateUsage]
+)
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +24,8 @@ def check_model(model: object) -> nn.Module:
 
     Raises:
         TypeError: it is no module.
-        ValueError: its parameters are sharded or none of them is trainable.
+        ValueError: its parameters are sharded, or narrower than float32, or none of
+            them is trainable.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}.")
@@ -36,6 +42,11 @@ def check_model(model: object) -> nn.Module:
             "the model has no parameter with requires_grad=True, so there is nothing "
             "to move. Thaw what shall be measured."
         )
+    if narrow := {p.dtype for p in inner.parameters() if p.dtype.itemsize < 4}:
+        raise ValueError(
+            f"weights in {', '.join(sorted(map(str, narrow)))} are too coarse: "
+            "w + eps would be rounded to w. Measure copy.deepcopy(model).float()."
+        )
     return inner
 
 
@@ -44,8 +55,15 @@ def check_modes(model: nn.Module) -> None:
 
     Raises:
         ValueError: dropout or a norm layer with running statistics is in training
-            mode.
+            mode, or a BatchNorm layer has no running statistics.
     """
+    bare = {type(m).__name__ for m in model.modules() if _mixes(m)}
+    if bare:
+        raise ValueError(
+            f"{', '.join(sorted(bare))} without running statistics: the loss of an "
+            "example depends on the others of its batch, in evaluation mode too. Train "
+            "with track_running_stats=True."
+        )
     found = sorted({kind for kind in map(_disturbs, model.modules()) if kind})
     if found:
         raise ValueError(
@@ -90,6 +108,39 @@ def check_same(first: Tensor, second: Tensor) -> None:
         "shuffling (shuffle=False) and without random augmentation, for instance "
         "list(loader), and a model without random layers."
     )
+
+
+@contextmanager
+def together(group: dist.ProcessGroup | None) -> Generator[None]:
+    """What one process of the group refuses stops all of them, so that none waits.
+
+    Raises:
+        RuntimeError: another process has raised an error inside.
+    """
+    try:
+        yield
+    except Exception:
+        _any_failed(group, 1)
+        raise
+    if _any_failed(group, 0):
+        raise RuntimeError(
+            "another process of the group has stopped the measurement. Its own error "
+            "says why."
+        )
+
+
+def _any_failed(group: dist.ProcessGroup | None, failed: int) -> bool:
+    if group is None:
+        return bool(failed)
+    device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+    flag = torch.tensor(failed, device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
+    return bool(flag)
+
+
+def _mixes(module: nn.Module) -> bool:
+    """Whether the layer has nothing but the batch to normalise with."""
+    return isinstance(module, _BatchNorm) and module.running_mean is None
 
 
 def _disturbs(module: nn.Module) -> str | None:

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map  # pyright: ignore
 
-from flatmin.core import Gradients
 from flatmin.core import _tensors as ts
 from flatmin.diagnostics import _guards as guards
+from flatmin.diagnostics._still import still
 
 #: From model and batch to outputs and targets, examples along the first axis of both.
 Forward: TypeAlias = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
@@ -39,7 +39,8 @@ class Objective:
     left alone. Sums over batches are in float64, each batch weighted by its size.
 
     What makes a number meaningless is refused when the object is built, which reads
-    the data twice.
+    the data twice. What one process of a group refuses, or raises later, raises an
+    error in all of them.
 
     Args:
         model: in evaluation mode as far as it has dropout or running statistics. Of a
@@ -58,7 +59,9 @@ class Objective:
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: layers are in training mode, the loss is no finite number or not
-            the same when it is read again, or parameters are sharded.
+            the same when it is read again, or parameters are sharded or narrower than
+            float32.
+        RuntimeError: another process of the group has refused its part.
 
     Example:
         >>> import torch
@@ -80,17 +83,19 @@ class Objective:
         forward: Forward = pair,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.model = guards.check_model(model)
-        guards.check_modes(self.model)
-        guards.check_data(data)
         self.criterion = criterion
         self.data = data
         self.forward = forward
         self.group = group
-        self.w = [p for p in self.model.parameters() if p.requires_grad]
-        losses, sizes = self._each_batch()
-        guards.check_same(losses, self._each_batch()[0])
-        self.n = int(self._sum(torch.tensor(sum(sizes), device=self.device)))
+        with guards.together(group):
+            self.model = guards.check_model(model)
+            guards.check_modes(self.model)
+            guards.check_data(data)
+            self.w = [p for p in self.model.parameters() if p.requires_grad]
+            with still(self.model):
+                losses, self.sizes = self._each_batch()
+                guards.check_same(losses, self._each_batch()[0])
+        self.n = int(self.sum(torch.tensor(sum(self.sizes), device=self.device)))
         if self.n == 0:
             raise ValueError("the data has no batch with an example in it.")
 
@@ -115,14 +120,21 @@ class Objective:
             )
         return loss, len(targets)
 
-    @torch.no_grad()
+    def gradient_of(self, batch: Any) -> tuple[Tensor, int, list[Tensor]]:
+        """`loss_of` a batch and its gradient, zeros where it does not depend on w."""
+        with torch.enable_grad():
+            loss, size = self.loss_of(batch)
+            g = torch.autograd.grad(loss, self.w, materialize_grads=True)
+        return loss.detach(), size, list(g)
+
     def loss(self) -> Tensor:
         """``L`` at where the weights are: float64, 0-dim."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in self.batches():
-            loss, size = self.loss_of(batch)
-            total += size * loss.double()
-        return self._sum(total) / self.n
+        with self.reading(), torch.no_grad():
+            for batch in self.batches():
+                loss, size = self.loss_of(batch)
+                total += size * loss.double()
+        return self.sum(total) / self.n
 
     def gradient(self) -> tuple[Tensor, list[Tensor]]:
         """``L`` and its gradient, one tensor per entry of ``w``, in their dtypes.
@@ -131,16 +143,29 @@ class Objective:
         """
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         sums = [torch.zeros_like(p) for p in self.w]
-        for batch in self.batches():
-            with torch.enable_grad():
-                loss, size = self.loss_of(batch)
-                g = torch.autograd.grad(loss, self.w, materialize_grads=True)
-            total += size * loss.detach().double()
-            ts.add_times_(sums, size / self.n, g)
-        return self._sum(total) / self.n, [self._sum(g) for g in sums]
+        with self.reading():
+            for batch in self.batches():
+                loss, size, g = self.gradient_of(batch)
+                total += size * loss.double()
+                ts.add_times_(sums, size / self.n, g)
+        return self.sum(total) / self.n, [self.sum(g) for g in sums]
 
     @contextmanager
-    def at(self, eps: Gradients) -> Generator[None]:
+    def reading(self) -> Generator[None]:
+        """Around whatever reads the data: leaves no trace, and fails in all processes.
+
+        Nothing inside may wait for another process.
+
+        Raises:
+            ValueError: layers are in training mode.
+            RuntimeError: another process of the group has raised an error inside.
+        """
+        with guards.together(self.group), still(self.model):
+            guards.check_modes(self.model)
+            yield
+
+    @contextmanager
+    def at(self, eps: Sequence[Tensor | None]) -> Generator[None]:
         """The weights are ``w + eps`` inside, and ``w`` again afterwards.
 
         Args:
@@ -175,7 +200,7 @@ class Objective:
             )
         return values, sizes
 
-    def _sum(self, x: Tensor) -> Tensor:
+    def sum(self, x: Tensor) -> Tensor:
         """``x`` added up over the processes, in place; ``x`` itself if there is one."""
         if self.group is not None:
             dist.all_reduce(x, group=self.group)

@@ -64,6 +64,48 @@ def compare(
 
 
 @app.command()
+def sharpness(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, or folders inside of one."),
+    ],
+    rho: Annotated[
+        float | None,
+        typer.Option(help="Radius. Default: the comparison's sharpness_rho."),
+    ] = None,
+    m: Annotated[int, typer.Option("--m", help="Examples per group.")] = 16,
+) -> None:
+    """Measure the flatness of finished runs: sharpness in four ways, and curvature."""
+    from flatmin.experiments.measure import measure
+
+    measure(runs, rho, m, Console())
+
+
+@app.command()
+def landscape(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of finished runs: runs/compare/noise-40/sam/seed-0."
+        ),
+    ],
+    points: Annotated[int, typer.Option(help="Along each axis.", min=2, max=501)] = 31,
+    radius: Annotated[
+        float, typer.Option(help="Half the side: 1 moves each filter by its norm.")
+    ] = 1.0,
+    out: Annotated[
+        Path, typer.Option(help="Where landscape.html, .svg, .png and .json go.")
+    ] = Path("runs/landscape"),
+) -> None:
+    """Draw the loss around trained models, side by side on one scale."""
+    from flatmin.experiments.landscape import landscape as run
+
+    console = Console()
+    page = run(runs, out, points, radius, console)
+    console.print(f"Page: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def methods() -> None:
     """List the methods, with the gradients that a step of each takes."""
     from flatmin.methods import METHODS

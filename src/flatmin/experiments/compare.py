@@ -20,11 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots, summary
 from flatmin.experiments.config import ARMS, Comparison
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.landscape import axis, landscape
+from flatmin.experiments.landscape import around, ceiling
 from flatmin.experiments.store import (
     RunStore,
     claim,
@@ -60,8 +61,8 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
         with _progress(console, sum(run.cost for run in runs)) as progress:
             results = [(run, _train(run, data, root, progress)) for run in runs]
         with console.status("measuring the landscapes"):
-            landscapes = _landscapes(config, data, root)
-        rows = _write_report(config, data, root, results, landscapes)
+            planes = _landscapes(config, data, root)
+        rows = _write_report(config, data, root, results, planes)
     console.print(summary.terminal_table(rows))
     console.print(summary.headline(rows), highlight=False)
     return root / "report.html"
@@ -98,24 +99,36 @@ def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, An
     return result
 
 
-def _landscapes(config: Comparison, data: Data, root: Path) -> dict[str, Any]:
+def _landscapes(config: Comparison, data: Data, root: Path) -> plots.Planes:
     """Losses around the first seed's minima, measured once and then stored."""
     path = root / "landscapes.json"
-    if (stored := read_json(path)) is not None or config.landscape_points == 0:
-        return stored or {}
-    measured: dict[str, Any] = {"axis": axis(config.landscape_points)}
+    stored = read_json(path)
+    if stored is not None:
+        return _planes(stored, path)
+    if config.landscape_points == 0:
+        return {}
+    planes: plots.Planes = {}
     for noise in config.noise:
         for arm in (arm for arm in ARMS if arm.name in DRAWN):
-            loss = _landscape(Run(config, arm, noise, 0), data, root)
-            measured.setdefault(noise_name(noise), {})[arm.name] = loss
-    write_json(path, measured)
-    return measured
+            run = Run(config, arm, noise, 0)
+            plane = around(run, data, root, axis(config.landscape_points))
+            planes.setdefault(noise_name(noise), {})[arm.name] = plane
+    records = {
+        noise: {arm: plane.to_dict() for arm, plane in arms.items()}
+        for noise, arms in planes.items()
+    }
+    write_json(path, records)
+    return planes
 
 
-def _landscape(run: Run, data: Data, root: Path) -> list[list[float]]:
-    model = run.model(data)
-    model.load_state_dict(RunStore(run.folder(root)).weights())
-    return landscape(model, data.x, run.labels(data), run.config.landscape_points)
+def _planes(stored: Any, path: Path) -> plots.Planes:
+    try:
+        return {
+            noise: {arm: Plane.from_dict(plane) for arm, plane in arms.items()}
+            for noise, arms in stored.items()
+        }
+    except (AttributeError, ValueError):
+        raise BadInput(f"{path} is damaged. Remove it and start again.") from None
 
 
 def _write_report(
@@ -123,7 +136,7 @@ def _write_report(
     data: Data,
     root: Path,
     results: summary.Cell,
-    landscapes: dict[str, Any],
+    planes: plots.Planes,
 ) -> list[summary.Row]:
     """Tables, pictures and the page, from results alone."""
     cells = summary.cells(results)
@@ -136,10 +149,10 @@ def _write_report(
     }
     write_json(root / "results.json", [asdict(row) for row in rows])
     write(root / "table.md", summary.markdown(rows))
-    top = plots.ceiling(len(data.classes))
-    for name, picture in plots.pictures(rows, curves, landscapes, top).items():
+    top = ceiling(len(data.classes))
+    for name, picture in plots.files(rows, curves, planes, top).items():
         write(root / name, picture)
-    write(root / "report.html", page.render(config, data, rows, curves, landscapes))
+    write(root / "report.html", page.render(config, data, rows, curves, planes))
     return rows
 
 

@@ -85,12 +85,14 @@ class Comparison(BaseModel):
     device: Literal["cpu", "cuda", "mps"] = "cpu"
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse noise that no classifier could see through, or that repeats."""
+        """Refuse noise that hides all labels or repeats, and planes of one point."""
         del context
         if not all(0 <= share < 1 for share in self.noise):
             raise ValueError(f"noise must be shares in [0, 1), got {self.noise}")
         if len(set(self.noise)) < len(self.noise):
             raise ValueError(f"noise names a share twice: {self.noise}")
+        if self.landscape_points == 1:
+            raise ValueError("landscape_points must be 0, or at least 2, got 1")
 
 
 def digits() -> Comparison:

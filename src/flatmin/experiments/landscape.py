@@ -1,83 +1,183 @@
-"""The loss around a minimum, on a plane of filter-normalised directions.
-
-Reference: Li, Xu, Taylor, Studer, Goldstein. Visualizing the Loss Landscape of Neural
-Nets. NeurIPS 2018, arXiv:1712.09913.
-"""
+"""``flatmin landscape``: the minima that runs of ``flatmin compare`` have found."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
 from torch.nn.functional import cross_entropy
 
-#: Half the side of the plane: 1 moves every filter by its own norm.
-RADIUS = 1.0
+from flatmin import pictures
+from flatmin.diagnostics import Objective, directions
+from flatmin.diagnostics import landscape as measure
+from flatmin.diagnostics.landscape import Plane
+from flatmin.experiments.config import ARMS, Comparison
+from flatmin.experiments.data import Data, load
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.store import RunStore, locked, read_json, write, write_json
+from flatmin.experiments.train import Run, percent
+
+#: Examples per pass.
+_BATCH = 256
 
 
-def axis(points: int) -> list[float]:
-    """The coordinates along one axis, 0 among them if ``points`` is odd."""
-    return torch.linspace(-RADIUS, RADIUS, points).tolist()
+def ceiling(classes: int) -> float:
+    """Where landscapes are cut off: twice the loss of guessing."""
+    return 2 * math.log(classes)
 
 
-@torch.no_grad()
-def landscape(
-    model: nn.Module, x: Tensor, y: Tensor, points: int, seed: int = 0
-) -> list[list[float]]:
-    """Mean cross-entropy at ``w + a u + b v``, ``points`` x ``points`` of them.
+def title(run: Run) -> str:
+    """What pictures call the model of a run."""
+    return f"{run.arm.label}, {percent(run.noise)} label noise"
 
-    ``u`` and ``v`` are Gaussian; each filter of them (a slice along the first axis) is
-    scaled to the norm of that filter of ``w``. Biases and norm layers stay, so that
-    two networks can be compared although their scales differ. The same ``seed`` gives
-    two networks of one architecture the same draws.
+
+def around(
+    run: Run,
+    data: Data,
+    root: Path,
+    at: Sequence[float],
+    file: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, points: None,
+) -> Plane:
+    """Training losses around the weights that a finished run has stored.
+
+    The directions are the same draws for every run. BatchNorm's running statistics
+    stay those of the run, so that the loss is a function of the weights alone.
 
     Args:
-        model: evaluated with BatchNorm's running statistics; unchanged afterwards.
-        x: inputs ``[n, ...]``.
-        y: labels ``[n]``.
+        run: which run.
+        data: what it was trained on.
+        root: the run folder of its comparison.
+        at: the coordinates along both axes; 1 moves every filter by its own norm.
+        file: where unfinished losses are kept.
+        progress: called with the points that are done, and all.
+
+    Raises:
+        BadInput: the run has no weights, or ``file`` is of others.
+    """
+    model = run.model(data)
+    model.load_state_dict(RunStore(run.folder(root)).weights())
+    labels = run.labels(data)
+    batches = zip(data.x.split(_BATCH), labels.split(_BATCH), strict=True)
+    try:
+        objective = Objective(model.eval(), cross_entropy, list(batches))
+        return measure.plane(
+            objective,
+            directions.random(objective, 0),
+            directions.random(objective, 1),
+            a=at,
+            file=file,
+            progress=progress,
+            settings={"run": title(run), "seed": run.seed},
+        )
+    except ValueError as refused:
+        raise BadInput(str(refused)) from None
+
+
+def landscape(
+    folders: Sequence[Path], out: Path, points: int, radius: float, console: Console
+) -> Path:
+    """Measure and draw the minima of some runs on one scale.
+
+    Args:
+        folders: of runs, such as ``runs/compare/noise-40/sam/seed-0``.
+        out: where ``landscape.html``, ``.svg``, ``.png`` and ``.json`` go.
         points: along each axis.
-        seed: of the directions.
+        radius: half the side of the plane.
+        console: for progress.
 
     Returns:
-        Rows of losses: the row is the coordinate along ``v``.
+        The path of ``landscape.html``.
+
+    Raises:
+        BadInput: a folder holds no finished run; nothing was written then.
     """
-    model.eval()
-    w = [p for p in model.parameters() if p.dim() > 1]
-    centre = [p.clone() for p in w]
-    generator = torch.Generator().manual_seed(seed)
-    u = [_direction(p, generator) for p in w]
-    v = [_direction(p, generator) for p in w]
     try:
-        return [
-            [_loss_at(model, w, centre, u, v, a, b, x, y) for a in axis(points)]
-            for b in axis(points)
-        ]
-    finally:
-        for p, c in zip(w, centre, strict=True):
-            p.copy_(c)
+        at = measure.axis(points, radius)
+    except ValueError as refused:
+        raise BadInput(str(refused)) from None
+    runs = [_found(folder) for folder in folders]
+    names = [title(run) for run, _ in runs]
+    if len(set(names)) < len(names):
+        names = [f"{title(run)}, seed {run.seed}" for run, _ in runs]
+    if len(set(names)) < len(names):
+        raise BadInput("a run is given twice, or two comparisons have the same runs.")
+    loaded = [(run, root, _data(root)) for run, root in runs]
+    top = ceiling(max(len(data.classes) for _, _, data in loaded))
+    with locked(out):
+        # Of one name each, so that what was interrupted is continued.
+        parts = [out / f".plane-{k}.json" for k in range(len(runs))]
+        planes = {
+            name: _watched(name, console, run, data, root, at, part)
+            for name, part, (run, root, data) in zip(names, parts, loaded, strict=True)
+        }
+        draw(planes, out, top)
+        for part in parts:
+            part.unlink()
+    return out / "landscape.html"
 
 
-def _loss_at(
-    model: nn.Module,
-    w: list[nn.Parameter],
-    centre: list[Tensor],
-    u: list[Tensor],
-    v: list[Tensor],
-    a: float,
-    b: float,
-    x: Tensor,
-    y: Tensor,
-) -> float:
-    for p, c, du, dv in zip(w, centre, u, v, strict=True):
-        p.copy_(c + a * du + b * dv)
-    total = sum(
-        cross_entropy(model(part), labels, reduction="sum")
-        for part, labels in zip(x.split(1024), y.split(1024), strict=True)
+def _watched(name: str, console: Console, *arguments: Any) -> Plane:
+    with console.status(name) as status:
+
+        def progress(done: int, points: int) -> None:
+            status.update(f"{name}: {done} of {points} points")
+
+        return around(*arguments, progress=progress)
+
+
+def draw(planes: dict[str, Plane], out: Path, top: float) -> None:
+    """The files of a folder of landscapes."""
+    write_json(out / "landscape.json", {k: p.to_dict() for k, p in planes.items()})
+    figure = pictures.surface(planes, top=top)
+    write(out / "landscape.svg", pictures.encoded(figure, "svg"))
+    write(out / "landscape.png", pictures.encoded(figure, "png"))
+    text = (
+        "Training loss around trained weights, on a plane of two random directions "
+        "that are as long as the weights filter by filter. Draws, axes, heights and "
+        "colours are the same for all. A plane is two directions of many thousands: "
+        "it can show that a minimum is sharp, not that it is flat."
     )
-    return float(total) / len(y)
+    write(out / "landscape.html", pictures.page(planes, text=text, top=top))
 
 
-def _direction(w: Tensor, generator: torch.Generator) -> Tensor:
-    d = torch.randn(w.shape, generator=generator).to(w)
-    size = d.flatten(1).norm(dim=1), w.flatten(1).norm(dim=1)
-    scale = size[1] / size[0].clamp_min(1e-12)
-    return d * scale.view(-1, *[1] * (w.dim() - 1))
+def _found(folder: Path) -> tuple[Run, Path]:
+    """The run that is stored in a folder, and the root of its comparison."""
+    folder = folder.resolve()
+    root = folder.parents[2] if len(folder.parents) > 2 else folder
+    stored = read_json(root / "config.json")
+    try:
+        config = Comparison.model_validate((stored or {}).get("config"))
+    except (AttributeError, ValidationError):
+        raise BadInput(
+            f"{folder} is no run of flatmin compare. Give folders such as "
+            "runs/compare/noise-40/sam/seed-0."
+        ) from None
+    for run in _all(config):
+        if run.folder(root) == folder and RunStore(folder).result() is not None:
+            return run, root
+    raise BadInput(f"{folder} holds no finished run of the comparison in {root}.")
+
+
+def _all(config: Comparison) -> list[Run]:
+    return [
+        Run(config, arm, noise, seed)
+        for noise in config.noise
+        for arm in ARMS
+        for seed in range(config.seeds)
+    ]
+
+
+def _data(root: Path) -> Data:
+    """The images of a comparison, if they are what they were."""
+    stored = json.loads((root / "config.json").read_text())
+    config = Comparison.model_validate(stored["config"])
+    data = load(config)
+    if data.digest() != stored.get("data_sha256"):
+        raise BadInput(f"the images of {root} have changed since it was made.")
+    return data.to(config.device)

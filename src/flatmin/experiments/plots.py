@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import math
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from flatmin import pictures
+from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments.summary import Curve, Row, settings
 from flatmin.experiments.train import noise_name, percent
+
+#: Planes by share of label noise, as folders call it, and by arm.
+Planes = dict[str, dict[str, Plane]]
 
 #: Okabe and Ito's palette.
 COLOURS = {"sgd": "#56B4E9", "sgd-2x": "#0072B2", "sam": "#D55E00"}
@@ -20,14 +21,11 @@ DASHES = {"sgd": "dot", "sgd-2x": "dash", "sam": "solid"}
 _LINES = {"sgd": ":", "sgd-2x": "--", "sam": "-"}
 
 
-def ceiling(classes: int) -> float:
-    """Where landscapes are cut off: twice the loss of guessing."""
-    return 2 * math.log(classes)
-
-
-def landscapes_of(landscapes: dict[str, Any], noise: float) -> dict[str, Any]:
-    """The losses around the minima of one setting, by arm."""
-    return landscapes.get(noise_name(noise), {})
+def planes_of(planes: Planes, rows: list[Row], noise: float) -> dict[str, Plane]:
+    """The planes around the minima of one setting, by the label of their arm."""
+    drawn = planes.get(noise_name(noise), {})
+    here = [row for row in rows if row.noise == noise and row.arm in drawn]
+    return {row.label: drawn[row.arm] for row in here}
 
 
 def curves(noise: float, rows: list[Row], curve_of: dict[Any, Curve]) -> go.Figure:
@@ -64,49 +62,24 @@ def curves(noise: float, rows: list[Row], curve_of: dict[Any, Curve]) -> go.Figu
     return figure
 
 
-def surface(axis: list[float], loss: list[list[float]], top: float) -> go.Figure:
-    """One landscape, turnable, for the page; cut off at ``top``."""
-    figure = go.Figure(
-        go.Surface(
-            x=axis,
-            y=axis,
-            z=_cut(loss, top).round(5).tolist(),
-            cmin=0,
-            cmax=top,
-            colorscale="Viridis",
-            showscale=False,
-            contours={"z": {"show": True, "color": "white", "size": top / 12}},
-            hovertemplate="loss %{z:.3f}<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        scene={
-            "xaxis_title": "u",
-            "yaxis_title": "v",
-            "zaxis": {"title": "training loss", "range": [0, top]},
-            "aspectmode": "cube",
-            "camera": {"eye": {"x": 1.6, "y": -1.6, "z": 1.0}},
-        },
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        height=420,
-    )
-    return figure
-
-
-def pictures(
-    rows: list[Row],
-    curve_of: dict[Any, Curve],
-    landscapes: dict[str, Any],
-    top: float,
+def files(
+    rows: list[Row], curve_of: dict[Any, Curve], planes: Planes, top: float
 ) -> dict[str, bytes]:
     """PNG files for papers, by name."""
-    drawn = {"curves.png": _curves_png(rows, curve_of)}
-    if landscapes:
-        drawn["landscapes.png"] = _landscapes_png(rows, landscapes, top)
+    drawn = {"curves.png": pictures.encoded(_curves(rows, curve_of), "png")}
+    named = {
+        f"{label}, {percent(noise)} label noise": plane
+        for noise in settings(rows)
+        for label, plane in planes_of(planes, rows, noise).items()
+    }
+    if named:
+        columns = len(named) // len(planes)
+        figure = pictures.surface(named, top=top, columns=columns)
+        drawn["landscapes.png"] = pictures.encoded(figure, "png")
     return drawn
 
 
-def _curves_png(rows: list[Row], curve_of: dict[Any, Curve]) -> bytes:
+def _curves(rows: list[Row], curve_of: dict[Any, Curve]) -> Figure:
     noises = settings(rows)
     figure = Figure(figsize=(5 * len(noises), 3.6), layout="constrained")
     panels = figure.subplots(1, len(noises), squeeze=False)[0]
@@ -125,37 +98,4 @@ def _curves_png(rows: list[Row], curve_of: dict[Any, Curve]) -> bytes:
         panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False)
-    return _png(figure)
-
-
-def _landscapes_png(rows: list[Row], landscapes: dict[str, Any], top: float) -> bytes:
-    drawn = [row for row in rows if row.arm in landscapes_of(landscapes, row.noise)]
-    lines = len(settings(drawn))
-    columns = len(drawn) // lines
-    figure = Figure(figsize=(4.5 * columns, 4.2 * lines), layout="constrained")
-    a, b = np.meshgrid(landscapes["axis"], landscapes["axis"])
-    for i, row in enumerate(drawn, start=1):
-        panel: Any = figure.add_subplot(
-            lines, columns, i, projection="3d", computed_zorder=False
-        )
-        loss = _cut(landscapes_of(landscapes, row.noise)[row.arm], top)
-        panel.plot_surface(
-            a, b, loss, cmap="viridis", vmin=0, vmax=top, rcount=60, ccount=60
-        )
-        panel.set(xlabel="u", ylabel="v", zlabel="training loss", zlim=(0, top))
-        panel.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-        panel.set_title(f"{row.label}, {percent(row.noise)} label noise")
-        panel.view_init(elev=28, azim=-55)
-    return _png(figure)
-
-
-def _cut(loss: list[list[float]], top: float) -> np.ndarray[Any, Any]:
-    """Losses above ``top``, NaN among them, at ``top``."""
-    return np.fmin(np.nan_to_num(np.array(loss, dtype=float), nan=top), top)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with mpl.rc_context({"savefig.dpi": 200}):
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure

@@ -30,23 +30,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import flatmin
+from flatmin.diagnostics._files import write
 from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
 
+__all__ = ["RunStore", "claim", "locked", "read_json", "write", "write_json"]
+
 #: What a start that was killed at once may have left.
 _OWN = {".lock", ".config.json.part"}
-
-
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file in one stroke: readers see the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    half = path.with_name(f".{path.name}.part")
-    with half.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,135 @@
+"""What a landscape of 31 x 31 points takes.
+
+Three ways to the losses on one plane around one small convnet with BatchNorm, on
+scikit-learn's digits: the loop that everybody writes, which for every point copies the
+weights in and reads a DataLoader; the same loop over batches that are tensors already;
+and flatmin. They take turns, a few points at a time, so that all see the same machine;
+a time is the median over the turns.
+
+    python benchmarks/landscape.py > benchmarks/results/landscape.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from machine import machine
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from flatmin.diagnostics import Objective, directions, landscape
+from flatmin.diagnostics._grid import Grid
+from flatmin.experiments import config
+from flatmin.experiments.data import load
+from flatmin.experiments.models import small_convnet
+
+#: That of `flatmin compare`.
+BATCH = 64
+
+#: Losses of some points.
+Loop = Callable[[list[tuple[float, float]]], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="two turns, 3 x 3 points")
+    smoke = parser.parse_args().smoke
+    points, turns = (3, 2) if smoke else (31, 9)
+    print(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start; {turns} turns\n")
+    names = ["DataLoader loop (ms per point)", "loop over tensors", "flatmin"]
+    print("| channels | way |", " | ".join(names), "| times as fast | than tensors |")
+    print("| --- " * 7 + "|")
+    for width in (8, 16, 32):
+        report(width, points, turns)
+
+
+def report(width: int, points: int, turns: int) -> None:
+    model, data = problem(width)
+    loader = DataLoader(data, batch_size=BATCH)
+    objective = Objective(model, cross_entropy, loader)
+    u, v = directions.random(objective, 0), directions.random(objective, 1)
+    axis = landscape.axis(points)
+    rows = [(a, b) for b in axis for a in axis]
+    tensors = list(zip(*(x.split(BATCH) for x in data.tensors), strict=True))
+    grid = Grid(objective, [u, v], recalibrate=False, memory=2**30)
+    with grid.way("auto", rows[0]) as way:
+        loops: list[Loop] = [
+            plain(model, u, v, loader),
+            plain(model, u, v, tensors),
+            lambda some: in_chunks(way, some),
+        ]
+        slow, middle, fast = medians(loops, rows, turns, 8)
+        name = way.name
+    print(
+        f"| {width} | {name} | {slow:.2f} | {middle:.2f} | {fast:.2f} "
+        f"| x{slow / fast:.2f} | x{middle / fast:.2f} |",
+        flush=True,
+    )
+
+
+def problem(width: int) -> tuple[torch.nn.Module, TensorDataset]:
+    digits = load(config.digits())
+    torch.manual_seed(0)
+    model = small_convnet(1, 10, width)
+    for x in digits.x.split(100):
+        model(x)
+    return model.eval(), TensorDataset(digits.x, digits.y)
+
+
+def plain(
+    model: torch.nn.Module, u: list[Tensor], v: list[Tensor], data: Iterable[Any]
+) -> Loop:
+    """For every point: copy the weights in, and make a full pass."""
+    w = [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def losses(some: list[tuple[float, float]]) -> Tensor:
+        found = []
+        for a, b in some:
+            for p, c, x, y in zip(model.parameters(), w, u, v, strict=True):
+                p.copy_(c + a * x + b * y)
+            total, n = 0.0, 0
+            for x, y in data:
+                total += float(cross_entropy(model(x), y, reduction="sum"))
+                n += len(y)
+            found.append(total / n)
+        for p, c in zip(model.parameters(), w, strict=True):
+            p.copy_(c)
+        return torch.tensor(found)
+
+    return losses
+
+
+def in_chunks(way: Any, some: list[tuple[float, float]]) -> Tensor:
+    starts = range(0, len(some), way.at_once)
+    return torch.cat([way.losses(some[k : k + way.at_once]) for k in starts])
+
+
+def medians(
+    loops: list[Loop], rows: list[tuple[float, float]], turns: int, size: int
+) -> list[float]:
+    """Median milliseconds per point of each loop; one turn more to warm up."""
+    times: list[list[float]] = [[] for _ in loops]
+    for k in range(turns + 1):
+        some = [rows[(k * size + i) % len(rows)] for i in range(size)]
+        found = []
+        for loop, seen in zip(loops, times, strict=True):
+            began = time.perf_counter()
+            found.append(loop(some))
+            seen.append(1000 * (time.perf_counter() - began) / len(some))
+        for other in found[1:]:
+            torch.testing.assert_close(
+                other.double(), found[0].double(), rtol=1e-4, atol=1e-4
+            )
+    return [statistics.median(seen[1:]) for seen in times]
+
+
+if __name__ == "__main__":
+    main()

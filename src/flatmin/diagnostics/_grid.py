@@ -1,0 +1,319 @@
+"""``L(w + sum_j c_j d_j)`` for many ``c``: one after the other, or many at a time.
+
+Three ways give the same numbers up to rounding:
+
+* *loop*: the weights are moved in place, and the data is read as it is given;
+* *stacked*: `torch.func.vmap` over weights stacked point by point, for models so small
+  that starting an operation takes longer than doing it;
+* *threads*: copies of the model, one per core, each at a point of its own. On a CPU,
+  cores that share a small operation wait for each other, and a convolution whose
+  weights differ from point to point is slow.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
+
+from flatmin.core import Gradients
+from flatmin.diagnostics import _batches as batching
+from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics.directions import Direction
+
+#: How the points are evaluated; ``"auto"`` is the fastest way that is right.
+How: TypeAlias = Literal["auto", "loop", "stacked", "threads"]
+
+#: The coefficients of a point, one per direction.
+Row: TypeAlias = Sequence[float]
+
+#: From points to this process's part of their losses: ``[points]``, float64.
+Losses: TypeAlias = Callable[[Sequence[Row]], Tensor]
+
+#: Bytes of the largest intermediate tensor at which batches and stacks of points end:
+#: a CPU's cache holds two of them, an accelerator is kept busy by them.
+_TENSOR = {"cpu": 2**21}
+_TENSOR_ELSEWHERE = 2**28
+
+#: Points that are stacked at most, and that a thread is given between two reports.
+_MOST_STACKED, _PER_THREAD = 256, 4
+
+#: Not annotated in torch.
+_vmap: Any = vmap
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to evaluate points.
+
+    Attributes:
+        name: of the way.
+        at_once: how many points to ask for at a time.
+        losses: what evaluates them.
+    """
+
+    name: str
+    at_once: int
+    losses: Losses
+
+
+#: What makes one; None where it would not pay. What it opens goes on the stack.
+Maker: TypeAlias = Callable[[ExitStack], Way | None]
+
+
+class Span:
+    """``sum_j c_j d_j``."""
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self._parts = [
+            xs if any(bool(x.any()) for x in xs) else None
+            for xs in zip(*directions, strict=True)
+        ]
+
+    def at(self, c: Row) -> Gradients:
+        """One point; None for a parameter that does not move."""
+        return [xs if xs is None else _mix(c, xs) for xs in self._parts]
+
+    def stacked(self, rows: Sequence[Row]) -> Gradients:
+        """Points along a new first axis."""
+        columns = [
+            torch.tensor(column, dtype=torch.float64)
+            for column in zip(*rows, strict=True)
+        ]
+
+        def mixed(xs: tuple[Tensor, ...]) -> Tensor:
+            aside = (-1, *[1] * xs[0].dim())
+            return _mix([c.to(xs[0]).view(aside) for c in columns], xs)
+
+        return [xs if xs is None else mixed(xs) for xs in self._parts]
+
+
+class Grid:
+    """Losses in the span of some directions, and the ways to them.
+
+    Args:
+        objective: whose losses.
+        directions: one or two.
+        recalibrate: whether BatchNorm's running statistics are those of each point.
+        memory: bytes that kept data, stacked weights, or copies of the model may take.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        directions: Sequence[Direction],
+        recalibrate: bool,
+        memory: int,
+    ) -> None:
+        self.data = batching.kept(objective, memory)
+        self._objective = objective
+        self._own = self._view(objective.model, self.data or objective.data)
+        self._span = Span(directions)
+        self._recalibrate = recalibrate
+        self._memory = memory
+
+    @contextmanager
+    def way(self, how: How, first: Row) -> Generator[Way]:
+        """The fastest way that is right at a point ``first``, or the one asked for.
+
+        What a fast way takes for granted (that a copy of the model does what the model
+        does, that batches can be cut anew, that `vmap` takes the model) is tried.
+
+        Raises:
+            ValueError: the one asked for is not right.
+        """
+        truth = self._loop([first])
+        makers = [make for name, make in self._makers() if how in ("auto", name)]
+        with ExitStack() as stack:
+            found = (self._tried(make, stack, first, truth) for make in makers)
+            way = next((one for one in found if one is not None), None)
+            if way is None and how not in ("auto", "loop"):
+                raise ValueError(
+                    f"how={how!r} does not give this model's loss: the model, its data "
+                    "or the memory are not made for it. Use how='auto'."
+                )
+            yield way or Way("loop", 1, self._loop)
+
+    def _makers(self) -> list[tuple[How, Maker]]:
+        """The fast ways, the one that is likely to be the fastest first."""
+        stacked: list[tuple[How, Maker]] = [("stacked", self._stacked)]
+        threads: list[tuple[How, Maker]] = [
+            ("threads", partial(self._threads, channels_last=True)),
+            ("threads", partial(self._threads, channels_last=False)),
+        ]
+        on_cpu = self._objective.device.type == "cpu"
+        modules = self._objective.model.modules()
+        convolves = any(isinstance(m, _ConvNd) for m in modules)
+        ways = threads + stacked if convolves else stacked + threads
+        return ways if on_cpu else stacked
+
+    def _tried(
+        self, make: Maker, stack: ExitStack, first: Row, truth: Tensor
+    ) -> Way | None:
+        """The way if it is right: alike on all processes that share the data."""
+        try:
+            way = make(stack)
+            right = way is not None and _close(way.losses([first]), truth, self._own.w)
+        except Exception:
+            # Whatever it is: if the model is to blame, the loop meets it as well.
+            way, right = None, False
+        at_once = torch.tensor(way.at_once if way and right else 0)
+        if self._objective.group is not None:
+            at_once = at_once.to(self._objective.device)
+            dist.all_reduce(at_once, dist.ReduceOp.MIN, self._objective.group)
+        return replace(way, at_once=int(at_once)) if way and at_once > 0 else None
+
+    def _loop(self, rows: Sequence[Row]) -> Tensor:
+        return torch.stack([self._loss(self._own, c) for c in rows])
+
+    def _loss(self, view: Objective, c: Row) -> Tensor:
+        with view.at(self._span.at(c)):
+            if self._recalibrate:
+                _recalibrate(view)
+            return view.loss()
+
+    def _stacked(self, stack: ExitStack) -> Way | None:
+        del stack
+        data, size = self._cut()
+        most = min(_MOST_STACKED, self._memory // (3 * _bytes(self._own.w)))
+        at_once = min(self._limit // size, most)
+        if self._recalibrate or at_once < 2:
+            return None
+        loss = _Loss(self._view(self._objective.model, data))
+        return Way("stacked", at_once, partial(self._stack, loss))
+
+    @torch.no_grad()
+    def _stack(self, loss: _Loss, rows: Sequence[Row]) -> Tensor:
+        names = {id(p): name for name, p in loss.named_parameters()}
+        pairs = zip(self._own.w, self._span.stacked(rows), strict=True)
+        w = {names[id(p)]: p.detach() + x for p, x in pairs if x is not None}
+        total = torch.zeros(len(rows), dtype=torch.float64, device=self._own.device)
+
+        def one(w: dict[str, Tensor], batch: Any) -> Tensor:
+            return functional_call(loss, w, (batch,))
+
+        for batch in loss.objective.batches():
+            values: Tensor = _vmap(one, (0, None))(w, batch)
+            total += loss.examples * values.double()
+        return total / self._own.n
+
+    def _threads(self, stack: ExitStack, channels_last: bool) -> Way | None:
+        if self.data is None:
+            return None
+        cores = torch.get_num_threads()
+        if cores * _bytes(self._own.model.parameters()) > self._memory:
+            return None
+        data = self.data if self._recalibrate else list(self._cut()[0])
+        data = batching.channels_last(data) if channels_last else data
+        free: SimpleQueue[Objective] = SimpleQueue()
+        for _ in range(cores):
+            model = copy.deepcopy(self._objective.model)
+            if channels_last:
+                model = model.to(memory_format=torch.channels_last)  # pyright: ignore
+            free.put(self._view(model, data))
+        pool = ThreadPoolExecutor(
+            cores, initializer=torch.set_num_threads, initargs=(1,)
+        )
+        # Threads that start meanwhile see the number that was set last.
+        stack.callback(torch.set_num_threads, cores)
+        stack.enter_context(pool)
+
+        def one(c: Row) -> Tensor:
+            view = free.get()
+            try:
+                return self._loss(view, c)
+            finally:
+                free.put(view)
+
+        def losses(rows: Sequence[Row]) -> Tensor:
+            return torch.stack(list(pool.map(one, rows)))
+
+        return Way("threads", cores * _PER_THREAD, losses)
+
+    def _cut(self) -> tuple[Iterable[Any], int]:
+        """Batches that are large enough, and the largest tensor of one, in bytes."""
+        batch = next(iter(self._own.batches()))
+        size, examples = batching.largest(self._own, batch)
+        if self.data is None:
+            return self._own.data, size
+        wanted = max(1, self._limit * examples // size)
+        data = batching.cut(self.data, wanted)
+        same = len(data) == len(self.data)
+        share = 1 if same else min(wanted, self._own.n) / examples
+        return data, math.ceil(size * share)
+
+    @property
+    def _limit(self) -> int:
+        return _TENSOR.get(self._objective.device.type, _TENSOR_ELSEWHERE)
+
+    def _view(self, model: nn.Module, data: Iterable[Any]) -> Objective:
+        """The objective with another model and other batches, of this process alone."""
+        view = copy.copy(self._objective)
+        view.model, view.data, view.group = model, data, None
+        view.w = [p for p in model.parameters() if p.requires_grad]
+        return view
+
+
+class _Loss(nn.Module):
+    """A batch's mean loss as a module, so that `functional_call` can swap weights.
+
+    It swaps those of the objective's own model, so that a ``forward`` that has the
+    model from elsewhere sees them too.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self.objective = objective
+        self.examples = 0
+
+    def forward(self, batch: Any) -> Tensor:
+        loss, self.examples = self.objective.loss_of(batch)
+        return loss
+
+
+def _recalibrate(objective: Objective) -> None:
+    """BatchNorm's running statistics become those of the data at the weights."""
+    norms = [m for m in objective.model.modules() if isinstance(m, _BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    try:
+        for m in norms:
+            m.reset_running_stats()
+            # None: the mean of all batches, each with the same weight.
+            m.momentum, m.training = None, True
+        with torch.no_grad():
+            for batch in objective.batches():
+                objective.loss_of(batch)
+    finally:
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum, m.training = momentum, False
+
+
+def _mix(c: Sequence[Tensor | float], xs: Sequence[Tensor]) -> Tensor:
+    total = xs[0] * c[0]
+    for x, c_j in zip(xs[1:], c[1:], strict=True):
+        total = total + x * c_j
+    return total
+
+
+def _bytes(xs: Iterable[Tensor]) -> int:
+    return sum(x.nbytes for x in xs)
+
+
+def _close(a: Tensor, b: Tensor, w: Sequence[Tensor]) -> bool:
+    """Whether they are the same up to rounding of the narrowest weights."""
+    rounding = max(torch.finfo(p.dtype).eps for p in w)
+    return torch.allclose(a, b, rtol=rounding**0.5, atol=rounding, equal_nan=True)

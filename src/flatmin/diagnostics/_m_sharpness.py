@@ -1,0 +1,278 @@
+"""How much the loss of a few examples rises around the weights, group by group."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # pyright: ignore
+
+from flatmin.core import Step, TwoPoint
+from flatmin.core._checks import radius, whole
+from flatmin.diagnostics._ball import ball_of, climb, described, step_of
+from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._record import GroupMean
+from flatmin.diagnostics.sharpness import finite
+
+#: Larger groups keep a processor busy by themselves.
+_VMAP_UP_TO = 8
+
+#: How many perturbed weights may be in memory at once.
+_ENTRIES = 2**24
+
+#: The rises of some groups.
+Rises = list[Tensor]
+
+
+def m_sharpness(
+    objective: Objective,
+    rho: float = 0.05,
+    m: int = 1,
+    *,
+    p: float = 2.0,
+    within: TwoPoint | None = None,
+) -> GroupMean:
+    r"""The mean sharpness of groups of m examples, each with an ``eps`` of its own.
+
+    .. math::
+        \frac1G \sum_{k=1}^G \big( L_k(w + \hat\epsilon_k) - L_k(w) \big),
+        \qquad \hat\epsilon_k \text{ from } \nabla L_k(w)
+
+    ``L_k`` is the mean loss of the k-th group. This is what SAM minimizes when its
+    perturbation is that of m examples (section 4.1 of the paper). It grows as m falls,
+    and at m = n it is `sharpness`. Takes one gradient and one loss per example.
+
+    Groups are m consecutive examples of a batch, so m has to divide the size of every
+    batch but the last of each process, whose rest is left out. To cut a batch, every
+    tensor in it with as many entries as examples along its first axis is cut; batches
+    of other kinds work with m as the batch size.
+
+    Small groups are computed many at a time (torch.func) where the model allows it,
+    and one by one where not; the numbers are the same.
+
+    Args:
+        objective: the loss.
+        rho: the radius.
+        m: examples per group.
+        p: which norm bounds the perturbation, from 1 to ``math.inf``.
+        within: whose scale, metric and filter say what the ball is, in place of ``p``.
+
+    Returns:
+        The mean over groups with its standard error, None for one group alone;
+        ``n`` counts the examples in groups.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, m does not divide a batch, a batch
+            cannot be cut, or gradient or loss are not finite.
+
+    Example:
+        >>> import torch
+        >>> from flatmin.diagnostics import Objective, m_sharpness
+        >>> model = torch.nn.Linear(1, 1, bias=False).double()
+        >>> _ = torch.nn.init.constant_(model.weight, 2.0)
+        >>> x = torch.tensor([[1.0], [-1.0]]).double()
+        >>> data = [(x, torch.zeros(2, 1).double())]
+        >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+        >>> m_sharpness(objective, rho=0.5, m=1)
+        m-sharpness 2.25 ± 0 (rho 0.5, p 2, m 1, 2 groups, one step each; n = 2)
+
+    Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
+    Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412, section 4.1.
+    """
+    rho, within = radius(rho), ball_of(p, within)
+    whole("m", m, 1)
+    with objective.reading():
+        rises = _Groups(objective, within, rho, m).rises()
+    groups, mean, error = _statistics(objective, rises)
+    return GroupMean(
+        name="m-sharpness",
+        value=mean,
+        error=error,
+        n=groups * m,
+        settings={**described(rho, within), "m": m},
+        how=f"{groups} groups, one step each",
+        groups=groups,
+    )
+
+
+class _Groups:
+    """The groups of this process."""
+
+    def __init__(
+        self, objective: Objective, within: TwoPoint, rho: float, m: int
+    ) -> None:
+        self.objective = objective
+        self.within = within
+        self.rho = rho
+        self.m = m
+        self.step: Step = step_of(objective, rho)
+        self.many = m <= _VMAP_UP_TO
+
+    def rises(self) -> Rises:
+        """``L_k(w + eps_k) - L_k(w)`` of every group, float64, 0-dim."""
+        self._check()
+        found: Rises = []
+        for batch, size in zip(
+            self.objective.batches(), self.objective.sizes, strict=True
+        ):
+            parts = _Cut.of(batch, size, self.m)
+            found += self._together(parts) if self.many else self._one_by_one(parts)
+        return found
+
+    def _check(self) -> None:
+        for size in self.objective.sizes[:-1]:
+            if size % self.m:
+                raise ValueError(
+                    f"m = {self.m} does not divide the batch size {size}: groups are "
+                    "cut within batches. Give batches of a multiple of m examples."
+                )
+
+    def _one_by_one(self, parts: _Cut) -> Rises:
+        return [self._rise(parts.group(k)) for k in range(parts.count)]
+
+    def _rise(self, group: Any) -> Tensor:
+        loss, size, g = self.objective.gradient_of(group)
+        _check_size(size, self.m)
+        eps = climb(self.within, self.step, g, self.rho)
+        with self.objective.at(eps), torch.no_grad():
+            top = self.objective.loss_of(group)[0]
+        return finite(top.double() - loss.double(), self.rho)
+
+    def _together(self, parts: _Cut) -> Rises:
+        """Many groups at once; one by one for a model that cannot do that."""
+        numel = sum(p.numel() for p in self.objective.w)
+        chunk = max(1, _ENTRIES // numel)
+        found: Rises = []
+        for start in range(0, parts.count, chunk):
+            at = slice(start, min(start + chunk, parts.count))
+            try:
+                with warnings.catch_warnings():
+                    # vmap's own loop, over single operators, is no gain.
+                    warnings.filterwarnings("error", "There is a performance drop")
+                    found += self._chunk(parts, at)
+            except Exception:
+                # Whatever vmap cannot do; what the model cannot do fails again.
+                self.many = False
+                return self._one_by_one(parts)
+        return found
+
+    def _chunk(self, parts: _Cut, at: slice) -> Rises:
+        """The rises of groups at once: gradients, perturbations, losses."""
+        loss = _Functional(self.objective, parts)
+        w = tuple(p.detach() for p in self.objective.w)
+        leaves, axes = parts.chunk(at), parts.axes
+        g, below = vmap(grad_and_value(loss), in_dims=(None, *axes))(w, *leaves)
+        eps = [
+            climb(self.within, self.step, [g_i[k] for g_i in g], self.rho)
+            for k in range(len(below))
+        ]
+        moved = tuple(
+            torch.stack([_moved(p, e[i]) for e in eps]) for i, p in enumerate(w)
+        )
+        with torch.no_grad():
+            above = vmap(loss, in_dims=(0, *axes))(moved, *leaves)
+        rises = above.double() - below.double()
+        return [finite(rise, self.rho) for rise in rises]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A batch in groups of m examples."""
+
+    leaves: list[Any]
+    axes: tuple[int | None, ...]
+    spec: TreeSpec
+    m: int
+    count: int
+
+    @classmethod
+    def of(cls, batch: Any, size: int, m: int) -> _Cut:
+        leaves, spec = tree_flatten(batch)
+        axes = tuple(0 if _per_example(x, size) else None for x in leaves)
+        count = size // m
+        return cls(leaves, axes, spec, m, count)
+
+    def group(self, k: int) -> Any:
+        """The k-th group, as a batch."""
+        at = slice(k * self.m, (k + 1) * self.m)
+        return tree_unflatten(
+            [
+                x if axis is None else x[at]
+                for x, axis in zip(self.leaves, self.axes, strict=True)
+            ],
+            self.spec,
+        )
+
+    def chunk(self, at: slice) -> list[Any]:
+        """Leaves of some groups, with an axis of groups before that of examples."""
+        examples = slice(at.start * self.m, at.stop * self.m)
+        return [
+            x if axis is None else x[examples].unflatten(0, (-1, self.m))
+            for x, axis in zip(self.leaves, self.axes, strict=True)
+        ]
+
+
+class _Functional:
+    """The loss of a group as a function of weights and the leaves of its batch."""
+
+    def __init__(self, objective: Objective, parts: _Cut) -> None:
+        self._parts = parts
+        self._loss = _Loss(objective)
+        of = {id(p): f"model.{n}" for n, p in objective.model.named_parameters()}
+        self._names = [of[id(p)] for p in objective.w]
+
+    def __call__(self, w: Sequence[Tensor], *leaves: Any) -> Tensor:
+        named = dict(zip(self._names, w, strict=True))
+        batch = tree_unflatten(list(leaves), self._parts.spec)
+        loss, size = functional_call(self._loss, named, (batch,))
+        _check_size(size, self._parts.m)
+        return loss
+
+
+class _Loss(nn.Module):
+    """`Objective.loss_of` as a module, because it is modules that take weights."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self._objective = objective
+
+    def forward(self, batch: Any) -> tuple[Tensor, int]:
+        return self._objective.loss_of(batch)
+
+
+def _moved(p: Tensor, e: Tensor | None) -> Tensor:
+    return p if e is None else p + e
+
+
+def _check_size(size: int, m: int) -> None:
+    if size != m:
+        raise ValueError(
+            f"a group of m = {m} examples gives {size} targets: its batch holds "
+            "something that cannot be cut. Give batches of m examples."
+        )
+
+
+def _per_example(x: Any, size: int) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
+
+
+def _statistics(objective: Objective, rises: Rises) -> tuple[int, float, float | None]:
+    """How many there are in all processes, their mean and its standard error."""
+    here = torch.zeros(0, dtype=torch.float64, device=objective.device)
+    here = torch.stack(rises) if rises else here
+    count = int(objective.sum(torch.tensor(len(rises), device=objective.device)))
+    if count == 0:
+        raise ValueError("no batch has m examples. Give a smaller m or larger batches.")
+    mean = objective.sum(here.sum()) / count
+    squares = objective.sum((here - mean).square().sum())
+    if count == 1:
+        return count, float(mean), None
+    return count, float(mean), math.sqrt(float(squares) / (count - 1) / count)

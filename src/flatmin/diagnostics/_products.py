@@ -1,0 +1,146 @@
+"""Products of a curvature matrix with a vector, over all of the data."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flatmin.core import _tensors as ts
+from flatmin.diagnostics._objective import Objective
+
+#: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
+Matrix: TypeAlias = Literal["hessian", "ggn"]
+
+#: What torch says of itself when curvlinops is imported, or forward mode first used.
+_NOISE = "`torch.jit.script` is deprecated"
+
+_BatchProduct: TypeAlias = Callable[
+    [Any, Sequence[Tensor]], tuple[Sequence[Tensor], int]
+]
+
+
+class Curvature:
+    """A curvature matrix of an objective, as an operator on flat vectors.
+
+    Raises:
+        ValueError: there is no matrix of that name, or weights are complex.
+    """
+
+    def __init__(self, objective: Objective, matrix: Matrix) -> None:
+        if matrix not in ("hessian", "ggn"):
+            raise ValueError(f"matrix is 'hessian' or 'ggn', got {matrix!r}.")
+        if any(w.is_complex() for w in objective.w):
+            raise ValueError("curvature needs real weights, got complex ones.")
+        self.objective = objective
+        self.like = self.flat([p.detach() for p in objective.w])
+        self._of_batch = _hessian(objective) if matrix == "hessian" else _ggn(objective)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """The matrix times ``v``."""
+        parts = self.parts(v)
+        total = [torch.zeros_like(p) for p in parts]
+        # Of the attention kernels only the plain one has second derivatives.
+        with self.objective.reading(), sdpa_kernel(SDPBackend.MATH):
+            for batch in self.objective.batches():
+                product, size = self._of_batch(batch, parts)
+                ts.add_times_(total, size / self.objective.n, product)
+        return self.objective.sum(self.flat(total))
+
+    def flat(self, parts: Sequence[Tensor]) -> Tensor:
+        """One vector, of the widest dtype among the weights."""
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def parts(self, v: Tensor) -> list[Tensor]:
+        """A vector as tensors like the weights."""
+        w = self.objective.w
+        pieces = torch.split(v, [p.numel() for p in w])
+        return [x.view(p.shape).to(p.dtype) for x, p in zip(pieces, w, strict=True)]
+
+
+def _hessian(objective: Objective) -> _BatchProduct:
+    """By two backward passes: half the time of forward over reverse in torch.func."""
+
+    def product(batch: Any, v: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+        with torch.enable_grad():
+            loss, size = objective.loss_of(batch)
+            g = torch.autograd.grad(
+                loss, objective.w, create_graph=True, materialize_grads=True
+            )
+            pairs = [(a, b) for a, b in zip(g, v, strict=True) if a.requires_grad]
+            if not pairs:
+                return [torch.zeros_like(p) for p in objective.w], size
+            slopes, along = [a for a, _ in pairs], [b for _, b in pairs]
+            h = torch.autograd.grad(slopes, objective.w, along, materialize_grads=True)
+        return h, size
+
+    return product
+
+
+def _ggn(objective: Objective) -> _BatchProduct:
+    """By curvlinops."""
+    outputs = _Outputs(objective)
+    names = outputs.names()
+
+    def f(*w_and_batch: Any) -> Tensor:
+        *w, batch = w_and_batch
+        named = dict(zip(names, w, strict=True))
+        return functional_call(outputs, named, (batch,))
+
+    def c(prediction: Tensor, targets: object) -> Tensor:
+        del targets
+        return objective.criterion(prediction, outputs.targets)
+
+    multiply = _curvlinops().make_ggn_vector_product(f, c)
+
+    def product(batch: Any, v: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+        w = tuple(p.detach() for p in objective.w)
+        h = multiply(w, batch, None, *v)
+        return h, len(outputs.targets)
+
+    return product
+
+
+class _Outputs(nn.Module):
+    """The outputs of a batch; its targets are kept for the criterion."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self.targets = torch.empty(0)
+        self._objective = objective
+
+    def forward(self, batch: Any) -> Tensor:
+        outputs, self.targets = self._objective.forward(self.model, batch)
+        return outputs
+
+    def names(self) -> list[str]:
+        """The names of the objective's weights in this module."""
+        of = {id(p): name for name, p in self.named_parameters()}
+        return [of[id(p)] for p in self._objective.w]
+
+
+def _curvlinops() -> Any:
+    """The module of curvlinops with the product, loaded where it is needed.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NOISE, FutureWarning)
+        try:
+            ggn = importlib.import_module("curvlinops.ggn")
+        except ImportError:
+            raise ImportError(
+                "the Gauss-Newton matrix needs curvlinops: pip install "
+                '"flatmin[diagnostics]".'
+            ) from None
+        one = torch.ones(())
+        jvp(torch.clone, (one,), (one,))
+    return ggn

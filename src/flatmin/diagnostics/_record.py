@@ -1,0 +1,108 @@
+"""What a measurement returns: a number, how sure it is, and what it is a number of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+from torch import Tensor
+
+#: Fields that only some objects have a place for.
+_HEAVY = "vectors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Measurement:
+    """A number that was measured around the weights of a model.
+
+    Attributes:
+        name: what was measured.
+        value: the number, in the unit of the loss unless the measure says otherwise.
+        error: its standard error; None where nothing was drawn at random.
+        n: how many examples the loss is the mean of.
+        settings: what it depends on, by name; numbers and words.
+        how: the procedure, in words.
+
+    Example:
+        >>> from flatmin.diagnostics import Measurement
+        >>> measured = Measurement(
+        ...     name="sharpness", value=0.42531, n=900, settings={"rho": 0.05, "p": 2.0}
+        ... )
+        >>> measured
+        sharpness 0.4253 (rho 0.05, p 2; n = 900)
+        >>> float(measured)
+        0.42531
+    """
+
+    name: str
+    value: float
+    n: int
+    error: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    how: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, of types that JSON has; infinity and NaN become words.
+
+        Vectors as long as the weights are left out.
+        """
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        named.pop(_HEAVY, None)
+        return {name: _plain(value) for name, value in named.items()}
+
+    def __float__(self) -> float:
+        """The value."""
+        return self.value
+
+    def __repr__(self) -> str:
+        """One line for people."""
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        said = [f"{name} {_short(value)}" for name, value in self.settings.items()]
+        about = ", ".join([*said, *([self.how] if self.how else [])])
+        examples = f"n = {self.n}"
+        inside = f"{about}; {examples}" if about else examples
+        return f"{self.name} {self.value:.4g}{error} ({inside})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Maximum(Measurement):
+    """The highest rise of the loss that an ascent has found.
+
+    Attributes:
+        history: the rise of every point it has tried, the one-step point first.
+    """
+
+    history: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class GroupMean(Measurement):
+    """A mean over groups of examples.
+
+    Attributes:
+        groups: how many there are; ``n`` counts the examples in them.
+    """
+
+    groups: int = 1
+
+
+def _plain(value: Any) -> Any:
+    """The same in types that JSON has."""
+    if isinstance(value, Measurement):
+        return value.to_dict()
+    if isinstance(value, Tensor):
+        return _plain(cast("Any", value).tolist())
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[str, Any]", value).items()
+        return {name: _plain(one) for name, one in pairs}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in cast("list[Any]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

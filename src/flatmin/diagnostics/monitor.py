@@ -1,0 +1,187 @@
+"""Numbers of flatness while a model trains, every so many steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flatmin.core import _tensors as ts
+from flatmin.core._checks import radius, whole
+from flatmin.diagnostics._ball import ball_of, climb, step_of
+from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._still import evaluating
+from flatmin.diagnostics.hessian import eigenvalues
+from flatmin.diagnostics.sharpness import finite
+
+#: What a record takes, in gradients of the objective: its points, and a product.
+_GRADIENTS, _PRODUCT = 2.0, 4.5
+
+#: What two gradients say.
+_POINTS = ("loss", "loss_eps", "sharpness", "gradient_norm", "cosine")
+
+
+class Monitor:
+    r"""Measures the surroundings of the weights every n steps, and writes it down.
+
+    A record has, at the weights and over the objective's data: ``loss`` L(w),
+    ``loss_eps`` L(w + eps), ``sharpness`` their difference, ``gradient_norm`` ||g||,
+    ``cosine`` cos(g, g_eps), and ``lambda_max`` if wanted; ``seconds`` is what it took.
+    What `flatmin.SAM` measured on its own batch in the last step, it has for free:
+    given its ``statistics``, a record has them too, as ``batch_loss`` and so on.
+
+    The objective is built with the model in evaluation mode, on a fixed part of the
+    training set. For each record the model is put into evaluation mode and back; its
+    weights, gradients, buffers, and the random streams are left alone. A number that
+    cannot be had (a loss that is not finite, no convergence) is null in the record, and
+    ``problem`` says why; training goes on.
+
+    A record costs two gradients of the objective and, for ``lambda_max``, about five to
+    ten Hessian products of four to five gradients each: `cost`.
+
+    Args:
+        objective: on which to measure.
+        every: steps from one record to the next; the first is of step 0.
+        rho: the radius of the sharpness.
+        lambda_max: whether to measure it.
+        jsonl: a file to append the records to, one line of JSON each.
+        tensorboard: a folder for TensorBoard's event files (needs tensorboard).
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
+        ImportError: tensorboard is not installed.
+
+    Example:
+        >>> import torch
+        >>> from flatmin.diagnostics import Monitor, Objective
+        >>> model = torch.nn.Linear(4, 2)
+        >>> data = [(torch.randn(8, 4), torch.randint(2, (8,)))]
+        >>> objective = Objective(model, torch.nn.functional.cross_entropy, data)
+        >>> monitor = Monitor(objective, every=100)
+        >>> for step in range(200):
+        ...     _ = monitor(step)  # after optimizer.step()
+        >>> [record["step"] for record in monitor.records]
+        [0, 100]
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        every: int = 100,
+        rho: float = 0.05,
+        lambda_max: bool = True,
+        jsonl: str | Path | None = None,
+        tensorboard: str | Path | None = None,
+    ) -> None:
+        self.objective = objective
+        self.every = whole("every", every, 1)
+        self.rho = radius(rho)
+        self.lambda_max = lambda_max
+        self.records: list[dict[str, Any]] = []
+        self._jsonl = None if jsonl is None else Path(jsonl)
+        self._board = None if tensorboard is None else _board(tensorboard)
+
+    @property
+    def cost(self) -> float:
+        """About how many gradients of the objective a record takes."""
+        return _GRADIENTS + (7 * _PRODUCT if self.lambda_max else 0)
+
+    def __call__(self, step: int, optimizer: Any = None) -> dict[str, Any] | None:
+        """A record if this step is due, else None.
+
+        In a group of processes all of them have to call it, with the same step; each
+        has the records, and those with a file or a folder write them.
+
+        Args:
+            step: how many steps have been made.
+            optimizer: a `flatmin.SAM`, whose statistics are recorded as well.
+        """
+        if step % self.every:
+            return None
+        began = time.perf_counter()
+        record: dict[str, Any] = {"step": step, **_statistics(optimizer)}
+        with evaluating(self.objective.model):
+            self._try(record, _POINTS, self._points)
+            if self.lambda_max:
+                self._try(record, ("lambda_max",), self._lambda_max)
+        record["seconds"] = round(time.perf_counter() - began, 4)
+        self.records.append(record)
+        self._write(record)
+        return record
+
+    def close(self) -> None:
+        """Finish TensorBoard's file, if there is one."""
+        if self._board is not None:
+            self._board.close()
+
+    def _try(
+        self,
+        record: dict[str, Any],
+        names: tuple[str, ...],
+        measure: Callable[[], tuple[Any, ...]],
+    ) -> None:
+        """Add numbers to the record, None for all of them if one cannot be had."""
+        values: tuple[Any, ...] = (None,) * len(names)
+        try:
+            values = tuple(float(value) for value in measure())
+        except (ValueError, RuntimeError) as error:
+            said = [record["problem"]] if "problem" in record else []
+            record["problem"] = "; ".join([*said, str(error)])
+        record |= zip(names, values, strict=True)
+
+    def _points(self) -> tuple[Any, ...]:
+        """`_POINTS`, from two gradients."""
+        loss, g = self.objective.gradient()
+        within = ball_of(2.0, None)
+        eps = climb(within, step_of(self.objective, self.rho), g, self.rho)
+        with self.objective.at(eps):
+            top, g_eps = self.objective.gradient()
+        finite(top, self.rho)
+        return loss, top, top - loss, ts.norm(g), ts.cosine(g, g_eps)
+
+    def _lambda_max(self) -> tuple[Any, ...]:
+        return (eigenvalues(self.objective, 1, tol=0.03).value,)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._jsonl is not None:
+            plain = {name: _plain(value) for name, value in record.items()}
+            self._jsonl.parent.mkdir(parents=True, exist_ok=True)
+            with self._jsonl.open("a") as file:
+                file.write(json.dumps(plain, allow_nan=False) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"flatmin/{name}", value, record["step"])
+            self._board.flush()
+
+
+def _statistics(optimizer: Any) -> dict[str, float]:
+    """What a step of SAM measured, under names of its batch."""
+    found = getattr(optimizer, "statistics", None)
+    numbers = {
+        "batch_loss": getattr(found, "loss", None),
+        "batch_sharpness": getattr(found, "sharpness", None),
+        "batch_gradient_norm": getattr(found, "grad_norm", None),
+        "batch_cosine": getattr(found, "cosine", None),
+    }
+    return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _board(folder: str | Path) -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "tensorboard= needs TensorBoard: pip install tensorboard."
+        ) from None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,12 @@
+"""Pictures of what `flatmin.diagnostics` measures: for papers, and to be turned.
+
+Models that are compared share directions, axes, heights and colours; nothing is scaled
+for each of them. Colours get lighter as losses get higher, so that they can be told
+apart by everybody, and in grey.
+"""
+
+from flatmin.pictures._scale import Scale
+from flatmin.pictures.html import page
+from flatmin.pictures.static import contour, encoded, line, surface
+
+__all__ = ["Scale", "contour", "encoded", "line", "page", "surface"]

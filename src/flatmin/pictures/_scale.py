@@ -1,0 +1,112 @@
+"""What pictures that are compared have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from flatmin.diagnostics.landscape import Plane
+
+#: The share of all finite losses that is drawn; the others are cut off.
+_DRAWN = 0.75
+
+#: Okabe and Ito's colours and a dash for each: any two differ in grey as well.
+STYLES = (
+    ("#0072B2", "--", "dash"),
+    ("#D55E00", "-", "solid"),
+    ("#009E73", ":", "dot"),
+    ("#CC79A7", "-.", "dashdot"),
+    ("#E69F00", (0, (6, 1)), "longdash"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Axes, heights and colours of planes that are compared.
+
+    Attributes:
+        low: the lowest loss, where colours begin.
+        top: where losses are cut off, and colours end.
+        a: the first and the last coordinate along ``u``.
+        b: the first and the last coordinate along ``v``.
+    """
+
+    low: float
+    top: float
+    a: tuple[float, float]
+    b: tuple[float, float]
+
+    @classmethod
+    def of(cls, planes: Iterable[Plane], top: float | None = None) -> Self:
+        """The scale that holds all planes.
+
+        Args:
+            planes: at least one.
+            top: where losses are cut off; by default where a quarter of all is higher.
+
+        Raises:
+            ValueError: there is no plane, no finite loss, or none below ``top``.
+        """
+        planes = list(planes)
+        if not planes:
+            raise ValueError("there is no plane to draw.")
+        losses = np.concatenate([np.ravel(plane.losses) for plane in planes])
+        losses = losses[np.isfinite(losses)]
+        if len(losses) == 0:
+            raise ValueError("no loss of these planes is a finite number.")
+        low = min(0.0, float(losses.min()))
+        high = float(np.quantile(losses, _DRAWN)) if top is None else top
+        if not low < high < np.inf:
+            raise ValueError(f"top must be above the lowest loss {low:g}, got {high}.")
+        sides = [
+            (
+                min(min(getattr(plane, name)) for plane in planes),
+                max(max(getattr(plane, name)) for plane in planes),
+            )
+            for name in ("a", "b")
+        ]
+        return cls(low, high, sides[0], sides[1])
+
+    def levels(self, count: int = 12) -> NDArray[np.float64]:
+        """Round heights of contour lines, and ``low`` and ``top`` around them."""
+        nice = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
+        heights = np.asarray(nice.tick_values(self.low, self.top))
+        inside = heights[(heights > self.low) & (heights < self.top)]
+        return np.array([self.low, *inside, self.top])
+
+
+def finer(
+    plane: Plane, scale: Scale, times: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates and losses of the same bilinear surface at more points.
+
+    Between points nothing is known; bilinear is what a drawing of the points alone
+    suggests. The surface ends at the top: its last points are lowered to it, and what
+    is beyond, or no number, is NaN.
+    """
+    high = scale.top + 2 * (scale.top - scale.low)
+    # A minimum with NaN is NaN, so what is no number stays none.
+    loss = np.minimum(np.asarray(plane.losses, dtype=np.float64), high)
+    a, b = (_between(x, times) for x in (plane.a, plane.b))
+    along = np.stack([np.interp(a, plane.a, row) for row in loss])
+    fine = np.stack([np.interp(b, plane.b, column) for column in along.T], axis=1)
+    low = np.pad(fine <= scale.top, 1)
+    rows, columns = fine.shape
+    near = [low[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return a, b, np.where(np.any(near, axis=0), np.minimum(fine, scale.top), np.nan)
+
+
+def named(planes: Mapping[str, Plane] | Plane) -> Mapping[str, Plane]:
+    """Planes by the name of their model."""
+    return {"": planes} if isinstance(planes, Plane) else planes
+
+
+def _between(x: tuple[float, ...], times: int) -> NDArray[np.float64]:
+    """``times - 1`` more coordinates between every two."""
+    k = np.arange((len(x) - 1) * times + 1) / times
+    return np.interp(k, np.arange(len(x)), x)

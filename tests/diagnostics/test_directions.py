@@ -1,0 +1,172 @@
+"""Directions against their definitions, and PCA against scikit-learn's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from flatmin.diagnostics import Objective, directions
+from tests.problems import batch, mlp
+
+
+def objective_of(model: nn.Module, dtype: torch.dtype = torch.float64) -> Objective:
+    return Objective(model.eval(), cross_entropy, [batch(dtype)])
+
+
+def convnet() -> nn.Sequential:
+    """Every kind of parameter that moves, or does not."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6)),
+        nn.Conv1d(1, 4, 3),
+        nn.BatchNorm1d(4),
+        nn.LayerNorm([4, 4]),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ).double()
+
+
+def flat(d: list[Tensor]) -> Tensor:
+    return torch.cat([x.detach().flatten() for x in d])
+
+
+def weights_of(seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {name: p.detach() for name, p in mlp().named_parameters()}
+
+
+def test_filters_have_the_length_of_the_weights_filters_and_the_rest_stays() -> None:
+    model = convnet()
+    d = directions.random(objective_of(model), seed=3)
+    moved = dict(zip(dict(model.named_parameters()), d, strict=True))
+    for name in ("1.weight", "5.weight"):
+        w = model.get_parameter(name)
+        torch.testing.assert_close(
+            moved.pop(name).flatten(1).norm(dim=1), w.flatten(1).norm(dim=1)
+        )
+    assert sorted(moved) == sorted(
+        ["1.bias", "2.weight", "2.bias", "3.weight", "3.bias", "5.bias"]
+    )
+    assert not any(x.any() for x in moved.values())
+
+
+def test_filters_of_zeros_stay() -> None:
+    model = mlp()
+    with torch.no_grad():
+        next(model.parameters())[2] = 0
+    d = directions.random(objective_of(model), seed=0)
+    assert not d[0][2].any()
+    assert d[0][1].any()
+
+
+def test_one_seed_draws_the_same_for_two_networks_and_two_seeds_do_not() -> None:
+    one, two = objective_of(mlp()), objective_of(mlp())
+    plain = [directions.random(o, 5, by_filter=False) for o in (one, two)]
+    assert torch.equal(flat(plain[0]), flat(plain[1]))
+    narrow = objective_of(mlp(torch.float32), torch.float32)
+    single = flat(directions.random(narrow, 5, by_filter=False))
+    torch.testing.assert_close(single, flat(plain[0]).float())
+    assert not torch.equal(flat(plain[0]), flat(directions.random(one, 6)))
+
+
+def test_the_draws_are_of_standard_deviation_one_without_normalisation() -> None:
+    model = nn.Sequential(nn.Linear(6, 2000), nn.Linear(2000, 3)).double()
+    w = directions.random(objective_of(model), 0, by_filter=False)[0]
+    assert float(w.std()) == pytest.approx(1, abs=0.03)
+
+
+def test_a_random_direction_draws_from_no_global_stream() -> None:
+    objective = objective_of(mlp())
+    before = torch.get_rng_state()
+    directions.random(objective, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["module", "state dict", "list"])
+def test_between_is_the_difference(kind: str) -> None:
+    objective, other = objective_of(mlp()), mlp()
+    given = {
+        "module": other,
+        "state dict": other.state_dict(),
+        "list": list(other.parameters()),
+    }[kind]
+    d = directions.between(objective, given)
+    for p, x, q in zip(objective.w, d, other.parameters(), strict=True):
+        torch.testing.assert_close(p + x, q, rtol=0, atol=1e-15)
+
+
+def test_another_architecture_is_refused() -> None:
+    objective = objective_of(mlp())
+    with pytest.raises(ValueError, match=r"has no 2\.weight, 2\.bias"):
+        directions.between(objective, nn.Sequential(nn.Linear(6, 8)))
+    with pytest.raises(ValueError, match="one tensor per parameter"):
+        directions.between(objective, list(nn.Linear(6, 3).parameters()))
+
+
+def test_the_plane_through_three_models_holds_them() -> None:
+    objective = objective_of(mlp())
+    first, second = weights_of(1), weights_of(2)
+    basis = directions.through(objective, first, second)
+    u, v = flat(basis.u), flat(basis.v)
+    gram = torch.stack([u, v]) @ torch.stack([u, v]).T
+    torch.testing.assert_close(gram, torch.eye(2).double(), rtol=0, atol=1e-14)
+    w = flat(list(objective.w))
+    for (a, b), model in zip(basis.coordinates, (first, second), strict=True):
+        torch.testing.assert_close(w + a * u + b * v, flat(list(model.values())))
+    assert basis.coordinates[0][1] == pytest.approx(0, abs=1e-14)
+
+
+def test_models_on_a_line_are_refused() -> None:
+    objective = objective_of(mlp())
+    d = directions.random(objective, 0)
+    ahead = [p + x for p, x in zip(objective.w, d, strict=True)]
+    further = [p - 2 * x for p, x in zip(objective.w, d, strict=True)]
+    with pytest.raises(ValueError, match="parallel"):
+        directions.through(objective, ahead, further)
+    with pytest.raises(ValueError, match="zero"):
+        directions.through(objective, list(objective.w), further)
+
+
+def test_principal_components_are_those_of_scikit_learn() -> None:
+    objective = objective_of(mlp())
+    states = [weights_of(seed) for seed in range(6)]
+    basis = directions.trajectory_pca(objective, states)
+    x = torch.stack([flat(list(state.values())) for state in states])
+    second_opinion = PCA(2).fit(x.numpy())
+    ours = torch.stack([flat(basis.u), flat(basis.v)])
+    theirs = torch.from_numpy(second_opinion.components_)
+    torch.testing.assert_close(
+        (ours @ theirs.T).abs(), torch.eye(2).double(), rtol=0, atol=1e-10
+    )
+    assert basis.shares == pytest.approx(
+        second_opinion.explained_variance_ratio_, rel=1e-10
+    )
+    w = flat(list(objective.w))
+    torch.testing.assert_close(
+        torch.tensor(basis.coordinates), ((x - w) @ ours.T).float()
+    )
+
+
+def test_a_trajectory_in_a_plane_has_all_its_variance_there() -> None:
+    objective = objective_of(mlp())
+    u, v = (directions.random(objective, seed) for seed in (0, 1))
+    at = [(0.0, 0.0), (1.0, 0.5), (2.0, -1.0), (-1.0, 3.0)]
+    states = [
+        [p + a * x + b * y for p, x, y in zip(objective.w, u, v, strict=True)]
+        for a, b in at
+    ]
+    basis = directions.trajectory_pca(objective, states)
+    assert basis.shares is not None
+    assert sum(basis.shares) == pytest.approx(1, abs=1e-12)
+
+
+def test_too_short_or_straight_trajectories_are_refused() -> None:
+    objective = objective_of(mlp())
+    with pytest.raises(ValueError, match="at least 3 states, got 2"):
+        directions.trajectory_pca(objective, [weights_of(0), weights_of(1)])
+    d = directions.random(objective, 0)
+    line = [[p + a * x for p, x in zip(objective.w, d, strict=True)] for a in (0, 1, 3)]
+    with pytest.raises(ValueError, match="lie on a line"):
+        directions.trajectory_pca(objective, line)

@@ -1,0 +1,206 @@
+"""Landscapes that are saved, continued, and shared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from flatmin.diagnostics import Objective, _grid, _sweep, directions, landscape
+from flatmin.diagnostics.landscape import Line, Plane, axis
+from tests.diagnostics.small import (
+    convnet,
+    dense,
+    images,
+    images_flat,
+    pictures,
+    two,
+)
+from tests.problems import batch, mlp
+
+
+@pytest.mark.parametrize("make", [dense, pictures])
+def test_a_group_of_one_is_one_process(
+    make: Callable[..., Objective], one_process: dist.ProcessGroup
+) -> None:
+    u, v = two(make())
+    alone = landscape.plane(make(), u, v, a=axis(3))
+    points = landscape.plane(make(), u, v, a=axis(3), ranks=one_process)
+    data = Objective(make().model, cross_entropy, make().data, group=one_process)
+    assert points == alone == landscape.plane(data, u, v, a=axis(3))
+
+
+def test_processes_that_differ_are_refused(
+    one_process: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = dense()
+    u = directions.random(objective, 0)
+    monkeypatch.setattr(dist, "all_reduce", lambda x, *_: x.add_(1))
+    with pytest.raises(ValueError, match="have different weights"):
+        landscape.line(objective, u, ranks=one_process)
+
+
+def test_what_cannot_be_shared_is_refused(one_process: dist.ProcessGroup) -> None:
+    objective = Objective(convnet(), cross_entropy, images(), group=one_process)
+    u = directions.random(objective, 0)
+    with pytest.raises(ValueError, match="only one of the two"):
+        landscape.line(objective, u, ranks=one_process)
+    with pytest.raises(ValueError, match="all data in one process"):
+        landscape.line(objective, u, recalibrate=True)
+
+
+def stopped_after(count: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done >= count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("make", [dense, pictures], ids=["stacked", "threads"])
+def test_what_was_interrupted_ends_with_the_same_bits(
+    make: Callable[[], Objective], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_grid, "_MOST_STACKED", 7)
+    objective = make()
+    u, v = two(objective)
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    plane = landscape.plane(objective, u, v, a=axis(7), file=whole)
+    for count in (1, 10, 30):
+        with pytest.raises(KeyboardInterrupt):
+            landscape.plane(
+                objective, u, v, a=axis(7), file=parts, progress=stopped_after(count)
+            )
+        with pytest.raises(ValueError, match="unfinished losses"):
+            Plane.load(parts)
+    assert (
+        10 <= sum(x is not None for x in json.loads(parts.read_text())["losses"]) < 49
+    )
+    seen: list[tuple[int, int]] = []
+    again = landscape.plane(
+        objective, u, v, a=axis(7), file=parts, progress=lambda *at: seen.append(at)
+    )
+    assert seen[0][0] > 30
+    assert seen[-1] == (49, 49)
+    assert parts.read_bytes() == whole.read_bytes()
+    assert again == plane == Plane.load(whole)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"whole.json", "parts.json"}
+
+
+def test_unfinished_losses_are_saved_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sweep, "SAVE_EVERY", 0.0)
+    objective = dense()
+    file = tmp_path / "line.json"
+    there: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if file.exists():
+            found = json.loads(file.read_text())["losses"]
+            there.append(sum(x is not None for x in found))
+
+    landscape.line(
+        objective,
+        two(objective)[0],
+        a=axis(4),
+        file=file,
+        how="loop",
+        progress=progress,
+    )
+    assert there == [1, 2, 3]
+
+
+def test_a_finished_file_is_not_measured_again(tmp_path: Path) -> None:
+    calls: list[None] = []
+
+    def criterion(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(None)
+        return cross_entropy(outputs, targets)
+
+    objective = Objective(mlp(), criterion, [batch(torch.float64)])
+    u, v = two(objective)
+    for measure in (
+        lambda file: landscape.line(objective, u, a=axis(3), file=file),
+        lambda file: landscape.plane(objective, u, v, a=axis(3), b=axis(2), file=file),
+    ):
+        file = tmp_path / f"{len(calls)}.json"
+        first = measure(file)
+        before = len(calls)
+        assert measure(file) == first
+        assert len(calls) == before
+
+
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    objective = dense()
+    u, v = two(objective)
+    file = tmp_path / "plane.json"
+    landscape.plane(objective, u, v, a=axis(3), file=file)
+    before = file.read_bytes()
+    other = dense(seed=7)
+    less = Objective(objective.model, cross_entropy, images_flat(12))
+    for attempt in (
+        lambda: landscape.plane(other, u, v, a=axis(3), file=file),
+        lambda: landscape.plane(objective, v, u, a=axis(3), file=file),
+        lambda: landscape.plane(objective, u, v, a=axis(3, 0.5), file=file),
+        lambda: landscape.plane(
+            objective, u, v, a=axis(3), file=file, recalibrate=True
+        ),
+        lambda: landscape.plane(
+            objective, u, v, a=axis(3), file=file, settings={"k": 1}
+        ),
+        lambda: landscape.plane(less, u, v, a=axis(3), file=file),
+    ):
+        with pytest.raises(ValueError, match="is of other weights"):
+            attempt()
+    assert file.read_bytes() == before
+    for damage in ("", "[1, 2]", "{"):
+        file.write_text(damage)
+        with pytest.raises(ValueError, match="holds no record"):
+            landscape.plane(objective, u, v, a=axis(3), file=file)
+
+
+def test_a_record_survives_its_file_whatever_the_losses(tmp_path: Path) -> None:
+    plane = Plane(
+        a=(0.0, 1.0),
+        b=(0.5,),
+        losses=((0.1, math.inf),),
+        labels=("one", "two"),
+        marks=(("here", 0.0, 0.25),),
+        settings={"examples": 3, "names": ["x"], "more": {"rho": math.inf}},
+        fingerprint="ab",
+    )
+    plane.save(tmp_path / "plane.json")
+    text = (tmp_path / "plane.json").read_text()
+    assert "Infinity" not in text
+    loaded = Plane.load(tmp_path / "plane.json")
+    assert loaded.losses == plane.losses
+    assert loaded.marks == plane.marks
+    assert loaded.settings["more"] == {"rho": "inf"}
+    line = Line(a=(0.0,), losses=(-math.inf,))
+    assert Line.from_dict(line.to_dict()) == line
+
+
+def test_damaged_records_are_refused() -> None:
+    good = Plane(a=(0.0,), b=(0.0,), losses=((1.0,),)).to_dict()
+    for bad, message in (
+        ({**good, "kind": "Line"}, "expected the record of a Plane, got 'Line'"),
+        ({**good, "losses": [[1.0, 2.0]]}, "1 x 1 coordinates"),
+        ({**good, "labels": ["u"]}, "two labels"),
+        ({**good, "losses": [["high"]]}, "'high' is no number"),
+        ({**good, "a": None}, "damaged"),
+        ({**good, "more": 1}, "damaged"),
+        ({"kind": "Plane"}, "damaged"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Plane.from_dict(bad)
+    with pytest.raises(ValueError, match="a line of 2 coordinates"):
+        Line(a=(0.0, 1.0), losses=(0.0,))

@@ -1,0 +1,145 @@
+"""Defects of the measures, and the test that each of them must turn red."""
+
+from tests.mutants.mutant import Mutant
+
+BALL = "diagnostics/_ball.py"
+GROUPS = "diagnostics/_m_sharpness.py"
+KRYLOV = "diagnostics/_lanczos.py"
+LOSS = "diagnostics/_objective.py"
+MEASURES = "diagnostics/sharpness.py"
+PRODUCTS = "diagnostics/_products.py"
+STILL = "diagnostics/_still.py"
+
+HESSIAN = "tests/diagnostics/test_hessian.py::"
+M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
+MONITOR = "tests/diagnostics/test_monitor.py::"
+OBJECTIVE = "tests/diagnostics/test_objective.py::"
+RANKS = "tests/diagnostics/test_distributed.py::"
+SHARPNESS = "tests/diagnostics/test_sharpness.py::"
+SPECTRUM = "tests/diagnostics/test_spectrum.py::"
+WORST = "tests/diagnostics/test_worst_sharpness.py::"
+
+DIAGNOSTICS = [
+    Mutant(
+        "batches of unequal size count alike in the loss",
+        LOSS,
+        "                total += size * loss.double()\n"
+        "        return self.sum(total) / self.n\n\n    def gradient(",
+        "                total += self.sizes[0] * loss.double()\n"
+        "        return self.sum(total) / self.n\n\n    def gradient(",
+        f"{OBJECTIVE}test_loss_and_gradient_are_those_of_all_examples_whatever_the_batches",
+    ),
+    Mutant(
+        "weights restored by subtraction",
+        LOSS,
+        "                ts.copy_(w, copies)\n",
+        "                ts.add_times_(w, -1.0, x)\n",
+        f"{SHARPNESS}test_nothing_of_the_model_changes[sharpness]",
+    ),
+    Mutant(
+        "random streams that move",
+        STILL,
+        "with torch.random.fork_rng(_accelerators(model)):  # pyright: ignore\n",
+        "with torch.enable_grad():\n",
+        f"{OBJECTIVE}test_reading_leaves_buffers_and_random_streams_alone",
+    ),
+    Mutant(
+        "all modules in the mode of the model afterwards",
+        STILL,
+        "            module.training = mode\n",
+        "            module.training = modes[0][1]\n",
+        "tests/diagnostics/test_still.py::"
+        "test_each_module_is_in_its_own_mode_afterwards",
+    ),
+    Mutant(
+        "an ascent that leaves the ball",
+        MEASURES,
+        "trial = ball.project(_sum(eps, ball.climb(g, length)), rho)",
+        "trial = _sum(eps, ball.climb(g, length))",
+        f"{WORST}test_an_ascent_never_leaves_the_ball_and_never_falls[None-2.0]",
+    ),
+    Mutant(
+        "the last point of an ascent instead of the best",
+        MEASURES,
+        "        if value > top:\n",
+        "        if value == value:\n",
+        f"{WORST}test_an_ascent_keeps_the_highest_point_where_a_step_goes_down",
+    ),
+    Mutant(
+        "an adaptive ascent that is projected onto the plain ball",
+        BALL,
+        "return e if unit is None else torch.where(unit > 0, e / unit, 0)",
+        "return e if unit is None else torch.where(unit > 0, e, 0)",
+        f"{WORST}test_worst_case_on_a_network_equals_a_long_search[True-inf]",
+    ),
+    Mutant(
+        "Gaussian draws of length rho per weight",
+        MEASURES,
+        "sigma = rho / math.sqrt(max(1, ball.dimension()))",
+        "sigma = rho",
+        f"{SHARPNESS}test_draws_have_the_expected_length_in_units_of_the_scale",
+    ),
+    Mutant(
+        "the standard deviation instead of the standard error",
+        MEASURES,
+        "error=float(rises.std() / math.sqrt(draws))",
+        "error=float(rises.std())",
+        f"{SHARPNESS}test_average_on_a_quadratic_is_half_the_scaled_trace",
+    ),
+    Mutant(
+        "logits normalised without their mean taken off",
+        MEASURES,
+        "logits.std(dim=1, correction=0, keepdim=True)",
+        "logits.square().mean(dim=1, keepdim=True).sqrt()",
+        f"{SHARPNESS}test_normalised_logits_are_those_of_the_formula",
+    ),
+    Mutant(
+        "one perturbation for all groups",
+        GROUPS,
+        "[g_i[k] for g_i in g]",
+        "[g_i[0] for g_i in g]",
+        f"{M_SHARPNESS}test_many_at_once_is_one_by_one[mlp-1]",
+    ),
+    Mutant(
+        "groups found before a model refused are counted and lost",
+        GROUPS,
+        "                return self._one_by_one(parts)\n",
+        "                return found\n",
+        f"{M_SHARPNESS}test_a_model_that_fails_after_some_chunks_is_done_one_by_one",
+    ),
+    Mutant(
+        "an eigenvalue that occurs twice counts once",
+        KRYLOV,
+        "        if k == 1 or (full ",
+        "        if len(found) == k or (full ",
+        f"{HESSIAN}test_every_eigenvalue_counts_as_often_as_it_occurs",
+    ),
+    Mutant(
+        "the largest in size instead of the largest",
+        KRYLOV,
+        "best = range(count - 1, count - 1 - need, -1)",
+        "best = values.abs().argsort(descending=True)[:need].tolist()",
+        f"{HESSIAN}test_the_largest_eigenvalue_is_not_the_largest_in_size",
+    ),
+    Mutant(
+        "the Hessian of each process's own part",
+        PRODUCTS,
+        "return self.objective.sum(self.flat(total))",
+        "return self.flat(total)",
+        f"{RANKS}test_two_processes_measure_what_one_does",
+    ),
+    Mutant(
+        "a sum instead of a mean over draws",
+        "diagnostics/hessian.py",
+        "weights = torch.cat([weights for _, weights in quadratures]) / draws",
+        "weights = torch.cat([weights for _, weights in quadratures])",
+        f"{SPECTRUM}test_a_density_has_the_moments_of_its_starts[hessian]",
+    ),
+    Mutant(
+        "a monitor that measures in training mode",
+        "diagnostics/monitor.py",
+        "        with evaluating(self.objective.model):\n",
+        "        if True:\n",
+        f"{MONITOR}test_what_sam_measured_is_recorded_too",
+    ),
+]

@@ -1,0 +1,127 @@
+"""One scale for all, nothing invented, and files that papers take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flatmin import pictures
+from flatmin.diagnostics.landscape import Line, Plane, axis
+from flatmin.pictures import Scale
+from flatmin.pictures._scale import finer
+
+
+def bowl(height: float, points: int = 9, **more: Any) -> Plane:
+    at = axis(points)
+    losses = tuple(tuple(height * (a * a + b * b) for a in at) for b in at)
+    return Plane(**{"a": at, "b": at, "losses": losses, **more})
+
+
+def both() -> dict[str, Plane]:
+    return {"sharp": bowl(9.0), "flat": bowl(1.0, marks=(("other", 0.5, 0.5),))}
+
+
+def test_one_scale_holds_all_planes() -> None:
+    wide = Plane(
+        a=(-2.0, 1.0), b=(0.0, 3.0), losses=((0.5, math.inf), (-1.0, math.nan))
+    )
+    scale = Scale.of([wide, bowl(1.0)], top=4.0)
+    assert (scale.low, scale.top) == (-1.0, 4.0)
+    assert (scale.a, scale.b) == ((-2.0, 1.0), (-1.0, 3.0))
+
+
+def test_by_default_a_quarter_of_the_losses_is_above_the_top() -> None:
+    planes = list(both().values())
+    top = Scale.of(planes).top
+    losses = np.ravel([plane.losses for plane in planes])
+    assert np.mean(losses > top) <= 0.25 <= np.mean(losses >= top)
+
+
+def test_planes_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match="no plane"):
+        Scale.of([])
+    with pytest.raises(ValueError, match="no loss of these planes"):
+        Scale.of([Plane(a=(0.0,), b=(0.0,), losses=((math.nan,),))])
+    with pytest.raises(ValueError, match=r"above the lowest loss 0, got -1"):
+        Scale.of([bowl(1.0)], top=-1.0)
+
+
+def test_levels_are_round_and_end_at_the_top() -> None:
+    levels = Scale.of([bowl(3.0)], top=4.6).levels()
+    assert levels.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 4.6]
+
+
+def test_more_points_are_bilinear_and_end_at_the_top() -> None:
+    plane = Plane(a=(0.0, 1.0), b=(0.0, 2.0), losses=((0.0, 1.0), (2.0, 5.0)))
+    a, b, loss = finer(plane, Scale.of([plane], top=100.0), times=2)
+    assert a.tolist() == [0.0, 0.5, 1.0]
+    assert b.tolist() == [0.0, 1.0, 2.0]
+    assert loss.tolist() == [[0.0, 0.5, 1.0], [1.0, 2.0, 3.0], [2.0, 3.5, 5.0]]
+    steep = Plane(a=axis(5), b=(0.0, 1.0), losses=((0.0, 1.0, 9.0, 9.0, math.inf),) * 2)
+    _, _, cut = finer(steep, Scale.of([steep], top=2.0), times=1)
+    np.testing.assert_array_equal(cut[0], [0.0, 1.0, 2.0, np.nan, np.nan])
+
+
+def test_what_is_no_number_is_a_gap() -> None:
+    plane = Plane(a=(0.0, 1.0), b=(0.0, 1.0), losses=((0.0, math.nan), (1.0, 1.0)))
+    _, _, loss = finer(plane, Scale.of([plane], top=4.0), times=1)
+    assert np.isnan(loss).tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("draw", [pictures.contour, pictures.surface])
+def test_panels_share_axes_and_colours(draw: Any) -> None:
+    figure = draw(both(), top=4.0)
+    panels = [panel for panel in figure.axes if panel.get_title() in both()]
+    assert [panel.get_title() for panel in panels] == ["sharp", "flat"]
+    for panel in panels:
+        assert panel.get_xlim() == pytest.approx((-1, 1), abs=0.05)
+        assert panel.get_xlabel() == "u"
+        assert panel.get_ylabel() == "v"
+        drawn = [c for c in panel.collections if c.get_array() is not None]
+        assert {c.get_clim() for c in drawn if c.get_cmap().name == "viridis"} == {
+            (0.0, 4.0)
+        }
+    if draw is pictures.surface:
+        assert len({panel.get_zlim() for panel in panels}) == 1
+
+
+@pytest.mark.parametrize("draw", [pictures.contour, pictures.surface])
+def test_a_plane_with_gaps_and_without_a_name_is_drawn(draw: Any) -> None:
+    losses = ((0.0, math.nan, 1.0), (1.0, math.inf, 1.0), (2.0, 1.0, 3.0))
+    figure = draw(Plane(a=axis(3), b=axis(3), losses=losses), top=2.5)
+    assert pictures.encoded(figure, "png").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("draw", [pictures.contour, pictures.surface])
+def test_vector_files_keep_text_and_do_not_depend_on_the_moment(draw: Any) -> None:
+    svg = [pictures.encoded(draw(both(), loss="error <i>"), "svg") for _ in range(2)]
+    assert svg[0] == svg[1]
+    assert b"sharp" in svg[0]
+    assert b"error &lt;i&gt;" in svg[0]
+    assert pictures.encoded(draw(both()), "pdf").startswith(b"%PDF")
+
+
+def test_surfaces_stand_in_columns() -> None:
+    figure = pictures.surface({str(k): bowl(1.0, 3) for k in range(4)}, columns=2)
+    spans = [panel.get_subplotspec().rowspan.start for panel in figure.axes]  # pyright: ignore
+    assert spans == [0, 0, 1, 1]
+
+
+def test_a_line_is_the_median_and_its_band_the_range() -> None:
+    several = [Line(a=(0.0, 1.0), losses=(k, 2 * k)) for k in (1.0, 2.0, 9.0)]
+    figure = pictures.line({"many": several, "one": several[0]}, top=12.0)
+    (panel,) = figure.axes
+    many, one = panel.lines
+    assert np.asarray(many.get_ydata()).tolist() == [2.0, 4.0]
+    assert np.asarray(one.get_ydata()).tolist() == [1.0, 2.0]
+    (band,) = panel.collections
+    box = band.get_paths()[0].get_extents()
+    assert (box.y0, box.y1) == (1.0, 18.0)
+    assert panel.get_ylim()[1] == 12.0
+    assert many.get_linestyle() != one.get_linestyle()
+    assert pictures.line(several[0]).axes[0].get_legend() is None
+    with pytest.raises(ValueError, match="different coordinates"):
+        pictures.line({"x": [several[0], Line(a=(0.0, 2.0), losses=(1.0, 1.0))]})
