@@ -37,6 +37,7 @@ class Mutant:
     key: str
     file: str
     function: str
+    body: range
     source: str
     edit: Edit
 
@@ -60,7 +61,8 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
             source = lines[edit.line - 1].strip()
             place = f"{file}::{name}::{edit.kind}::{source}"
             seen[place] += 1
-            yield Mutant(f"{place}#{seen[place]}", file, name, source, edit)
+            key = f"{place}#{seen[place]}"
+            yield Mutant(key, file, name, _lines(function), source, edit)
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
@@ -126,6 +128,11 @@ class Module:
         data = self.text.encode()
         characters = [len(data[:byte].decode()) for byte in (start, end)]
         return Edit(kind, node.lineno, node.end_lineno, *characters, new)
+
+
+def _lines(function: Function) -> range:
+    """Those of its statements, without the one that defines it."""
+    return range(function.body[0].lineno, (function.end_lineno or 0) + 1)
 
 
 def _one_statement(node: ast.If) -> bool:

@@ -56,6 +56,11 @@ SEEN_BY_RANKS = {
     "core/_metric.py": ["shards", "hybrid"],
     "core/_decay.py": ["shards"],
     "core/_program.py": ["methods", "checkpoint_methods"],
+    "core/combine.py": ["methods"],
+    "core/filters.py": ["methods"],
+    "core/programs.py": ["methods"],
+    "core/sources.py": ["methods"],
+    "core/sparse.py": ["methods"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
@@ -153,10 +158,14 @@ def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageD
 def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
     """Tests that reach the mutant, a few and then more, ``each`` of a function."""
     lines = data.contexts_by_lineno(str(SOURCE / mutant.file))
-    span = range(mutant.edit.line, mutant.edit.last + 1)
-    contexts = {context for line in span for context in lines.get(line, [])}
+
+    def contexts(span: range) -> set[str]:
+        return {context for line in span for context in lines.get(line, [])} - {""}
+
+    # What is never executed, as a yield after a return, may still say what this is.
+    here = contexts(range(mutant.edit.line, mutant.edit.last + 1))
     by_file: dict[str, dict[str, Tests]] = defaultdict(lambda: defaultdict(list))
-    for test in sorted({context.partition("|")[0] for context in contexts} - {""}):
+    for test in sorted({c.partition("|")[0] for c in here or contexts(mutant.body)}):
         file, _, name = test.partition("::")
         by_file[file][name.partition("[")[0]].append(test)
     files = sorted(by_file, key=lambda file: (_distance(file), len(by_file[file])))
