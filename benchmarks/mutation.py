@@ -51,7 +51,7 @@ NEAR = (
 #: What some modules do, only several processes can see.
 SEEN_BY_RANKS = {
     "core/_scope.py": ["ddp", "methods", "join"],
-    "core/_shards.py": ["shards", "hybrid", "methods"],
+    "core/_shards.py": ["shards", "methods", "hybrid"],
     "core/_tensors.py": ["shards", "scaler"],
     "core/_metric.py": ["shards", "hybrid"],
     "core/_decay.py": ["shards"],
@@ -175,7 +175,7 @@ def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
     others = [test for file in files for test in chosen[file] if test not in first]
     yield others[: 50 * each]
     names = SEEN_BY_RANKS.get(mutant.file, [])
-    yield LAST + [f"{RANKS}{name}.py" for name in names] if names else []
+    yield [f"{RANKS}{name}.py" for name in names] + LAST if names else []
 
 
 def _distance(file: str) -> int:

@@ -1,0 +1,19 @@
+"""Gradients that are cut otherwise than their parameters."""
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+
+from flatmin.core._shards import placed_as
+from tests.problems import OneProcess
+
+
+def test_a_gradient_is_brought_to_the_placement_of_its_parameter() -> None:
+    with OneProcess():
+        mesh = init_device_mesh("cpu", (1,))
+        w = distribute_tensor(torch.zeros(3), mesh, [Shard(0)])
+        sums = DTensor.from_local(torch.arange(3.0), mesh, [Partial()])
+        g = placed_as(sums, w)
+        assert isinstance(g, DTensor)
+        assert g.placements == w.placements
+        assert torch.equal(g.to_local(), torch.arange(3.0))
