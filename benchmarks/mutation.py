@@ -3,12 +3,15 @@
 One run of the tests records which test reaches which line. Each mutant then has to turn
 red one of the tests that reach it: at first a few of the files nearest to the module,
 then some of each function everywhere, and for what several processes or a compiler are
-needed for, those tests. Results go to ``runs/mutation/results.jsonl``, one line each; a
-run that was interrupted goes on from there. The page has counts, and every survivor
-with the reason from ``mutation_survivors.toml``.
+needed for, those tests. The page has counts, and every survivor with the reason from
+``mutation_survivors.toml``.
+
+Results go to ``runs/mutation/results.jsonl``, one line each; a run that was interrupted
+goes on from there. Which test reaches what is in ``runs/mutation/coverage``: delete
+that after writing a test, or the folder to begin anew.
 
     python benchmarks/mutation.py > benchmarks/results/mutation.md
-    python benchmarks/mutation.py --again 'core/_metric.py'   # survivors, all tests
+    python benchmarks/mutation.py --again 'core/_metric.py'   # survivors
 
 Needs the ``dev`` extra. An hour on two cores.
 """
@@ -83,7 +86,7 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder / "results.jsonl")
-    wanted = fnmatch_all(chosen.again or chosen.only)
+    wanted = matching(chosen.again or chosen.only)
     if chosen.again:
         wanted = [m for m in wanted if results.outcome(m) == "survived"]
     else:
@@ -110,7 +113,7 @@ def everything() -> list[Mutant]:
     return [mutant for file in files for mutant in mutants(SOURCE, file)]
 
 
-def fnmatch_all(pattern: str) -> list[Mutant]:
+def matching(pattern: str) -> list[Mutant]:
     return [m for m in everything() if fnmatch.fnmatch(m.file, pattern)]
 
 
@@ -196,6 +199,8 @@ def _some(functions: dict[str, Tests], each: int) -> Tests:
 
 
 def run(wanted: list[Mutant], data: CoverageData, results: Results, each: int) -> None:
+    if not wanted:
+        return
     with tempfile.TemporaryDirectory() as place:
         server = Server(Path(place))
         for done, mutant in enumerate(wanted, 1):
