@@ -34,3 +34,33 @@ def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) 
     assert "torch" in first
     assert f"{script} --smoke" in first
     assert sum(line.startswith("| ") for line in rest) == 2 + rows
+
+
+def test_authors_code_that_is_not_there_is_listed_as_absent(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "authors", "--checkouts", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert f"authors --checkouts {tmp_path}" in first
+    rows = [line for line in rest if line.startswith("| ")][2:]
+    assert len(rows) == 47
+    assert all(row.endswith("| absent | |") for row in rows)
+
+
+def test_a_mutation_run_kills_the_first_lines_of_a_module_and_names_its_command() -> (
+    None
+):
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "mutation.py", "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert "mutation.py --smoke" in first
+    assert "| all | 3 | 3 | 0 | 0 | 0 | 100.0 % |" in rest

@@ -212,3 +212,9 @@ def test_cosine_of_float32_vectors_has_digits_beyond_float32(slope: float) -> No
 
 def test_cosine_with_zero_is_nan() -> None:
     assert ts.cosine([torch.zeros(2)], [torch.ones(2)]).isnan()
+
+
+def test_a_multiple_is_added_in_place() -> None:
+    w, x = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5])
+    ts.add_times_([w], -0.5, [x])
+    assert torch.equal(w, torch.tensor([-1.0, -2.25]))

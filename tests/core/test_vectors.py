@@ -169,3 +169,11 @@ def vec_equal(a: Gradients, b: Gradients) -> bool:
         x is y or (x is not None and y is not None and torch.equal(x, y))
         for x, y in pairs
     )
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_the_norm_of_whole_tensors_needs_no_squares_that_double_cannot_hold(
+    size: float,
+) -> None:
+    x = torch.tensor([3.0, 4.0], dtype=torch.float64) * size
+    assert vec.norm([x], [x]).item() == pytest.approx(5 * size, rel=1e-15)

@@ -8,6 +8,7 @@ A request is a line of JSON, ``[folder, [test, ...]]``; so is the answer,
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -44,6 +45,8 @@ def run(folder: str, tests: list[str], output: Path) -> None:
 
 
 def main() -> None:
+    # pytest collects garbage at its end; what is here already is none.
+    gc.freeze()
     for line in sys.stdin:
         assert "flatmin" not in sys.modules
         folder, tests = json.loads(line)

@@ -78,9 +78,9 @@ def cr_sam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius; 0.1 is the default of the authors' code for all three.
+        rho: the radius; 0.1 is the default of the authors' class for all three.
         gamma: the weight of the curvature.
-        beta: the weight of the slope.
+        beta: the weight of the slope; 0.01 in the authors' training script.
         options: of `flatmin.SAM`.
 
     Reference: Wu, Luo, Wunsch. CR-SAM: Curvature Regularized Sharpness-Aware
@@ -112,7 +112,7 @@ def gam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: how far along h; the defaults are the authors' for CIFAR.
+        rho: how far along h; the defaults are the authors' for ResNets on CIFAR-100.
         slope_rho: r, how far along g0 and g2.
         alpha: the weight of g1.
         beta: one minus the weight of g2.

@@ -31,6 +31,9 @@ def friendly_sam(
     costs one more all-reduce. Under a GradScaler it needs ``probes(scaler=scaler)``.
     ``sigma=0`` is SAM.
 
+    Differs from the paper: m is updated after the direction is taken, as in the
+    authors' code; with sigma 1 the direction is the same.
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
@@ -96,7 +99,7 @@ def gcsam(
         options: of `flatmin.SAM`.
 
     Reference: Hassan et al. GCSAM: Gradient Centralized Sharpness Aware Minimization.
-    2025, https://github.com/Mohamed-Hassan22/GCSAM.
+    2025, arXiv:2501.11584.
     """
     method = TwoPoint(filter=filters.centred, combine=Centred())
     return SAM(base, model, rho=rho, method=method, **options)

@@ -23,7 +23,7 @@ def interval_sam(
 ) -> SAM:
     """SAM in every k-th step with k times the radius, the base optimizer in between.
 
-    ``k=1`` is SAM.
+    ``k=1`` is SAM. The first step climbs; Composer climbs in the k-th step first.
 
     Args:
         base: a built optimizer.

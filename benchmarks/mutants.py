@@ -1,0 +1,152 @@
+"""Defects by rule: every statement of a module removed, every condition decided.
+
+A mutant is made in the text of the file, so that line numbers stay as they are. What is
+not mutated: docstrings, imports, annotations, ``del``, and whatever runs at import.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+REMOVED = ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Raise
+REMOVED |= ast.Continue | ast.Break
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Edit:
+    """``new`` in place of the text from ``start`` to ``end``, offsets in characters."""
+
+    kind: str
+    line: int
+    last: int
+    start: int
+    end: int
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit of a file; ``key`` stays the same if only other lines change."""
+
+    key: str
+    file: str
+    function: str
+    body: range
+    source: str
+    edit: Edit
+
+    def applied(self, text: str) -> str:
+        """The file with the defect, as many lines as before."""
+        old = text[self.edit.start : self.edit.end]
+        new = self.edit.new + "\n" * old.count("\n")
+        return text[: self.edit.start] + new + text[self.edit.end :]
+
+
+def mutants(root: Path, file: str) -> Iterator[Mutant]:
+    """All mutants of a file below ``root``, from the top."""
+    text = (root / file).read_text()
+    module = Module(text)
+    lines, seen = text.splitlines(), Counter[str]()
+    # A composition sets its joints by keywords; elsewhere these are as any argument.
+    arguments = file.startswith("methods/")
+    for name, function in _functions(ast.parse(text), ""):
+        edits = module.edits(function, arguments)
+        for edit in sorted(edits, key=lambda edit: edit.start):
+            source = lines[edit.line - 1].strip()
+            place = f"{file}::{name}::{edit.kind}::{source}"
+            seen[place] += 1
+            key = f"{place}#{seen[place]}"
+            yield Mutant(key, file, name, _lines(function), source, edit)
+
+
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
+    """Functions and methods by their full names, inner ones within their outer."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function):
+            yield prefix + child.name, child
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+
+
+@dataclass(frozen=True)
+class Module:
+    text: str
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where each line begins, in bytes, as ast counts."""
+        offsets, total = [], 0
+        for line in self.text.encode().splitlines(keepends=True):
+            offsets.append(total)
+            total += len(line)
+        return offsets
+
+    def edits(self, function: Function, arguments: bool) -> Iterator[Edit]:
+        """The edits of a function, a docstring and a Protocol's dots left alone."""
+        for node in ast.walk(function):
+            if isinstance(node, ast.If):
+                yield self.edit(node.test, "if True", "True")
+                if not _one_statement(node):
+                    yield self.edit(node.test, "if False", "False")
+            elif isinstance(node, ast.Return):
+                yield from self.returned(node)
+            elif isinstance(node, REMOVED) and not _says_nothing(node):
+                yield self.edit(node, "removed", "pass")
+            elif isinstance(node, ast.Call) and arguments:
+                yield from self.without_arguments(node)
+
+    def returned(self, node: ast.Return) -> Iterator[Edit]:
+        if node.value is None or _is_none(node.value):
+            yield self.edit(node, "removed", "pass")
+            return
+        yield self.edit(node, "return None", "return None")
+        if isinstance(node.value, ast.Yield):
+            value = ast.unparse(node.value)
+            yield self.edit(node, "answer dropped", f"{value}; return None")
+
+    def without_arguments(self, node: ast.Call) -> Iterator[Edit]:
+        for keyword in node.keywords:
+            edit = self.edit(keyword, f"without {keyword.arg or '**'}", "")
+            rest = self.text[edit.end :]
+            comma = rest.lstrip().startswith(",")
+            end = edit.end + rest.index(",") + 1 if comma else edit.end
+            yield Edit(edit.kind, edit.line, edit.last, edit.start, end, "")
+
+    def edit(
+        self, node: ast.stmt | ast.expr | ast.keyword, kind: str, new: str
+    ) -> Edit:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start = self.offsets[node.lineno - 1] + node.col_offset
+        end = self.offsets[node.end_lineno - 1] + node.end_col_offset
+        data = self.text.encode()
+        characters = [len(data[:byte].decode()) for byte in (start, end)]
+        return Edit(kind, node.lineno, node.end_lineno, *characters, new)
+
+
+def _lines(function: Function) -> range:
+    """Those of its statements, without the one that defines it."""
+    return range(function.body[0].lineno, (function.end_lineno or 0) + 1)
+
+
+def _one_statement(node: ast.If) -> bool:
+    """Whether "never" is the same defect as the removal of the only statement."""
+    (first, *more), kinds = node.body, REMOVED
+    return not more and not node.orelse and isinstance(first, kinds)
+
+
+def _says_nothing(node: ast.AST) -> bool:
+    """Docstrings, dots, and names that are declared and not set."""
+    if isinstance(node, ast.AnnAssign):
+        return node.value is None
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None

@@ -1,0 +1,289 @@
+"""Does every line matter to some test? Defects by rule in core and in the methods.
+
+One run of the tests records which test reaches which line. Each mutant then has to turn
+red one of the tests that reach it: at first a few of the files nearest to the module,
+then some of each function everywhere, and for what several processes or a compiler are
+needed for, those tests. The page has counts, and every survivor with the reason from
+``mutation_survivors.toml``.
+
+Results go to ``runs/mutation/results.jsonl``, one line each; a run that was interrupted
+goes on from there. Which test reaches what is in ``runs/mutation/coverage``: delete
+that after writing a test, or the folder to begin anew.
+
+    python benchmarks/mutation.py > benchmarks/results/mutation.md
+    python benchmarks/mutation.py --again 'core/_metric.py'   # survivors
+
+Needs the ``dev`` extra. An hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from coverage import CoverageData
+from mutants import Mutant, mutants
+from mutation_page import page
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.test_mutants import SOURCE, copied  # noqa: E402
+
+FOLDERS = ("methods", "core")
+SUITE = ("tests/core", "tests/methods", "tests/optim")
+#: Too slow for every mutant, or in processes of their own.
+LAST = ["tests/optim/test_compile.py"]
+RANKS = "tests/distributed/test_"
+#: Nearest to the module first; what begins with none of these comes last.
+NEAR = (
+    *("tests/core", "tests/methods/test_closed", "tests/methods/test_reference"),
+    *("tests/methods/test_reductions", "tests/optim/test_step", "tests/optim"),
+)
+#: What some modules do, only several processes can see.
+SEEN_BY_RANKS = {
+    "core/_scope.py": ["ddp", "methods", "join"],
+    "core/_shards.py": ["shards", "methods", "hybrid"],
+    "core/_tensors.py": ["shards", "scaler"],
+    "core/_metric.py": ["shards", "hybrid"],
+    "core/_decay.py": ["shards"],
+    "core/_program.py": ["methods", "checkpoint_methods"],
+    "core/combine.py": ["methods"],
+    "core/filters.py": ["methods"],
+    "core/programs.py": ["methods"],
+    "core/sources.py": ["methods"],
+    "core/sparse.py": ["methods"],
+}
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
+#: Seconds for one request; a mutant that hangs is found by this.
+LIMIT = 400
+
+Tests = list[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="a handful of mutants")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="these files")
+    parser.add_argument("--again", metavar="GLOB", help="survivors with all tests")
+    chosen = parser.parse_args()
+    folder = ROOT / "runs" / "mutation"
+    if chosen.smoke:
+        with tempfile.TemporaryDirectory() as place:
+            smoke(Path(place))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Results(folder / "results.jsonl")
+    wanted = matching(chosen.again or chosen.only)
+    if chosen.again:
+        wanted = [m for m in wanted if results.outcome(m) == "survived"]
+    else:
+        wanted = [m for m in wanted if results.outcome(m) is None]
+    run(wanted, reached(folder / "coverage"), results, 10**6 if chosen.again else 4)
+    print(page(everything(), results.by_key))
+
+
+def smoke(folder: Path) -> None:
+    """The first mutants of one small module."""
+    some = [m for m in everything() if m.file == "core/gates.py"][:3]
+    tests = ["tests/core/test_when_joints.py"]
+    results = Results(folder / "results.jsonl")
+    run(some, reached(folder / "coverage", tests), results, 4)
+    print(page(some, results.by_key))
+
+
+def everything() -> list[Mutant]:
+    files = [
+        path.relative_to(SOURCE).as_posix()
+        for folder in FOLDERS
+        for path in sorted((SOURCE / folder).glob("*.py"))
+    ]
+    return [mutant for file in files for mutant in mutants(SOURCE, file)]
+
+
+def matching(pattern: str) -> list[Mutant]:
+    return [m for m in everything() if fnmatch.fnmatch(m.file, pattern)]
+
+
+class Results:
+    """What became of each mutant, in a file of JSON lines; the last one counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.by_key = {one["key"]: one for one in map(json.loads, lines)}
+
+    def outcome(self, mutant: Mutant) -> str | None:
+        return self.by_key.get(mutant.key, {}).get("outcome")
+
+    def add(self, mutant: Mutant, **found: object) -> None:
+        one = {"key": mutant.key, **found}
+        self.by_key[mutant.key] = one
+        with self.path.open("a") as file:
+            file.write(json.dumps(one) + "\n")
+
+
+# Which test reaches which line.
+
+
+def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageData:
+    """From one run of the tests, which have to be green without a defect."""
+    if not database.exists():
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
+        command += [
+            "--cov",
+            "--cov-context=test",
+            "--cov-report=",
+            "--cov-fail-under=0",
+        ]
+        command += [f"--deselect={one}" for one in LAST]
+        new = database.with_suffix(".new")
+        env = {**os.environ, "COVERAGE_FILE": str(new), "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=sys.stderr)
+        new.rename(database)
+    data = CoverageData(str(database))
+    data.read()
+    return data
+
+
+def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
+    """Tests that reach the mutant, a few and then more, ``each`` of a function."""
+    lines = data.contexts_by_lineno(str(SOURCE / mutant.file))
+
+    def contexts(span: range) -> set[str]:
+        return {context for line in span for context in lines.get(line, [])} - {""}
+
+    # What is never executed, as a yield after a return, may still say what this is.
+    here = contexts(range(mutant.edit.line, mutant.edit.last + 1))
+    by_file: dict[str, dict[str, Tests]] = defaultdict(lambda: defaultdict(list))
+    for test in sorted({c.partition("|")[0] for c in here or contexts(mutant.body)}):
+        file, _, name = test.partition("::")
+        by_file[file][name.partition("[")[0]].append(test)
+    files = sorted(by_file, key=lambda file: (_distance(file), len(by_file[file])))
+    chosen = {file: _some(by_file[file], each) for file in files}
+    first = [test for file in files[:2] for test in chosen[file]][:60]
+    yield first
+    others = [test for file in files for test in chosen[file] if test not in first]
+    yield others[: 50 * each]
+    names = SEEN_BY_RANKS.get(mutant.file, [])
+    yield [f"{RANKS}{name}.py" for name in names] + LAST if names else []
+
+
+def _distance(file: str) -> int:
+    near = (i for i, start in enumerate(NEAR) if file.startswith(start))
+    return next(near, len(NEAR))
+
+
+def _some(functions: dict[str, Tests], each: int) -> Tests:
+    """Cases from all over the parameters of each function."""
+    chosen: Tests = []
+    for cases in functions.values():
+        stride = max(1, -(-len(cases) // each))
+        chosen += cases[::stride]
+    return chosen
+
+
+# Runs.
+
+
+def run(wanted: list[Mutant], data: CoverageData, results: Results, each: int) -> None:
+    if not wanted:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        server = Server(Path(place))
+        for done, mutant in enumerate(wanted, 1):
+            began = time.monotonic()
+            outcome, by = judged(mutant, server, data, each)
+            seconds = round(time.monotonic() - began, 1)
+            results.add(mutant, outcome=outcome, by=by, seconds=seconds)
+            message = f"{done}/{len(wanted)} {outcome} {seconds} s {mutant.key}"
+            print(message, file=sys.stderr, flush=True)
+        server.close()
+
+
+def judged(
+    mutant: Mutant, server: Server, data: CoverageData, each: int
+) -> tuple[str, str]:
+    """Killed, survived or invalid; and by which test."""
+    text = (SOURCE / mutant.file).read_text()
+    server.write(mutant.file, mutant.applied(text))
+    try:
+        for tests in stages(mutant, data, each):
+            if not tests:
+                continue
+            code, output = server.ask(tests)
+            if code == "hangs":
+                return "killed", "the time limit"
+            red = FAILED.search(output)
+            if code == 1 and red:
+                return "killed", red[1]
+            if code != 0:
+                return "invalid", output.strip().splitlines()[-1][:200]
+    finally:
+        server.write(mutant.file, text)
+    return "survived", ""
+
+
+class Server:
+    """A copy of the package, and the process that runs tests against it in forks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = copied(folder)
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[str]:
+        alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # Plugins that no test needs take longer to load than most tests.
+        alone |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.mutants.server"],
+            cwd=ROOT,
+            env={**os.environ, **alone},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def write(self, file: str, text: str) -> None:
+        """The bytecode goes as well: it is told from the text by size and second."""
+        path = self.package / file
+        path.write_text(text)
+        for old in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            old.unlink()
+
+    def ask(self, tests: Tests) -> tuple[int | str, str]:
+        """Exit code and output; or that there was no answer in time."""
+        requests, answers = self.process.stdin, self.process.stdout
+        assert requests is not None
+        assert answers is not None
+        (self.folder / "output.txt").unlink(missing_ok=True)
+        requests.write(json.dumps([str(self.folder), [*FLAGS, *tests]]) + "\n")
+        requests.flush()
+        if not select.select([answers], [], [], LIMIT)[0]:
+            self.close()
+            self.process = self.start()
+            return "hangs", ""
+        code, output = json.loads(answers.readline())
+        return code, output
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+if __name__ == "__main__":
+    main()

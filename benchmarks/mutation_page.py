@@ -1,0 +1,69 @@
+"""The page of a mutation run: counts, and every survivor with its reason."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+from mutants import Mutant
+
+REASONS = Path(__file__).with_name("mutation_survivors.toml")
+KINDS = ("killed", "survived", "invalid", "not run")
+
+
+def page(mutants: list[Mutant], results: dict[str, dict[str, Any]]) -> str:
+    """Markdown; mutants that have not been run are counted as such."""
+    found = {m.key: results.get(m.key, {}).get("outcome", "not run") for m in mutants}
+    left = [m for m in mutants if found[m.key] == "survived"]
+    broken = [m for m in mutants if found[m.key] == "invalid"]
+    parts = [machine(), _counts(mutants, found)]
+    if left:
+        reasons = _reasons({m.key for m in mutants}, {m.key for m in left})
+        rows = [[*_cells(m), reasons.get(m.key, "**not explained**")] for m in left]
+        head = ["survivor", "defect", "line", "why"]
+        parts += ["## Survivors", _table(head, rows)]
+    if broken:
+        rows = [_cells(m) for m in broken]
+        head = ["not importable", "defect", "line"]
+        parts += ["## Invalid", _table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def _counts(mutants: list[Mutant], found: dict[str, str]) -> str:
+    files = list(dict.fromkeys(m.file for m in mutants))
+    rows = [_row(file, [m for m in mutants if m.file == file], found) for file in files]
+    head = ["file", "mutants", *KINDS, "score"]
+    return _table(head, [*rows, _row("all", mutants, found)])
+
+
+def _row(name: str, some: list[Mutant], found: dict[str, str]) -> list[str]:
+    """The score is that of the mutants that can be imported."""
+    n = Counter(found[m.key] for m in some)
+    run = n["killed"] + n["survived"]
+    score = f"{100 * n['killed'] / run:.1f} %" if run else "-"
+    return [name, str(len(some)), *[str(n[kind]) for kind in KINDS], score]
+
+
+def _cells(mutant: Mutant) -> list[str]:
+    source = mutant.source.replace("|", "\\|")
+    return [f"{mutant.file}:{mutant.edit.line}", mutant.edit.kind, f"`{source}`"]
+
+
+def _reasons(known: set[str], survived: set[str]) -> dict[str, str]:
+    """By key; what the table says about mutants that died is told on stderr."""
+    table = tomllib.loads(REASONS.read_text())
+    reasons = {key: why for why, keys in table.items() for key in keys}
+    for key in reasons.keys() & known - survived:
+        print(f"{REASONS.name}: {key} is killed", file=sys.stderr)
+    for key in reasons.keys() - known:
+        print(f"{REASONS.name}: {key} is no mutant", file=sys.stderr)
+    return reasons
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

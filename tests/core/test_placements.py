@@ -1,0 +1,27 @@
+"""Gradients cut otherwise than their parameters, or of which nothing is here."""
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+
+from flatmin.core._shards import Shards, placed_as
+from tests.problems import OneProcess
+
+
+def test_a_gradient_is_brought_to_the_placement_of_its_parameter() -> None:
+    with OneProcess():
+        mesh = init_device_mesh("cpu", (1,))
+        w = distribute_tensor(torch.zeros(3), mesh, [Shard(0)])
+        sums = DTensor.from_local(torch.arange(3.0), mesh, [Partial()])
+        g = placed_as(sums, w)
+        assert isinstance(g, DTensor)
+        assert g.placements == w.placements
+        assert torch.equal(g.to_local(), torch.arange(3.0))
+
+
+def test_a_process_without_entries_takes_part_in_a_norm() -> None:
+    with OneProcess():
+        shards = Shards([((dist.group.WORLD,), [0]), ((), [1])])
+        norm = shards.norm([torch.empty(0), torch.tensor([3.0, 4.0])])
+        assert norm.item() == 5.0
