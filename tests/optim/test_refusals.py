@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import LBFGS, SGD, AdamW, Optimizer
 
 from flatmin import SAM, core
-from flatmin.core import TwoPoint
+from flatmin.core import Ask, Step, TwoPoint
 from tests.problems import (
     Noisy,
     OneProcess,
@@ -292,3 +292,15 @@ def test_a_batch_norm_model_is_fit_for_use_after_a_refusal() -> None:
         optimizer.step()
     sam_steps(optimizer, model, DATA, 1)
     assert optimizer.statistics.passes == 2
+
+
+def returns_nothing(step: Step) -> Any:
+    del step
+    yield Ask()
+
+
+def test_a_method_that_returns_nothing_is_told_what_to_return() -> None:
+    model = mlp()
+    optimizer = SAM(SGD(model.parameters(), lr=0.1), model, method=returns_nothing)
+    with untouched(model), pytest.raises(TypeError, match="got NoneType"):
+        passes(optimizer, model, batch(torch.float64))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ class Engine:
         try:
             return program.send(g), None
         except StopIteration as finished:
-            return ask, finished.value
+            return ask, _descent(finished.value)
 
     def _held(self, ps: list[Tensor]) -> Gradients:
         """The gradients of ``ps``, in memory that the next pass does not write to."""
@@ -246,6 +247,16 @@ def _accumulate(ps: Sequence[Tensor], before: Gradients) -> None:
         if old is not None and p.grad is not None:
             old.add_(p.grad)
         p.grad = p.grad if old is None else old
+
+
+def _descent(value: Any) -> Gradients:
+    """What a program returned, or TypeError if it is nothing to descend."""
+    if not isinstance(value, list):
+        raise TypeError(
+            "a method returns the vector to descend, a list with an entry per "
+            f"parameter, got {type(value).__name__}. End it with: return (yield Ask())."
+        )
+    return cast("Gradients", value)
 
 
 def _check_descent(descend: Gradients) -> None:
