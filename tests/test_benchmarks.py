@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("step_time.py", 3),
         ("choose_rho.py", 2),
         ("narrow_weights.py", 12),
-        ("method_cost.py", 36),
+        ("method_cost.py", 37),
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),

@@ -28,7 +28,7 @@ __all__ = ["world_of_one"]
 #: Methods that remember, and what makes them refuse shards is not in the way.
 REMEMBER = (
     *("friendly_sam", "vasso", "stale_sam", "looksam", "alternating_sam", "ae_sam"),
-    *("lookbehind_sam", "bsam"),
+    *("lookbehind_sam", "bsam", "matched_sam"),
 )
 
 

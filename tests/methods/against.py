@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from flatmin import SAM
 from tests.problems import Batch
 from tests.reference.ball import Loss
 from tests.reference.bases import AdamW, Sgd
+from tests.reference.chosen import Each
 
 STEPS = 25
 BETAS = (0.9, 0.99)
@@ -122,3 +125,28 @@ def close(mine: list[Tensor], other: list[Tensor]) -> None:
         size = float(b.abs().max())
         assert size > 0
         torch.testing.assert_close(a.detach(), b, rtol=0, atol=1e-10 * size)
+
+
+def pair_of(kind: str, groups: Any, rho: float = 0.1) -> Pair:
+    return Pair(kind, groups, rho, 0.05 if kind == "sgd" else 0.01)
+
+
+def each_of(pair: Pair, step: int) -> Each:
+    x, y = batch_of(step)
+
+    def each(w: list[Tensor]) -> Tensor:
+        named = dict(zip(pair.names, w, strict=True))
+        out = functional_call(pair.net, named, (x,))
+        return F.cross_entropy(out, y, reduction="none")
+
+    return each
+
+
+def passes(optimizer: SAM, net: nn.Module, step: int) -> Iterator[list[Tensor]]:
+    """A step; yields how far each pass was from ``w``."""
+    w = [p.detach().clone() for p in net.parameters()]
+    for probe in optimizer.probes():
+        yield [p.detach() - t for p, t in zip(net.parameters(), w, strict=True)]
+        x, y = probe.take(*batch_of(step))
+        probe.backward(F.cross_entropy(net(x), y, reduction="none"))
+    optimizer.step()

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ae_sam": {"steps": 20},
     "subset_sam": {"share": 0.5},
     "k_sam": {"share": 0.5},
+    "matched_sam": {"share": 0.5, "decay": 0.8},
     "esam": {"beta": 0.7, "gamma": 0.5},
     # Pairs of examples, because BatchNorm refuses a single one.
     "sparse_sam": {"every": 4, "samples": 3, "m": 2},

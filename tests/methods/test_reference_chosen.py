@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from flatmin import SAM
-from flatmin.core.examples import HighestLoss, HighestRise
+from flatmin.core.examples import HighestLoss, HighestRise, Matched
 from flatmin.core.nested import Lookbehind
 from flatmin.core.sparse import FisherMasked
-from flatmin.methods import bsam, esam, k_sam, lookbehind_sam, sparse_sam
-from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of, close
-from tests.problems import Quadratic, gradient, untouched
+from flatmin.methods import (
+    esam,
+    k_sam,
+    lookbehind_sam,
+    matched_sam,
+    sparse_sam,
+)
+from tests.methods.against import (
+    ONE,
+    STEPS,
+    TWO,
+    Pair,
+    batch_of,
+    close,
+    each_of,
+    pair_of,
+    passes,
+)
+from tests.problems import Quadratic, untouched
 from tests.reference import chosen
-from tests.reference.chosen import Each
 
 GROUPS = pytest.mark.parametrize("groups", [ONE, TWO], ids=["one", "two"])
 KINDS = pytest.mark.parametrize("kind", ["sgd", "adamw"])
-
-
-def pair_of(kind: str, groups: Any, rho: float = 0.1) -> Pair:
-    return Pair(kind, groups, rho, 0.05 if kind == "sgd" else 0.01)
-
-
-def each_of(pair: Pair, step: int) -> Each:
-    x, y = batch_of(step)
-
-    def each(w: list[Tensor]) -> Tensor:
-        named = dict(zip(pair.names, w, strict=True))
-        out = functional_call(pair.net, named, (x,))
-        return F.cross_entropy(out, y, reduction="none")
-
-    return each
-
-
-def passes(optimizer: SAM, net: nn.Module, step: int) -> Iterator[list[Tensor]]:
-    """A step; yields how far each pass was from ``w``."""
-    w = [p.detach().clone() for p in net.parameters()]
-    for probe in optimizer.probes():
-        yield [p.detach() - t for p, t in zip(net.parameters(), w, strict=True)]
-        x, y = probe.take(*batch_of(step))
-        probe.backward(F.cross_entropy(net(x), y, reduction="none"))
-    optimizer.step()
 
 
 def train(pair: Pair, optimizer: SAM, repeat: int = 1) -> list[list[list[Tensor]]]:
@@ -85,6 +74,37 @@ def test_esam_equals_its_formula(
         losses, pair.start, pair.reference, pair.rhos, moves, beta=beta, n=n
     )
     pair.check(w, {})
+
+
+@GROUPS
+@KINDS
+@pytest.mark.parametrize(
+    ("share", "first", "decay"), [(0.25, 3, 0.9), (0.5, 6, 0.0), (0.01, 1, 1.0)]
+)
+def test_a_matched_ascent_equals_its_formula(
+    kind: str, groups: Any, share: float, first: int, decay: float
+) -> None:
+    pair = pair_of(kind, groups, 0.03)
+    options = {"share": share, "decay": decay}
+    train(pair, matched_sam(pair.base, pair.net, rho=pair.rho, **options))
+    losses = [each_of(pair, k) for k in range(STEPS)]
+    w, ratio = chosen.matched_sam(
+        losses, pair.start, pair.reference, pair.rhos, first, share, decay
+    )
+    pair.check(w, {})
+    noted = pair.base.param_groups[0]["sam_matched"]
+    assert noted == pytest.approx(ratio, rel=1e-10)
+
+
+@pytest.mark.parametrize("size", [0.0, math.inf])
+def test_a_length_that_is_no_number_is_not_matched(size: float) -> None:
+    model = Quadratic()
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = matched_sam(base, model, share=0.25)
+    for probe in optimizer.probes():
+        probe.backward(model() * (size if probe.index == 0 else 1.0))
+    optimizer.step()
+    assert base.param_groups[0]["sam_matched"] == 2.0
 
 
 def test_esam_moves_each_tensor_with_its_probability_and_always_as_far() -> None:
@@ -169,99 +189,6 @@ def test_lookbehind_sam_equals_its_formula(
     close(parameters, w)
 
 
-BAYES: dict[str, Any] = {
-    "n": 50,
-    "precision": 5.0,
-    "betas": (0.8, 0.9),
-    "damping": 0.2,
-    "start": 0.7,
-}
-
-
-def noise_of(optimizer: SAM, pair: Pair, away: list[Tensor]) -> list[Tensor]:
-    """z, from how far the first pass is from ``w``."""
-    s = [
-        pair.base.state[p].get("sam_scale", torch.full_like(p, BAYES["start"]))
-        for p in pair.net.parameters()
-    ]
-    return [e * (BAYES["n"] * t).sqrt() for e, t in zip(away, s, strict=True)]
-
-
-@pytest.mark.parametrize("rhos", [(1.0, 1.0), (1.0, 0.3)], ids=["one", "two"])
-def test_bsam_equals_its_formula(rhos: tuple[float, float]) -> None:
-    pair = Pair(groups=(rhos, (0.0, 0.0)), rho=0.05)
-    groups = [
-        {"params": group["params"], "sam_rho": group["sam_rho"]}
-        for group in pair.base.param_groups
-    ]
-    pair.base = torch.optim.SGD(groups, lr=0.2)
-    optimizer = bsam(pair.base, pair.net, rho=0.05, **BAYES)
-    noise: list[list[Tensor]] = []
-    for k in range(STEPS):
-        steps = passes(optimizer, pair.net, k)
-        noise.append(noise_of(optimizer, pair, next(steps)))
-        list(steps)
-    losses = [each_of(pair, k) for k in range(STEPS)]
-    w, m, s = chosen.bsam(losses, pair.start, noise, lr=0.2, rho=pair.rhos, **BAYES)
-    parameters = list(pair.net.parameters())
-    close([*parameters], w)
-    close([pair.base.state[p]["sam_mean"] for p in parameters], m)
-    close([pair.base.state[p]["sam_scale"] for p in parameters], s)
-    z = torch.cat([t.flatten() for step in noise for t in step])
-    assert z.mean().abs() < 4 / len(z) ** 0.5
-    assert z.var() == pytest.approx(1, abs=4 * (2 / len(z)) ** 0.5)
-
-
-def test_bsam_on_a_zero_gradient_descends_its_prior() -> None:
-    model = Quadratic()
-    w = model.w.detach().clone()
-    optimizer = bsam(torch.optim.SGD(model.parameters(), lr=0.1), model, **BAYES)
-    for probe in optimizer.probes():
-        probe.backward(0 * model())
-    torch.testing.assert_close(gradient(model.w), (1 - 0.8) * 5 / 50 * w / 0.7)
-    assert optimizer.unperturbed_steps == 1
-    optimizer.step()
-    s = torch.full_like(w, 0.9 * 0.7 + (1 - 0.9) * (0.2 + 5 / 50))
-    torch.testing.assert_close(optimizer.state[model.w]["sam_scale"], s)
-
-
-@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
-def test_bsam_climbs_nothing_infinite_and_does_not_learn_it(bad: float) -> None:
-    model = Quadratic()
-    w = model.w.detach().clone()
-    optimizer = bsam(torch.optim.SGD(model.parameters(), lr=0.1), model, **BAYES)
-    for probe in optimizer.probes():
-        if probe.index == 1:
-            assert torch.equal(model.w.detach(), w)
-        probe.backward(model() * (bad if probe.index == 0 else 1.0))
-    assert optimizer.unperturbed_steps == 1
-    optimizer.step()
-    s = optimizer.state[model.w]["sam_scale"]
-    assert torch.equal(s, torch.full_like(s, 0.7))
-
-
-def test_the_norm_of_bsam_is_that_of_the_gradient_it_climbs() -> None:
-    model = Quadratic()
-    optimizer = bsam(torch.optim.SGD(model.parameters(), lr=0.1), model, **BAYES)
-    found: list[Tensor] = []
-    for probe in optimizer.probes():
-        model().backward()
-        found.append(gradient(model.w).clone())
-        del probe
-    torch.testing.assert_close(optimizer.statistics.grad_norm, found[0].norm())
-
-
-@pytest.mark.parametrize(
-    "base", [{"momentum": 0.9}, {"weight_decay": 1e-3}], ids=["momentum", "decay"]
-)
-def test_bsam_refuses_a_base_that_does_its_work_again(base: dict[str, Any]) -> None:
-    model = Quadratic()
-    with pytest.raises(ValueError, match=r"needs a base of torch\.optim\.SGD"):
-        bsam(torch.optim.SGD(model.parameters(), lr=0.1, **base), model, n=9)
-    with pytest.raises(ValueError, match="got AdamW with another momentum"):
-        bsam(torch.optim.AdamW(model.parameters()), model, n=9)
-
-
 @pytest.mark.parametrize("build", [k_sam, esam])
 @pytest.mark.parametrize("way", ["mean", "twice", "silent", "matrix"])
 def test_a_loop_that_hides_the_losses_is_told_what_to_write(
@@ -326,6 +253,8 @@ def test_only_a_pass_for_losses_alone_has_no_graph() -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
+        (lambda: Matched(0.0, 0.9), "share must be above 0"),
+        (lambda: Matched(0.5, 1.1), "decay must be between 0 and 1"),
         (lambda: HighestLoss(0.0), "share must be above 0"),
         (lambda: HighestRise(1.5, 0.5), "weights must be above 0"),
         (lambda: HighestRise(0.5, 0.0), "examples must be above 0"),
@@ -340,21 +269,3 @@ def test_only_a_pass_for_losses_alone_has_no_graph() -> None:
 def test_impossible_settings_are_refused(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
-
-
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        ({"n": 0}, "n must be at least 1"),
-        ({"precision": -1.0}, "precision must be at least 0"),
-        ({"damping": -0.1}, "damping must be at least 0"),
-        ({"betas": (0.9, 1.1)}, "betas must be between 0 and 1"),
-        ({"start": 0.0}, "start must be above 0"),
-    ],
-)
-def test_impossible_settings_of_bsam_are_refused(
-    bad: dict[str, Any], words: str
-) -> None:
-    model = Quadratic()
-    with pytest.raises(ValueError, match=words):
-        bsam(torch.optim.SGD(model.parameters(), lr=0.1), model, **{**BAYES, **bad})

@@ -11,16 +11,12 @@ from torch.nn import functional as F
 
 from flatmin import SAM
 from flatmin.methods import cr_sam, gam, multi_step_sam, second_order_sam
-from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of
+from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of, pair_of
 from tests.problems import Quadratic, gradient
 from tests.reference import points
 
 GROUPS = pytest.mark.parametrize("groups", [ONE, TWO], ids=["one", "two"])
 KINDS = pytest.mark.parametrize("kind", ["sgd", "adamw"])
-
-
-def pair_of(kind: str, groups: Any, rho: float) -> Pair:
-    return Pair(kind, groups, rho, 0.05 if kind == "sgd" else 0.01)
 
 
 def compare(pair: Pair, optimizer: SAM, rule: points.Rule) -> None:

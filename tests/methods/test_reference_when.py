@@ -21,15 +21,11 @@ from flatmin.methods import (
     ss_sam,
     subset_sam,
 )
-from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of
+from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of, pair_of
 from tests.reference import when
 
 GROUPS = pytest.mark.parametrize("groups", [ONE, TWO], ids=["one", "two"])
 KINDS = pytest.mark.parametrize("kind", ["sgd", "adamw"])
-
-
-def pair_of(kind: str, groups: Any, rho: float = 0.1) -> Pair:
-    return Pair(kind, groups, rho, 0.05 if kind == "sgd" else 0.01)
 
 
 @GROUPS

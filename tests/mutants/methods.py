@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 CHOSEN = "tests/methods/test_reference_chosen.py::"
+POSTERIOR = "tests/methods/test_reference_posterior.py::"
 CHECKPOINT = "tests/distributed/test_checkpoint_methods.py::"
 SCOPE = "tests/optim/test_scope.py::"
 DOORS = "tests/methods/test_contract_doors.py::"
@@ -14,6 +15,13 @@ METHODS = [
         "best = values.topk(",
         "best = (-values).topk(",
         f"{CHOSEN}test_k_sam_equals_its_formula[0.25-3-sgd-one]",
+    ),
+    Mutant(
+        "a radius that matches nothing",
+        "core/examples.py",
+        "[ratio * r for r in rho]",
+        "rho",
+        f"{CHOSEN}test_a_matched_ascent_equals_its_formula[0.25-3-0.9-sgd-one]",
     ),
     Mutant(
         "examples ranked by loss and not by its rise",
@@ -63,14 +71,14 @@ METHODS = [
         "None if x is None else r * x / t for r, x, t in zip(radii, g, s, strict=True)",
         "None if x is None else r * x / t + t.rsqrt() / 9 for r, x, t in "
         "zip(radii, g, s, strict=True)",
-        f"{CHOSEN}test_bsam_equals_its_formula[one]",
+        f"{POSTERIOR}test_bsam_equals_its_formula[one]",
     ),
     Mutant(
         "a variance taken for a deviation",
         "core/posterior.py",
         "z_i * (n * t).rsqrt()",
         "z_i / (n * t)",
-        f"{CHOSEN}test_bsam_equals_its_formula[one]",
+        f"{POSTERIOR}test_bsam_equals_its_formula[one]",
     ),
     Mutant(
         "a running mean that micro-batches add up",

@@ -27,6 +27,26 @@ def worst(values: Tensor, n: int) -> list[int]:
     return ranked[:n]
 
 
+def matched_sam(
+    losses: list[Each],
+    w: list[Tensor],
+    base: Base,
+    rho: list[float],
+    first: int,
+    share: float,
+    decay: float,
+) -> tuple[list[Tensor], float]:
+    """Climbs on the ``first`` examples; the weights, and the ratio of lengths."""
+    ratio = share**-0.5
+    for each in losses:
+        g = gradients(mean_of(each, list(range(first))), w)
+        there = added(1, w, 1, long([ratio * r for r in rho], g))
+        g_eps = gradients(mean_of(each), there)
+        ratio = decay * ratio + (1 - decay) * length(g) / length(g_eps)
+        w = base(w, g_eps)
+    return w, ratio
+
+
 def k_sam(
     losses: list[Each], w: list[Tensor], base: Base, rho: list[float], n: int
 ) -> list[Tensor]:

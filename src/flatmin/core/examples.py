@@ -1,16 +1,55 @@
-"""Programs that choose examples of the batch by their losses."""
+"""Programs whose passes see a part of the batch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from flatmin.core import _checks as checks
 from flatmin.core import filters
+from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ask, Program, Step, highest
+from flatmin.core._program import Ask, Program, Step, fraction, highest
 from flatmin.core._two_point import TwoPoint
 
 Climb = TwoPoint()
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """An ascent on a part of the batch, as far as the gradient of it is longer.
+
+    The radius is rho times a running mean of ``||g|| / ||g_eps||``, which begins at
+    ``1 / sqrt(share)``: g is the gradient of the part, g_eps that of the batch.
+
+    Attributes:
+        share: of the batch that is climbed on.
+        decay: of the running mean.
+    """
+
+    share: float
+    decay: float
+    notes: ClassVar = ("matched",)
+
+    def __post_init__(self) -> None:
+        checks.part("share", self.share)
+        checks.share("decay", self.decay)
+
+    def __call__(self, step: Step) -> Program:
+        """One step of the method."""
+        rho, old = of_group(step), step.memory.number("matched")
+        if not any(rho):
+            return (yield Ask())
+        ratio = 1 / math.sqrt(self.share) if old is None else old
+        g = yield Ask(batch=fraction(self.share), climbs=True)
+        size = vec.norm(step.w, g)
+        g_eps = yield Ask(Climb.climb(step, g, [ratio * r for r in rho]))
+        found = float(step.agree(vec.ratio(size, vec.norm(step.w, g_eps))))
+        if math.isfinite(found) and found > 0:
+            ratio = self.decay * ratio + (1 - self.decay) * found
+        step.memory.note("matched", ratio)
+        return g_eps
 
 
 @dataclass(frozen=True, slots=True)

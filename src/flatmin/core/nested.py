@@ -10,7 +10,7 @@ from torch import Tensor
 from flatmin.core import _checks as checks
 from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ask, Gradients, Program, Step
+from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._shards import local
 from flatmin.core._two_point import TwoPoint
 
@@ -44,20 +44,28 @@ class Lookbehind:
         if not any(rho):
             return (yield Ask())
         here = _copies(step.w)
-        slow = (at and step.memory.recall("slow")) or here
-        z = (at and step.memory.recall("climbed")) or here
+        slow, z = ((at and step.memory.recall(n)) or here for n in ("slow", "climbed"))
         g = (at and step.memory.recall("uphill")) or (yield Ask())
-        ascent = Climb.climb(step, g, rho)
-        above = vec.mix(1.0, z, 1.0, ascent.eps if ascent else [None] * len(z))
-        if ascent and z is not here:
-            ascent = ascent._replace(eps=vec.mix(1.0, above, -1.0, here))
+        ascent, above = _higher(Climb.climb(step, g, rho), here, z)
         g_eps = yield Ask(ascent)
-        step.memory.keep("slow", slow)
-        step.memory.keep("climbed", above)
-        step.memory.keep("uphill", [x if x is None else x.clone() for x in g_eps])
+        uphill: Gradients = [x if x is None else x.clone() for x in g_eps]
+        for name, value in (("slow", slow), ("climbed", above), ("uphill", uphill)):
+            step.memory.keep(name, value)
         if at == self.k - 1 and self.alpha < 1:
             step.memory.pull(slow, self.alpha)
         return g_eps
+
+
+def _higher(
+    ascent: Ascent | None, here: Gradients, z: Gradients
+) -> tuple[Ascent | None, Gradients]:
+    """The way from ``here`` to a climb that begins at z, and where it ends."""
+    if ascent is None:
+        return None, z
+    above = vec.mix(1.0, z, 1.0, ascent.eps)
+    if z is here:
+        return ascent, above
+    return ascent._replace(eps=vec.mix(1.0, above, -1.0, here)), above
 
 
 def _copies(w: list[Tensor]) -> Gradients:

@@ -81,12 +81,10 @@ class Variational:
         pull = vec.mix(1.0, g_eps, delta, _where(g_eps, w))
         m = vec.mix(one, _where(g_eps, m), 1 - one, pull)
         sizes = step.mean([None if x is None else x.abs() for x in g])
-        new = [
-            None
-            if x is None
-            else two * t + (1 - two) * (t.sqrt() * x + self.damping + delta)
-            for t, x in zip(s, sizes, strict=True)
-        ]
+        floor = self.damping + delta
+        pairs = zip(s, sizes, strict=True)
+        steep = [None if x is None else t.sqrt() * x + floor for t, x in pairs]
+        new = vec.mix(two, _where(steep, s), 1 - two, steep)
         step.memory.keep("mean", m)
         step.memory.keep("scale", vec.finite(step.w, new, [*s]))
         return [x if x is None else x / t for x, t in zip(m, s, strict=True)]

@@ -14,7 +14,7 @@ from flatmin.methods._ball import (
     sparse_sam,
     usam,
 )
-from flatmin.methods._examples import esam, k_sam
+from flatmin.methods._examples import esam, k_sam, matched_sam
 from flatmin.methods._mix import coupled_wsam, gsam, pnm, sagm, stable_sam, wsam
 from flatmin.methods._points import (
     bsam,
@@ -91,6 +91,7 @@ METHODS: dict[str, Entry] = {
     "ae_sam": Entry(ae_sam, "1 to 2"),
     "looksam": Entry(looksam, "1 + 1/k"),
     "subset_sam": Entry(subset_sam, "1 + share"),
+    "matched_sam": Entry(matched_sam, "1 + share"),
     "k_sam": Entry(k_sam, "2 share, and a forward pass"),
     "esam": Entry(esam, "1 + gamma, and a forward pass"),
     "alternating_sam": Entry(alternating_sam, "1"),
@@ -123,6 +124,7 @@ __all__ = [
     "layer_sam",
     "lookbehind_sam",
     "looksam",
+    "matched_sam",
     "momentum_sam",
     "multi_step_sam",
     "pnm",

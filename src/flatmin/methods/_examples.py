@@ -1,4 +1,4 @@
-"""Methods that choose examples of the batch by their losses."""
+"""Methods whose passes see a part of the batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,40 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from flatmin.core.examples import HighestLoss, HighestRise
+from flatmin.core.examples import HighestLoss, HighestRise, Matched
 from flatmin.optim import SAM
+
+
+def matched_sam(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    rho: float = 0.05,
+    share: float = 0.25,
+    decay: float = 0.9,
+    **options: Any,
+) -> SAM:
+    r"""SAM whose ascent sees a part of the batch, at a radius that matches its length.
+
+    .. math::
+        \rho_A = \rho \; \overline{\|g_A\| / \|g_\epsilon\|}
+
+    The gradient :math:`g_A` of fewer examples is longer, and shorter is the part of it
+    that it has in common with the batch. `subset_sam` takes the factor for pure noise,
+    :math:`1 / \sqrt{\mathrm{share}}`; this one begins there and goes on with a running
+    mean of what it finds. The loop takes its part with ``x, y = probe.take(x, y)``: the
+    first examples, so batches have to be shuffled. The host waits for a number per
+    step, and replicas share it.
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        rho: the radius of SAM.
+        share: of the batch; a step costs ``1 + share`` gradients.
+        decay: of the running mean.
+        options: of `flatmin.SAM`.
+    """
+    return SAM(base, model, rho=rho, method=Matched(share, decay), **options)
 
 
 def k_sam(
