@@ -54,8 +54,8 @@ METHODS = [
     Mutant(
         "a climb that begins at w in every step",
         "core/nested.py",
-        'z = (at and step.memory.recall("climbed")) or here',
-        "z = here",
+        "_higher(Climb.climb(step, g, rho), here, z)",
+        "_higher(Climb.climb(step, g, rho), here, here)",
         f"{CHOSEN}test_lookbehind_sam_equals_its_formula[2-0.5-sgd-one]",
     ),
     Mutant(
