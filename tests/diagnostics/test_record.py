@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flatmin.diagnostics import GroupMean, Maximum, Measurement
-from flatmin.diagnostics._record import _plain
+from flatmin.diagnostics._record import plain
 
 
 def measured(**fields: object) -> Measurement:
@@ -55,5 +55,5 @@ def test_it_survives_json_and_pickle() -> None:
 
 
 def test_tensors_and_records_inside_become_plain() -> None:
-    assert _plain(torch.tensor([1.0, math.nan])) == [1.0, "nan"]
-    assert _plain({"a": measured()})["a"]["name"] == "sharpness"
+    assert plain(torch.tensor([1.0, math.nan])) == [1.0, "nan"]
+    assert plain({"a": measured()})["a"]["name"] == "sharpness"

@@ -107,3 +107,7 @@ class TwoPoint:
             eps[i] = e
         ascent.eps.clear()
         return ascent._replace(eps=eps)
+
+
+#: SAM's own, for programs that climb as it does.
+Climb = TwoPoint()

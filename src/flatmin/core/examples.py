@@ -11,9 +11,7 @@ from flatmin.core import filters
 from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
 from flatmin.core._program import Ask, Program, Step, fraction, highest
-from flatmin.core._two_point import TwoPoint
-
-Climb = TwoPoint()
+from flatmin.core._two_point import Climb, TwoPoint
 
 
 @dataclass(frozen=True, slots=True)

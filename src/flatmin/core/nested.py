@@ -12,9 +12,7 @@ from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._shards import local
-from flatmin.core._two_point import TwoPoint
-
-Climb = TwoPoint()
+from flatmin.core._two_point import Climb
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,7 @@ from flatmin.core._checks import at_least, share
 from flatmin.core._joints import of_group
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._shards import is_dtensor
-from flatmin.core._two_point import TwoPoint
-
-Climb = TwoPoint()
+from flatmin.core._two_point import Climb, TwoPoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,7 @@ from flatmin.core import _checks as checks
 from flatmin.core._joints import of_group
 from flatmin.core._program import Ask, Gradients, Program, Step
 from flatmin.core._shards import Shards
-from flatmin.core._two_point import TwoPoint
-
-Climb = TwoPoint()
+from flatmin.core._two_point import Climb
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Measurement:
         """
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         named.pop(_HEAVY, None)
-        return {name: _plain(value) for name, value in named.items()}
+        return {name: plain(value) for name, value in named.items()}
 
     def __float__(self) -> float:
         """The value."""
@@ -88,17 +88,17 @@ class GroupMean(Measurement):
     groups: int = 1
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same in types that JSON has."""
     if isinstance(value, Measurement):
         return value.to_dict()
     if isinstance(value, Tensor):
-        return _plain(cast("Any", value).tolist())
+        return plain(cast("Any", value).tolist())
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, Any]", value).items()
-        return {name: _plain(one) for name, one in pairs}
+        return {name: plain(one) for name, one in pairs}
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in cast("list[Any]", value)]
+        return [plain(one) for one in cast("list[Any]", value)]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
 from flatmin.diagnostics import _files as files
+from flatmin.diagnostics._record import plain
 
 
 class _Record:
@@ -110,18 +110,6 @@ class Plane(_Record):
             )
         if len(self.labels) != 2:
             raise ValueError(f"a plane has two labels, got {len(self.labels)}")
-
-
-def plain(value: Any) -> Any:
-    """The same in types that JSON has."""
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[str, Any]", value).items()
-        return {name: plain(one) for name, one in pairs}
-    if isinstance(value, tuple | list):
-        return [plain(one) for one in cast("Sequence[Any]", value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def number(value: Any) -> float:
