@@ -1,11 +1,15 @@
 """Gradients cut otherwise than their parameters, or of which nothing is here."""
 
+import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
+from flatmin.core import Step
 from flatmin.core._shards import Shards, placed_as
+from flatmin.core.sparse import FisherMasked
 from tests.problems import OneProcess
 
 
@@ -25,3 +29,16 @@ def test_a_process_without_entries_takes_part_in_a_norm() -> None:
         shards = Shards([((dist.group.WORLD,), [0]), ((), [1])])
         norm = shards.norm([torch.empty(0), torch.tensor([3.0, 4.0])])
         assert norm.item() == 5.0
+
+
+def test_a_rank_among_all_weights_needs_them_whole() -> None:
+    with OneProcess():
+        mesh = init_device_mesh("cpu", (1,))
+        w = distribute_tensor(torch.zeros(3), mesh, [Shard(0)])
+        groups = [{"sam_rho": 0.5}]
+        step = Step(0, nn.Module(), [w], groups, group_of=[0])
+        program = FisherMasked(share=0.5, every=1, samples=1)(step)
+        next(program)
+        program.send([w])
+        with pytest.raises(ValueError, match=r"needs whole parameters, got sharded"):
+            program.send([w])
