@@ -1,0 +1,146 @@
+"""What one training run is: a frozen, validated record that decides every number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Augmentations in the order in which they are applied, which is that of the SAM code.
+AUGMENTATIONS = (
+    "random_resized_crop",
+    "auto_augment",
+    "rand_augment",
+    "flip",
+    "crop",
+    "cutout",
+)
+
+Augmentation = Literal[
+    "random_resized_crop", "auto_augment", "rand_augment", "flip", "crop", "cutout"
+]
+
+#: The paper's "Basic", "Cutout" and "AA".
+BASIC: tuple[Augmentation, ...] = ("flip", "crop")
+CUTOUT: tuple[Augmentation, ...] = (*BASIC, "cutout")
+AUTO_AUGMENT: tuple[Augmentation, ...] = ("auto_augment", *BASIC, "cutout")
+
+
+class Experiment(BaseModel):
+    """Everything that decides the numbers of one training run.
+
+    Attributes:
+        data: name of a data set (``flatmin.experiments.datasets.SETS``), or the path
+            of an image folder.
+        image_size: side to which images are brought, in pixels; None for the data
+            set's own.
+        train_examples: how many of the training images are used, drawn with a fixed
+            seed; None for all.
+        validation: share of the training images that is held out and takes the place
+            of the test set, as in the search for rho; 0 for none.
+        noise: share of the training labels that are drawn anew.
+        true_class: whether such a label can be the right one.
+        bootstrap: train twice, the second time on the labels that the network of the
+            first time predicts.
+        augment: of `AUGMENTATIONS`.
+        mixup: alpha of mixup; None for none.
+        model: name of a network, see ``flatmin.experiments.models.build``.
+        model_options: for the function that builds it.
+        freeze_norm: whether BatchNorm keeps the statistics it came with.
+        method: ``"sgd"`` for the base optimizer alone, or one of ``flatmin methods``.
+        method_options: for the function that makes the method; rho is a field.
+        rho: radius of the perturbation. 0.05 is the paper's advice.
+        m: examples that share one perturbation, and the statistics of BatchNorm; None
+            for all that a process has of a batch. The paper's 256 examples on 8
+            accelerators are ``m=32``.
+        optimizer: the base optimizer.
+        lr: learning rate at the start of the cosine schedule.
+        momentum: of SGD.
+        nesterov: whether SGD looks ahead.
+        weight_decay: of the base optimizer; no part of the perturbation.
+        warmup: epochs in which the learning rate rises linearly from 0.
+        clip: largest norm of the gradient that is descended; None for any.
+        label_smoothing: of the loss that is trained.
+        ema: decay of an average of the weights, which is then what is tested; None
+            for none.
+        batch_size: examples per step, of all processes together.
+        accumulate: parts in which a process takes its ``m`` examples, to save memory.
+            Without BatchNorm nothing else changes.
+        epochs: passes over the training set.
+        length: multiplies ``epochs``; the paper gives SGD twice the epochs of SAM.
+        steps: how long training lasts, in place of ``epochs``; times ``length`` too.
+        seed: of the initial weights, the order, the augmentation and the noise.
+        precision: of the passes, as Lightning Fabric calls it.
+        device: where to train.
+        strategy: how several processes share the work; started by torchrun.
+        evaluate_every: epochs between two tests.
+        spectrum_at: epochs after which the Hessian's largest eigenvalues are measured.
+        flatness_rho: radius at which sharpness is measured after training; None for
+            no measurement.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    data: str = "cifar10"
+    image_size: int | None = Field(default=None, ge=8, le=1024)
+    train_examples: int | None = Field(default=None, ge=1)
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    noise: float = Field(default=0.0, ge=0, lt=1)
+    true_class: bool = False
+    bootstrap: bool = False
+    augment: tuple[Augmentation, ...] = BASIC
+    mixup: float | None = Field(default=None, gt=0)
+    model: str = "wrn-28-10"
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    freeze_norm: bool = False
+    method: str = "sam"
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    rho: float = Field(default=0.05, ge=0)
+    m: int | None = Field(default=None, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+    warmup: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    batch_size: int = Field(default=256, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    epochs: int = Field(default=200, ge=1)
+    length: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"] = (
+        "32-true"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    evaluate_every: int = Field(default=1, ge=1)
+    spectrum_at: tuple[int, ...] = ()
+    flatness_rho: float | None = Field(default=0.05, gt=0)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: an augmentation comes twice, or groups do not fill the batch.
+        """
+        del context
+        if len(set(self.augment)) < len(self.augment):
+            raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
+        if self.m is not None and self.batch_size % self.m:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of m {self.m}"
+            )
+
+    def steps_in_all(self, examples: int) -> int:
+        """Steps of the whole run, over a training set of so many images."""
+        if self.steps is not None:
+            return self.steps * self.length
+        return self.epochs * self.length * (examples // self.batch_size)
+
+    def epochs_in_all(self, examples: int) -> int:
+        """Epochs, the last one maybe unfinished."""
+        return math.ceil(self.steps_in_all(examples) / (examples // self.batch_size))
