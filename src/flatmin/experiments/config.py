@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
 
 #: The data set that comes with scikit-learn: nothing to download.
 DIGITS = "digits"
@@ -110,7 +109,7 @@ def recipe(name: str) -> Comparison:
         BadInput: there is none.
     """
     if name not in RECIPES:
-        raise BadInput(_unknown("recipe", name, RECIPES))
+        raise BadInput(unknown("recipe", name, RECIPES))
     return RECIPES[name]()
 
 
@@ -126,7 +125,7 @@ def changed(base: Comparison, settings: Iterable[str]) -> Comparison:
         if not equals:
             raise BadInput(f"--set needs FIELD=VALUE, got {setting!r}.")
         if name not in Comparison.model_fields:
-            raise BadInput(_unknown("field", name, Comparison.model_fields))
+            raise BadInput(unknown("field", name, Comparison.model_fields))
         values[name] = _value(text)
     try:
         return Comparison.model_validate(values)
@@ -148,9 +147,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return f"unknown {kind} {name!r}; {hint}"
