@@ -57,8 +57,8 @@ DISTRIBUTED = [
     Mutant(
         "averaging in the ascent pass of a replica",
         SHARED,
-        "        return model.no_sync()\n",
-        "        return nullcontext()\n",
+        "            stack.enter_context(replica.no_sync())\n",
+        "            stack.enter_context(nullcontext())\n",
         f"{DDP}test_only_the_world_averages_in_the_ascent_pass[replica-1]",
     ),
     Mutant(
@@ -92,14 +92,14 @@ DISTRIBUTED = [
     Mutant(
         "bucket views that the next pass overwrites",
         ENGINE,
-        'if getattr(self._model, "gradient_as_bucket_view", False):',
-        "if False:",
+        "        if self._views:\n",
+        "        if False:\n",
         f"{DDP}test_accumulating_loops_are_m_sam_within_each_rank[True]",
     ),
     Mutant(
         "accumulating inside no_sync",
         "optim/_checks.py",
-        'if not getattr(model, "require_backward_grad_sync", True):',
+        "if not all(replica.require_backward_grad_sync for replica in replicas(model)):",
         "if False:",
         f"{SCOPE}test_an_accumulating_loop_inside_no_sync_is_refused",
     ),
