@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from flatmin.core import Group, Method, Replica, Scope, World
@@ -103,8 +103,8 @@ def check_scope(scope: Scope | None, model: nn.Module) -> Scope:
     return scope
 
 
-def _check_same_processes(replicated: list[DistributedDataParallel]) -> None:
-    groups: list[Any] = [replica.process_group for replica in replicated]
+def _check_same_processes(replicated: Sequence[Any]) -> None:
+    groups = [replica.process_group for replica in replicated]
     if len({tuple(dist.get_process_group_ranks(group)) for group in groups}) > 1:
         raise ValueError(
             "model holds several DistributedDataParallel modules that are averaged "
@@ -158,7 +158,7 @@ def check_accumulation(method: Method, model: nn.Module) -> None:
     Raises:
         RuntimeError: it may not.
     """
-    if not all(replica.require_backward_grad_sync for replica in replicas(model)):
+    if not all(part.require_backward_grad_sync for part in replicas(model)):
         raise RuntimeError(
             "probes(accumulate=True) inside of no_sync() would leave what it "
             "accumulates without its average over the replicas. Call it outside."
