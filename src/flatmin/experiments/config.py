@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.settings import parsed, unknown, validated
+from flatmin.experiments.errors import BadInput, unknown
+from flatmin.experiments.settings import parsed, validated
 
 #: The data set that comes with scikit-learn: nothing to download.
 DIGITS = "digits"

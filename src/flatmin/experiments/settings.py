@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -45,14 +44,6 @@ def validated(kind: type[Record], values: dict[str, Any]) -> Record:
         message = error["msg"].removeprefix("Value error, ")
         given = f", got {error['input']!r}" if error["loc"] else ""
         raise BadInput(f"{field}: {message}{given}.") from None
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence on a name that is not known, with the nearest that is."""
-    known = tuple(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return f"unknown {kind} {name!r}; {hint}"
 
 
 def _value(text: str) -> Any:

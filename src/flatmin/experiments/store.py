@@ -137,10 +137,9 @@ class RunStore:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(epoch) + "\n")
 
-    def truncate(self, epochs: int) -> None:
-        """Forget what happened after the checkpoint; it will happen again."""
-        kept = self.metrics()[:epochs]
-        text = "".join(json.dumps(epoch) + "\n" for epoch in kept)
+    def keep(self, epochs: list[dict[str, Any]]) -> None:
+        """Forget all epochs but these; what came after a checkpoint comes again."""
+        text = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
         write(self.folder / "metrics.jsonl", text)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
 from flatmin.experiments.recipes._changed import changed
 from flatmin.experiments.recipes._recipe import Cell, Metric, Paper, Recipe
 from flatmin.experiments.recipes._smoke import smoke
@@ -18,7 +18,6 @@ from flatmin.experiments.recipes.table4 import table4, table8
 from flatmin.experiments.recipes.table5 import table5
 from flatmin.experiments.recipes.table9 import table9
 from flatmin.experiments.recipes.table11 import table11
-from flatmin.experiments.settings import unknown
 
 #: Every recipe by name.
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
 from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.settings import unknown
 
 #: What a cell reports, per cent but for the two of the Hessian. ``error_sharpness`` is
 #: by how much the training error rises from w to w + eps; ``lambda_ratio`` is the
