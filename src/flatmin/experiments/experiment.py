@@ -126,8 +126,8 @@ class Experiment(BaseModel):
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: there is no such method, an augmentation comes twice, or groups
-                do not fill the batch.
+            ValueError: there is no such method, an augmentation comes twice, groups do
+                not fill the batch, or a spectrum is asked for after the last epoch.
         """
         del context
         from flatmin.methods import METHODS
@@ -139,6 +139,11 @@ class Experiment(BaseModel):
         if self.m is not None and self.batch_size % self.m:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of m {self.m}"
+            )
+        last = self.epochs * self.length
+        if self.steps is None and any(not 1 <= at <= last for at in self.spectrum_at):
+            raise ValueError(
+                f"spectrum_at {self.spectrum_at} is not within the {last} epochs"
             )
 
     def steps_in_all(self, steps_per_epoch: int) -> int:
