@@ -31,13 +31,15 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        name: unique, and the folder of its runs: ``table4/noise-40/sam``.
+        name: unique: ``table4/noise-40/sam``.
         labels: where it stands in the table, one for each of the recipe's headings.
         arms: what is trained. Of several, which differ in length, the one with the
             least mean error is reported, as the paper does for SGD.
         metric: what is reported of a run.
         paper: the paper's number; None where it prints none.
         notes: what a reader of this number has to know.
+        folder: of its runs; the name by default. Two cells that report the same runs,
+            as top-1 and top-5, have one folder.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Cell:
     metric: Metric = "test_error"
     paper: Paper | None = None
     notes: tuple[str, ...] = ()
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            object.__setattr__(self, "folder", self.name)
 
 
 @dataclass(frozen=True, slots=True)
