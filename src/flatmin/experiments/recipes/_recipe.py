@@ -8,7 +8,14 @@ from typing import Literal
 from flatmin.experiments.experiment import Experiment
 
 #: What a cell reports: a key of a run's result, and whether a table shows 100 minus it.
-Metric = Literal["test_error", "test_accuracy", "top5_error", "lambda_max"]
+Metric = Literal[
+    "test_error",
+    "test_accuracy",
+    "top5_error",
+    "error_sharpness",
+    "lambda_max",
+    "lambda_ratio",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class Cell:
         notes: what a reader of this number has to know.
         folder: of its runs; the name by default. Two cells that report the same runs,
             as top-1 and top-5, have one folder.
+        at: which of the arms' ``spectrum_at`` is reported, counted from 0; None for
+            the end of training.
     """
 
     name: str
@@ -49,6 +58,7 @@ class Cell:
     paper: Paper | None = None
     notes: tuple[str, ...] = ()
     folder: str = ""
+    at: int | None = None
 
     def __post_init__(self) -> None:
         if not self.folder:

@@ -93,9 +93,7 @@ def printed(panels: Sequence[Panel]) -> Figure:
 
 def _draw(axes: Any, line: Line, k: int) -> None:
     colour, dash, _ = _style(k)
-    axes.fill_between(
-        line.x, line.low, line.high, color=colour, alpha=0.2, linewidth=0
-    )
+    axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
     marker = "o" if len(line.x) <= _MARKED else ""
     axes.plot(
         line.x, line.y, color=colour, linestyle=dash, marker=marker, markersize=4,

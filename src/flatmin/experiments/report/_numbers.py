@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import arm_name, run_folder
-from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe
-from flatmin.experiments.report._stored import Result, Started, StoredRun, runs_of
+from flatmin.experiments.recipes._recipe import Cell, Recipe
+from flatmin.experiments.report._stored import (
+    Epoch,
+    Result,
+    Started,
+    StoredRun,
+    runs_of,
+)
 from flatmin.experiments.summary import interval
 
 #: Of a recipe with no more cells than this, those without runs are listed too.
@@ -25,13 +31,13 @@ class Arm:
     Attributes:
         name: of its folder.
         own: the experiment as the recipe has it.
-        metric: what the cell reports.
+        cell: what it is an arm of.
         runs: finished or not.
     """
 
     name: str
     own: Experiment
-    metric: Metric
+    cell: Cell
     runs: tuple[StoredRun, ...]
 
     @property
@@ -42,25 +48,35 @@ class Arm:
     @property
     def values(self) -> tuple[float, ...]:
         """The metric of each finished run; NaN where it was not measured."""
-        return tuple(_value(result, self.metric) for result in self.results)
+        finished = (run for run in self.runs if run.result is not None)
+        return tuple(_value(run, self.cell) for run in finished)
 
     @property
     def interval(self) -> float | None:
         """Half the width of Student's 95 % interval; None for less than two runs."""
         return interval(self.values)
 
-    def mean(self, name: str | None = None) -> float:
-        """Over the finished runs, of the metric or of an entry of results."""
-        entries = [getattr(result, name) for result in self.results] if name else None
-        numbers = self.values if entries is None else entries
-        return sum(numbers) / len(numbers) if numbers else math.nan
+    @property
+    def mean(self) -> float:
+        """Of the values; NaN if there is none."""
+        return _mean(self.values)
+
+    @property
+    def gradient_examples(self) -> float:
+        """Mean of the finished runs."""
+        return _mean([result.gradient_examples for result in self.results])
+
+    @property
+    def seconds(self) -> float:
+        """Mean of the finished runs."""
+        return _mean([result.seconds for result in self.results])
 
     @property
     def error(self) -> float:
-        """What arms are chosen by: the mean error that the metric stands for."""
-        if self.metric == "top5_error":
-            return math.inf if math.isnan(self.mean()) else self.mean()
-        return self.mean("test_error")
+        """What arms are chosen by: the mean of the error that the cell is about."""
+        if self.cell.metric == "top5_error":
+            return math.inf if math.isnan(self.mean) else self.mean
+        return _mean([result.test_error for result in self.results])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +110,11 @@ class Row:
 
     @property
     def reported(self) -> Arm | None:
-        """The arm with the least mean error; None while a run of any arm is missing."""
-        if self.done < self.asked:
+        """The arm with the least mean error; None while a run of any arm is missing.
+
+        None as well for a number without arms, which the paper quotes.
+        """
+        if self.done < self.asked or not self.arms:
             return None
         return min(self.arms, key=lambda arm: arm.error)
 
@@ -104,7 +123,7 @@ class Row:
         """Ours minus the paper's, in the unit of the metric; None without either."""
         if self.reported is None or self.cell.paper is None:
             return None
-        ours = self.reported.mean()
+        ours = self.reported.mean
         return ours - self.cell.paper.value if math.isfinite(ours) else None
 
 
@@ -126,7 +145,7 @@ class Report:
     def shown(self) -> list[Row]:
         """The cells that tables list: those with runs, or all of a small recipe."""
         small = len(self.rows) <= SMALL
-        return [row for row in self.rows if small or row.started]
+        return [row for row in self.rows if small or row.started or not row.arms]
 
     @property
     def runs(self) -> Iterator[tuple[Arm, StoredRun]]:
@@ -165,15 +184,15 @@ def _record(report: Report, row: Row, arm: Arm) -> dict[str, Any]:
         "reported": chosen,
         "runs": len(arm.results),
         "asked": row.seeds,
-        "mean": _finite(arm.mean()),
+        "mean": _finite(arm.mean),
         "interval": _finite(arm.interval),
         "values": [_finite(value) for value in arm.values],
         "paper": paper.value if paper else None,
         "paper spread": paper.spread if paper else None,
         "paper spread below": paper.below if paper else None,
         "difference": row.difference if chosen else None,
-        "gradient examples": _finite(arm.mean("gradient_examples")),
-        "seconds": _finite(arm.mean("seconds")),
+        "gradient examples": _finite(arm.gradient_examples),
+        "seconds": _finite(arm.seconds),
     }
 
 
@@ -182,7 +201,7 @@ def _row(root: Path, cell: Cell, seeds: int) -> Row:
         Arm(
             name=arm_name(cell, arm),
             own=arm,
-            metric=cell.metric,
+            cell=cell,
             runs=runs_of(run_folder(root, cell, arm, 0).parent),
         )
         for arm in cell.arms
@@ -190,11 +209,22 @@ def _row(root: Path, cell: Cell, seeds: int) -> Row:
     return Row(cell, arms, seeds)
 
 
-def _value(result: Result, metric: Metric) -> float:
-    if metric == "test_accuracy":
-        return 100 - result.test_error
-    measured = getattr(result, metric)
-    return math.nan if measured is None else measured
+def _value(run: StoredRun, cell: Cell) -> float:
+    measured = run.result if cell.at is None else _spectrum(run, cell.at)
+    if cell.metric == "test_accuracy":
+        return 100 - getattr(measured, "test_error", math.nan)
+    value = getattr(measured, cell.metric, None)
+    return math.nan if value is None else value
+
+
+def _spectrum(run: StoredRun, at: int) -> Epoch | None:
+    """The epoch after which the run measured this one of its spectra."""
+    epochs = run.config.experiment.spectrum_at[at : at + 1]
+    return next((one for one in run.epochs if one.epoch in epochs), None)
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def _finite(number: float | None) -> float | None:

@@ -94,7 +94,7 @@ def trends(report: Report) -> list[Panel]:
 
 
 def _is_known(row: Row) -> bool:
-    return row.reported is not None and math.isfinite(row.reported.mean())
+    return row.reported is not None and math.isfinite(row.reported.mean)
 
 
 def _compared(report: Report) -> int:
@@ -147,7 +147,7 @@ def _trend(name: str, rows: list[Row], heading: int) -> Line:
         x = _number(row.cell.labels[heading])
         arm = row.reported
         assert arm is not None
-        points.append((x, arm.mean(), arm.interval or 0.0))
+        points.append((x, arm.mean, arm.interval or 0.0))
         if row.cell.paper:
             paper.append((x, row.cell.paper.value))
     x, y, spread = zip(*sorted(points), strict=True)

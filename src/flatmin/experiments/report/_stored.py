@@ -40,10 +40,13 @@ class Config(BaseModel):
 
 
 class Epoch(BaseModel):
-    """What learning curves need of a line of ``metrics.jsonl``."""
+    """What curves and spectra need of a line of ``metrics.jsonl``."""
 
+    epoch: int
     test_error: float
     gradient_examples: int
+    lambda_max: float | None = None
+    lambda_ratio: float | None = None
 
 
 class Result(BaseModel):
@@ -51,7 +54,9 @@ class Result(BaseModel):
 
     test_error: float
     top5_error: float | None = None
+    error_sharpness: float | None = None
     lambda_max: float | None = None
+    lambda_ratio: float | None = None
     gradient_examples: int
     seconds: float
 

@@ -22,7 +22,9 @@ QUANTITIES: dict[Metric, str] = {
     "test_error": "test error %",
     "test_accuracy": "test accuracy %",
     "top5_error": "top-5 error %",
+    "error_sharpness": "error sharpness %",
     "lambda_max": "lambda max",
+    "lambda_ratio": "lambda ratio",
 }
 
 COLUMNS = (
@@ -127,21 +129,27 @@ def _numbers(row: Row, notes: Sequence[str]) -> list[str]:
     several = len(row.arms) > 1
     return [
         QUANTITIES[row.cell.metric],
-        f"pending, {row.done} of {row.asked} runs" if arm is None else _ours(arm),
+        _ours(arm) if arm else _pending(row),
         _paper(row.cell.paper),
         "" if row.difference is None else f"{row.difference:+.2f}",
         arm.name if arm else "",
         "; ".join(f"{one.name}: {_ours(one)}" for one in row.arms) if several else "",
-        f"{arm.mean('gradient_examples'):,.0f}" if arm else "",
-        f"{arm.mean('seconds'):,.1f}" if arm else "",
+        f"{arm.gradient_examples:,.0f}" if arm else "",
+        f"{arm.seconds:,.1f}" if arm else "",
         ", ".join(str(notes.index(n) + 1) for n in row.cell.notes if n in notes),
     ]
+
+
+def _pending(row: Row) -> str:
+    if not row.arms:
+        return "not run: quoted by the paper"
+    return f"pending, {row.done} of {row.asked} runs"
 
 
 def _ours(arm: Arm) -> str:
     if not arm.results:
         return "none yet"
-    mean, spread = arm.mean(), arm.interval
+    mean, spread = arm.mean, arm.interval
     if not math.isfinite(mean):
         return f"no number ({len(arm.results)})"
     around = "" if spread is None else f" ± {spread:.2f}"
