@@ -43,8 +43,8 @@ def test_arms_are_told_by_every_field_in_which_they_differ() -> None:
         changed(mixup=None, method_options={"a/b": ".."}),
     )
     assert [arm_name(cell(*arms), arm) for arm in arms] == [
-        "x1-augment-flip-crop-mixup-8-method_options-",
-        "x2-augment--mixup-0.2-method_options-",
+        "x1-augment-flip-crop-mixup-8-method_options-none",
+        "x2-augment-none-mixup-0.2-method_options-none",
         "x1-augment-flip-crop-mixup-none-method_options-a-b",
     ]
 

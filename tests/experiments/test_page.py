@@ -11,7 +11,6 @@ from flatmin.experiments.data import Data, load
 from flatmin.experiments.summary import Curve, Row
 from flatmin.experiments.train import noise_name
 from tests.browser import browser as browser
-
 from tests.browser import drawn_landscapes, opened, wait_for_landscapes, width_of
 from tests.experiments.helpers import tiny
 

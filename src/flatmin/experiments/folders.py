@@ -57,4 +57,4 @@ def _name(arm: Experiment, fields: list[str]) -> str:
 
 def _safe(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "none"

@@ -14,6 +14,8 @@ from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import run_folder
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import report
+from flatmin.experiments.report._numbers import Report, collect
+from flatmin.experiments.report._stored import started
 
 SAM = Experiment(epochs=200, rho=0.1)
 SGD = Experiment(epochs=200, method="sgd", rho=0.0)
@@ -72,12 +74,12 @@ def begin(
     arm: Experiment,
     seed: int,
     epochs: Sequence[dict[str, Any]] = (),
-    **changes: Any,
+    changes: dict[str, Any] | None = None,
 ) -> Path:
     """A run that has come as far as these epochs; returns its folder."""
     folder = run_folder(root, cell, arm, seed)
     folder.mkdir(parents=True)
-    trained = arm.model_copy(update={"seed": seed, **changes})
+    trained = arm.model_copy(update={"seed": seed, **(changes or {})})
     config = {"experiment": trained.model_dump(mode="json"), "data_sha256": "ab"}
     (folder / "config.json").write_text(json.dumps({**config, "world": 2}))
     (folder / "environment.jsonl").write_text(json.dumps(START) + "\n")
@@ -104,7 +106,7 @@ def finish(
     """Finished runs with seeds from 0 on and these test errors."""
     for seed, error in enumerate(errors):
         two = [epoch(1, error + 10), epoch(2, error)]
-        folder = begin(root, cell, arm, seed, two, **(changes or {}))
+        folder = begin(root, cell, arm, seed, two, changes)
         values = {"test_error": error, "top5_error": error / 10, "train_error": 0.0}
         values |= {"sharpness": 0.1, "lambda_max": 9.0, "steps": 20, "parameters": 7}
         values |= {"gradient_examples": 200 * arm.length, "seconds": 60.0 + seed}
@@ -118,6 +120,12 @@ def complete(root: Path, recipe: Recipe, **fields: Any) -> None:
         for arm in cell.arms:
             base = 20.0 + k - 3 * arm.length
             finish(root, cell, arm, [base, base + 1.0, base + 2.0])
+
+
+def collected(root: Path, recipe: Recipe) -> Report:
+    """What the report has to say of the only recipe in a folder."""
+    (asked,) = started(root).values()
+    return collect(root, recipe, asked)
 
 
 def write_report(root: Path, *recipes: Recipe) -> str:
