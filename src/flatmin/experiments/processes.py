@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
@@ -40,10 +41,22 @@ def launched(experiment: Experiment) -> Fabric:
         devices=local,
         num_nodes=world // local,
         strategy=_strategy(experiment.strategy, world) if world > 1 else "auto",
-        precision=experiment.precision,
+        **_precision(experiment.precision),
     )
     fabric.launch()
     return fabric
+
+
+class _Double(DoublePrecision):
+    """The loss is in double precision too; Fabric rounds the outputs before it."""
+
+    def convert_output(self, data: Any) -> Any:
+        """As they are."""
+        return data
+
+
+def _precision(name: str) -> dict[str, Any]:
+    return {"plugins": [_Double()]} if name == "64-true" else {"precision": name}
 
 
 def _device(wanted: str) -> str:

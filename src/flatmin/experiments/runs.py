@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -114,15 +115,17 @@ def _train(
 ) -> dict[str, Any] | None:
     """The result of a run; None if another process is at it."""
     with ExitStack() as stack:
-        mine = True
+        free = True
         if fabric.is_global_zero:
             try:
                 stack.enter_context(locked(job.folder))
             except Busy:
-                mine = False
-        if not fabric.broadcast(mine):
+                free = False
+        if not fabric.broadcast(free):
             return None
-        data = data_of(job.experiment, order)
+        # Whoever downloads or makes up images must be alone.
+        with fabric.rank_zero_first():
+            data = data_of(job.experiment, order)
         if fabric.is_global_zero:
             settings = job.experiment.model_dump(mode="json")
             mine = {"experiment": settings, "data_sha256": data.digest()}
@@ -167,10 +170,23 @@ def data_of(experiment: Experiment, order: Order) -> DataSet:
     root = order.data
     if order.small and experiment.data in SETS:
         root = order.root / "tiny"
-        write_tiny(experiment.data, root)
+        _make_up(experiment.data, root)
     # Images of a set are brought to another size on their way to the network.
     size = None if experiment.data in SETS else experiment.image_size
     return prepared(_loaded(experiment.data, root, size), experiment)
+
+
+def _make_up(name: str, root: Path) -> None:
+    """Have a made-up data set, whoever else wants the same at the same time."""
+    if (root / name).exists():
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix=".") as new:
+        write_tiny(name, Path(new))
+        made = Path(new) / name
+        if made.exists():  # Nothing is written for digits.
+            with suppress(OSError):  # Somebody else was first.
+                made.rename(root / name)
 
 
 @lru_cache(maxsize=1)
