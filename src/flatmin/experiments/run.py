@@ -270,10 +270,11 @@ class _Run:
                     self.experiment.flatness_rho,
                     self._group,
                 )
+            # They are the network's own, and the average only in here.
             weights = _whole(loop.network)
-        if self.fabric.is_global_zero:
-            self.store.finish(weights, _finite(result))
-            checkpoint.clear(self.folder)
+            if self.fabric.is_global_zero:
+                self.store.finish(weights, _finite(result))
+                checkpoint.clear(self.folder)
         self.fabric.barrier()
         return _finite(result)
 
