@@ -34,7 +34,9 @@ def by_hand(e: Experiment, data: DataSet) -> dict[str, Tensor]:
             found = [group_gradient(e, net, w, x, y, t) for x, y in groups]
             g = [sum(parts) / len(found) for parts in zip(*found, strict=True)]
             g = clipped(g, e.clip)
-            lr = e.lr * rate(t, steps, round(e.warmup * len(data.train.y) // e.batch_size))
+            lr = e.lr * rate(
+                t, steps, round(e.warmup * len(data.train.y) // e.batch_size)
+            )
             with torch.no_grad():
                 for i, p in enumerate(w):
                     d = g[i] + e.weight_decay * p
@@ -54,7 +56,8 @@ def group_gradient(
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d):
                 m.eval()
-    climbs = e.method == "sam" or (e.method == "interval_sam" and t % 2 == 0)
+    k = e.method_options.get("k", 1)  # interval_sam climbs so far, so often
+    climbs = e.method != "sgd" and t % k == 0
     stream = torch.get_rng_state()
     before = [b.clone() for b in net.buffers()]
     g = gradient(e, net, w, x, y, true=climbs)
@@ -64,7 +67,7 @@ def group_gradient(
     torch.set_rng_state(stream)
     length = math.sqrt(sum(float(part.square().sum()) for part in g))
     start = [p.detach().clone() for p in w]
-    move(w, [p + e.rho * part / length for p, part in zip(start, g, strict=True)])
+    move(w, [p + k * e.rho * part / length for p, part in zip(start, g, strict=True)])
     move(list(net.buffers()), before)
     g = gradient(e, net, w, x, y, true=False)
     move(w, start)
