@@ -71,7 +71,7 @@ def test_sharpness_is_how_loss_and_error_of_a_group_rise(tmp_path: Path) -> None
         size = torch.cat([part.flatten() for part in g]).norm()
         with torch.no_grad():
             for p, part in zip(net.parameters(), g, strict=True):
-                p += 3.0 * part / size
+                p.add_(3.0 * part / size)
             there = net(x)
         rises.append((cross_entropy(there, y) - loss).item())
         losses.append(loss.item())
@@ -170,7 +170,7 @@ def test_flatness_is_measured_on_the_labels_that_were_trained(
     size = torch.cat([part.flatten() for part in g]).norm()
     with torch.no_grad():
         for p, part in zip(w, g, strict=True):
-            p += rho * part / size
+            p.add_(rho * part / size)
         rise = cross_entropy(net(x), y) - loss
     result = run.result()
     assert result is not None
