@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -67,10 +66,8 @@ class Loop:
         self.optimizer = method(experiment, self.model)
         self._stepper: Any = fabric.setup_optimizers(self.optimizer)
         self._schedule = LambdaLR(self.optimizer, _cosine(steps, warmup))
-        self._average = None
-        if experiment.ema is not None:
-            ema = get_ema_multi_avg_fn(experiment.ema)
-            self._average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
+        # torch's AveragedModel copies the network, which sharding forbids.
+        self._average: dict[str, Tensor] = {}
         self._mixed = experiment.precision.endswith("-mixed")
         # Loss, sharpness and error sharpness, and the examples of each, since the last
         # look.
@@ -100,9 +97,20 @@ class Loop:
             )
         self._stepper.step()
         self._schedule.step()
-        if self._average is not None:
-            self._average.update_parameters(self.network)
+        if self.experiment.ema is not None:
+            self._follow(self.experiment.ema)
         self.step += 1
+
+    def _follow(self, decay: float) -> None:
+        """Move the average towards the network as it is; it begins with the first."""
+        now = self.network.state_dict()
+        if not self._average:
+            self._average = {name: x.clone() for name, x in now.items()}
+        for name, mean in self._average.items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
 
     def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> None:
         """A gradient of one group, in as many parts as memory asks for."""
@@ -202,17 +210,17 @@ class Loop:
         It has the average of its weights, if there is one, and the first process's
         running statistics.
         """
-        mine = None
-        if self._average is not None:
+        mine: dict[str, Tensor] = {}
+        if self._average:
             mine = {name: x.clone() for name, x in self.network.state_dict().items()}
-            self.network.load_state_dict(self._average.module.state_dict())
+            self.network.load_state_dict(self._average)
         if self.fabric.world_size > 1:
             for buffer in self.network.buffers():
                 dist.broadcast(buffer, 0)
         try:
             yield
         finally:
-            if mine is not None:
+            if mine:
                 self.network.load_state_dict(mine)
 
     def state(self) -> dict[str, Any]:
@@ -222,7 +230,7 @@ class Loop:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "average": self._average.state_dict() if self._average else None,
+            "average": self._average,
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state() if gpu else None,
@@ -236,8 +244,9 @@ class Loop:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+        self._average = {
+            name: x.to(self.fabric.device) for name, x in state["average"].items()
+        }
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         torch.set_rng_state(state["random"])
         if state["random_gpu"] is not None:

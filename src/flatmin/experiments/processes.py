@@ -60,12 +60,11 @@ def _precision(name: str) -> dict[str, Any]:
 
 
 def _device(wanted: str) -> str:
-    if wanted == "cpu" or (wanted == "auto" and not torch.accelerator.is_available()):
-        return "cpu"
-    found: Any = torch.accelerator.current_accelerator()
-    if found is None or wanted not in ("auto", found.type):
+    found = torch.accelerator.current_accelerator(check_available=True)
+    here = "cpu" if found is None else found.type
+    if wanted not in ("auto", "cpu", here):
         raise BadInput(f"no {wanted} device here. Use --set device=cpu.")
-    return found.type
+    return here if wanted == "auto" else wanted
 
 
 def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
@@ -77,8 +76,11 @@ def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
 def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Each part of the network is gathered when it is its turn."""
     processes = mesh["data_parallel"]
-    for part in network.children():
-        if next(part.parameters(), None) is not None:
-            fully_shard(part, mesh=processes)
-    fully_shard(network, mesh=processes)
+    try:
+        for part in network.children():
+            if next(part.parameters(), None) is not None:
+                fully_shard(part, mesh=processes)
+        fully_shard(network, mesh=processes)
+    except ValueError as refused:  # Scalars, of networks without BatchNorm
+        raise BadInput(f"this network cannot be sharded: {refused}") from None
     return network

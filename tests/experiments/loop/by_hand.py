@@ -41,7 +41,7 @@ def by_hand(e: Experiment, data: DataSet) -> dict[str, Tensor]:
                 for i, p in enumerate(w):
                     d = g[i] + e.weight_decay * p
                     v[i] = e.momentum * v[i] + d
-                    p -= lr * (d + e.momentum * v[i] if e.nesterov else v[i])
+                    p.sub_(lr * (d + e.momentum * v[i] if e.nesterov else v[i]))
             mean = averaged(e.ema, mean, net)
             t += 1
     return mean
@@ -111,7 +111,7 @@ def averaged(
     if decay is None or not mean:
         return now
     return {
-        name: (decay * mean[name] + (1 - decay) * x).to(x.dtype)
+        name: decay * mean[name] + (1 - decay) * x if x.is_floating_point() else x
         for name, x in now.items()
     }
 

@@ -34,22 +34,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_method_trains_or_says_why_not(setting: str, tmp_path: Path) -> None:
-    data, refused = pictures(8, 4), set()
+    data, refused = pictures(8, 4), dict[str, str]()
     for name in METHODS:
         fields = {"method_options": NEEDED.get(name, {}), **BARE, **SETTINGS[setting]}
         try:
             experiment = small(method=name, steps=2, **fields)
             trained(experiment, tmp_path / name, data)
         except (ValidationError, BadInput) as error:
-            assert name in str(error)
-            refused.add(name)
-    assert refused == REFUSED[setting]
+            refused[name] = str(error)
+    assert set(refused) == REFUSED[setting]
+    assert all(name in message for name, message in refused.items())
 
 
 def test_options_that_a_method_does_not_take_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"method sam: .*'decay'"):
         trained(small(method_options={"decay": 1}), tmp_path)
-    with pytest.raises(BadInput, match="method late_sam: .*steps"):
+    with pytest.raises(BadInput, match=r"method late_sam: .*steps"):
         trained(small(method="late_sam"), tmp_path)
 
 
