@@ -55,7 +55,10 @@ def load(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
     try:
         step, world = int(found["step"]), int(found["world"])
     except (KeyError, TypeError, ValueError):
-        raise BadInput(f"{folder / 'checkpoint.json'} is damaged.") from None
+        raise BadInput(
+            f"{folder / 'checkpoint.json'} is damaged. Remove it, and this run starts "
+            "from its beginning."
+        ) from None
     if world != fabric.world_size:
         raise BadInput(
             f"{folder} was begun by {world} processes, and now there are "

@@ -141,7 +141,7 @@ def _watched(
     task = progress.add_task(name, total=None, note="")
 
     def watch(line: dict[str, Any]) -> None:
-        progress.update(task, note=_note(line))
+        progress.update(task, note=_note(line), refresh=True)
 
     def tick(step: int, steps: int) -> None:
         progress.update(task, completed=step, total=steps)
