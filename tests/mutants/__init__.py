@@ -2,12 +2,13 @@
 
 from tests.mutants.core import CORE
 from tests.mutants.diagnostics import DIAGNOSTICS
+from tests.mutants.experiments import EXPERIMENTS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
 from tests.mutants.scope import DISTRIBUTED
 
-MUTANTS = [*CORE, *OPTIM, *LOOPS, *METHODS, *DISTRIBUTED, *DIAGNOSTICS]
+MUTANTS = [*CORE, *OPTIM, *LOOPS, *METHODS, *DISTRIBUTED, *DIAGNOSTICS, *EXPERIMENTS]
 
 __all__ = ["MUTANTS", "Mutant"]

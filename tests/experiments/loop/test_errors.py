@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flatmin.experiments import run, store
+from flatmin.experiments import checkpoint, run, store
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs import Order, jobs, train_all
@@ -249,3 +249,27 @@ def test_other_settings_in_a_folder_are_refused_and_it_stays(tmp_path: Path) -> 
     with pytest.raises(BadInput, match=r"holds another experiment \(different: lr\)"):
         train_all(other, quiet)
     assert [contents(folder) for folder in folders] == before
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(
+    begun: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, note = contents(begun / "checkpoint"), begun / "checkpoint.json"
+    text = note.read_text()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(path: Path, content: bytes) -> None:
+        assert path.parent.name == "step-7"
+        path.parent.mkdir(parents=True)
+        path.with_name(".part").write_bytes(content[:100])
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_ASK_EVERY", 1)
+        patch.setattr(checkpoint, "write", refuse)
+        with pytest.raises(BadInput, match="No space left on device"):
+            trained(EXPERIMENT, begun, data)
+    assert note.read_text() == text
+    after = contents(begun / "checkpoint")
+    assert {name: after[name] for name in before} == before
+    finishes(begun, data)

@@ -141,3 +141,24 @@ def test_time_goes_on_where_it_stopped(
     lines = trained(experiment, tmp_path).metrics()
     assert lines[0]["seconds"] == first
     assert first < lines[1]["seconds"] < lines[2]["seconds"]
+
+
+@pytest.mark.parametrize("name", jobs.RUNS)
+@pytest.mark.parametrize("left", [5, 7])
+def test_a_run_that_is_left_by_an_exception_ends_alike(
+    name: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 5th step is in the middle of an epoch, the 7th after a line of metrics."""
+    data, experiment = pictures(), jobs.killed_at(name)
+    whole = trained(experiment, tmp_path / "whole", data)
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(run, "_ASK_EVERY", 1)
+
+    def stop(step: int, steps: int) -> None:
+        del steps
+        if step == left:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(experiment, tmp_path / "parts", data, tick=stop)
+    check(whole, trained(experiment, tmp_path / "parts", data))
