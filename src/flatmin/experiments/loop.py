@@ -73,7 +73,7 @@ class Loop:
         # look.
         self._sums = self._zeros(6)
         # The share of wrong predictions at w and at w + eps.
-        self._wrong: dict[bool, Tensor] = {}
+        self._wrong: dict[bool, Tensor | float] = {}
         self.step = self.gradient_examples = 0
         # Dropout and shaking differ between processes, as their images do.
         torch.manual_seed(1_000_003 * experiment.seed + fabric.global_rank + 1)

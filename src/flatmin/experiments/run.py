@@ -292,7 +292,8 @@ class _Run:
 def _predicted(run: _Run) -> Tensor:
     """The labels that a finished run's network gives the training images."""
     options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(run.loop.network, run.store.weights(), options=options)
+    weights: dict[str, Any] = {**run.store.weights()}
+    set_model_state_dict(run.loop.network, weights, options=options)
     run.loop.model.eval()
     everything = run.feed.alone()
     with torch.no_grad():

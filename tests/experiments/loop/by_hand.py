@@ -25,14 +25,14 @@ def by_hand(e: Experiment, data: DataSet) -> dict[str, Tensor]:
     net = network(e).double()
     feed = feed_of(e, data)
     torch.manual_seed(1_000_003 * e.seed + 1)
-    w = list(net.parameters())
+    w: Weights = [*net.parameters()]
     v = [torch.zeros_like(p) for p in w]
     mean: dict[str, Tensor] = {}
     steps, t = e.epochs * (len(data.train.y) // e.batch_size), 0
     for epoch in range(e.epochs):
         for groups in feed.train(epoch):
             found = [group_gradient(e, net, w, x, y, t) for x, y in groups]
-            g = [sum(parts) / len(found) for parts in zip(*found, strict=True)]
+            g = [torch.stack(parts).mean(0) for parts in zip(*found, strict=True)]
             g = clipped(g, e.clip)
             lr = e.lr * rate(
                 t, steps, round(e.warmup * len(data.train.y) // e.batch_size)

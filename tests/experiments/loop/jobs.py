@@ -40,7 +40,7 @@ def killed_at(name: str) -> Experiment:
 
 
 def die(*_: Any, **__: Any) -> None:
-    """As a machine does that is switched off."""
+    """At once, without a chance to tidy up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
