@@ -106,6 +106,25 @@ def landscape(
 
 
 @app.command()
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER...]",
+            help="Where flatmin train wrote runs. Default: runs.",
+        ),
+    ] = None,
+) -> None:
+    """Set trained runs against the paper's numbers: tables, curves and a page."""
+    from flatmin.experiments.recipes import recipe
+    from flatmin.experiments.report import report as run
+
+    console = Console()
+    for page in run(folders or [Path("runs")], recipe, console):
+        console.print(f"Page: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def methods() -> None:
     """List the methods, with the gradients that a step of each takes."""
     from flatmin.methods import METHODS

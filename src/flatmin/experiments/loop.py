@@ -72,8 +72,10 @@ class Loop:
             self._average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
         self._climbs = experiment.method != "sgd" and experiment.rho > 0
         self._mixed = experiment.precision.endswith("-mixed")
-        # Loss, sharpness and the examples of each since the last look.
-        self._sums = torch.zeros(4, dtype=torch.float64, device=fabric.device)
+        # Loss, sharpness and error sharpness, and the examples of each, since the last
+        # look.
+        self._sums = torch.zeros(6, dtype=torch.float64, device=fabric.device)
+        self._wrong: list[Tensor] = []
         self.step = self.gradient_examples = 0
         # Dropout and shaking differ between processes, as their images do.
         torch.manual_seed(1_000_003 * experiment.seed + fabric.global_rank + 1)
@@ -81,8 +83,11 @@ class Loop:
     def train_step(self, groups: list[Batch]) -> None:
         """One step; each group of examples has a perturbation of its own."""
         self.optimizer.zero_grad()
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         for x, y in groups:
-            for probe in self.optimizer.probes(accumulate=len(groups) > 1):
+            several = len(groups) > 1
+            self._wrong.clear()
+            for probe in self.optimizer.probes(accumulate=several, scaler=scaler):
                 self._pass(probe, x, y, 1 / len(groups))
             self._note(len(x))
         if self.experiment.clip is not None:
@@ -103,14 +108,17 @@ class Loop:
         x, y = probe.take(x, y)
         parts = min(self.experiment.accumulate, len(x))
         climbs = self._climbs and not probe.perturbed
-        total = torch.zeros((), device=x.device)
+        total, wrong = torch.zeros(2, device=x.device)
         for i, (a, b) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True)):
             waits = self.fabric.no_backward_sync(self.model, enabled=i < parts - 1)
             with waits, true_gradient(self.model, when=climbs):
-                losses = self.loss(self.model(a), b, reduction="none")
+                outputs = self.model(a)
+                losses = self.loss(outputs, b, reduction="none")
                 self._backward(probe, losses, share * len(a) / len(x))
             total += losses.detach().sum()
+            wrong += (outputs.argmax(1) != (b if b.dim() == 1 else b.argmax(1))).sum()
         probe.loss = total / len(x)
+        self._wrong.append(wrong / len(x))
         self.gradient_examples += len(x) * self.fabric.world_size
 
     def _backward(self, probe: Probe, losses: Tensor, share: float) -> None:
@@ -129,10 +137,13 @@ class Loop:
 
     def _note(self, n: int) -> None:
         found = self.optimizer.statistics
-        for place, value in ((0, found.loss), (2, found.sharpness)):
+        rise = (
+            100 * (self._wrong[-1] - self._wrong[0]) if len(self._wrong) > 1 else None
+        )
+        for place, value in enumerate((found.loss, found.sharpness, rise)):
             if value is not None:
-                self._sums[place] += n * value
-                self._sums[place + 1] += n
+                self._sums[2 * place] += n * value
+                self._sums[2 * place + 1] += n
 
     def train_mode(self) -> None:
         """Before training steps: frozen BatchNorm stays as it came."""
@@ -143,12 +154,17 @@ class Loop:
                     layer.eval()
 
     def looked_at(self) -> dict[str, float]:
-        """Means over the training steps since the last call, over all processes."""
-        loss, n, sharpness, m = self._all(self._sums).tolist()
+        """Means over the training steps since the last call, over all processes.
+
+        Returns:
+            ``train_loss``, the learning rate, and of methods with a perturbation
+            ``sharpness`` and ``error_sharpness``: by how much loss and error (in per
+            cent) of a batch rise from the first pass to the last.
+        """
+        sums = self._all(self._sums).view(3, 2).tolist()
         self._sums.zero_()
-        found = {"train_loss": loss / n} if n else {}
-        if m:
-            found["sharpness"] = sharpness / m
+        names = ("train_loss", "sharpness", "error_sharpness")
+        found = {k: x / n for k, (x, n) in zip(names, sums, strict=True) if n}
         return {**found, "lr": self._schedule.get_last_lr()[0]}
 
     @torch.no_grad()

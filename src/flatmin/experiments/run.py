@@ -37,13 +37,17 @@ _ASK_EVERY = 100
 #: Called with every line of metrics, on one process.
 Watcher = Callable[[dict[str, Any]], None]
 
+#: Called after every step with the number of it, and of all.
+Ticker = Callable[[int, int], None]
+
 
 def train(
     fabric: Fabric,
     experiment: Experiment,
     data: DataSet,
     folder: Path,
-    watch: Watcher,
+    watch: Watcher = lambda line: None,
+    tick: Ticker = lambda step, steps: None,
 ) -> dict[str, Any]:
     """Train a run to its end, from wherever it was left, and return its result.
 
@@ -57,6 +61,7 @@ def train(
         data: what to train on, and to test with.
         folder: the run's own.
         watch: called on the first process with every line of metrics.
+        tick: called on every process after each step.
 
     Raises:
         BadInput: data, settings or files do not fit, or the disk is full; the folder
@@ -70,12 +75,12 @@ def train(
         true_class=experiment.true_class,
     )
     if not experiment.bootstrap:
-        return _Run(fabric, experiment, data, y, folder, watch).finished()
+        return _Run(fabric, experiment, data, y, folder, watch, tick).finished()
     once = experiment.model_copy(update={"bootstrap": False})
-    teacher = _Run(fabric, once, data, y, folder / "teacher", watch)
+    teacher = _Run(fabric, once, data, y, folder / "teacher", watch, tick)
     spent = teacher.finished()
     y = _predicted(teacher)
-    return _Run(fabric, experiment, data, y, folder, watch, spent).finished()
+    return _Run(fabric, experiment, data, y, folder, watch, tick, spent).finished()
 
 
 class _Run:
@@ -93,9 +98,11 @@ class _Run:
         y: Tensor,
         folder: Path,
         watch: Watcher,
+        tick: Ticker,
         spent: dict[str, Any] | None = None,
     ) -> None:
-        self.fabric, self.experiment, self.watch = fabric, experiment, watch
+        self.fabric, self.experiment = fabric, experiment
+        self.watch, self.tick = watch, tick
         self.folder, self.store = folder, RunStore(folder)
         if experiment.flatness_rho is not None and isinstance(data.train, Files):
             raise BadInput(
@@ -112,6 +119,7 @@ class _Run:
         if spent is not None:
             self.loop.gradient_examples = spent["gradient_examples"]
             self.seconds = spent["seconds"]
+        self._last: dict[str, float] = {}
         self._saved = self._began = time.perf_counter()
 
     def finished(self) -> dict[str, Any]:
@@ -134,6 +142,7 @@ class _Run:
         """The steps of an epoch that are left."""
         for groups in self.feed.train(epoch, first):
             self.loop.train_step(groups)
+            self.tick(self.loop.step, self.steps)
             if self.loop.step == self.steps:
                 return
             if self.loop.step % _ASK_EVERY == 0:
@@ -170,7 +179,8 @@ class _Run:
         every, last = self.experiment.evaluate_every, self.loop.step == self.steps
         if epoch % every and epoch not in self.experiment.spectrum_at and not last:
             return
-        found = {"epoch": epoch, "step": self.loop.step, **self.loop.looked_at()}
+        self._last = self.loop.looked_at()
+        found = {"epoch": epoch, "step": self.loop.step, **self._last}
         tested = self.loop.tested(self.feed.test())
         found |= {
             "test_error": tested["error"],
@@ -194,6 +204,7 @@ class _Run:
             "test_error": tested["error"],
             "top5_error": tested["top5_error"],
             "train_error": trained["error"],
+            "error_sharpness": self._last.get("error_sharpness"),
             "gradient_examples": loop.gradient_examples,
             "seconds": round(self.seconds, 3),
             "steps": loop.step,
