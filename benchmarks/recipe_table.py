@@ -1,39 +1,34 @@
 """The recipes, what they train, and what has to be known of the paper's numbers.
 
-python benchmarks/recipe_table.py > docs/recipe-notes.md
+python benchmarks/recipe_table.py > benchmarks/results/recipes.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 
 from flatmin.experiments.listing import work
-from flatmin.experiments.recipes import RECIPES, Recipe
+from flatmin.experiments.recipes import RECIPES
+
+#: ``field=value`` in a sentence.
+SETTING = re.compile(r"\w+=(?:\{[^}]*\}|\w+)")
 
 
 def main() -> None:
-    print("\n".join(page()))
-
-
-def page() -> Iterator[str]:
     recipes = [make() for make in RECIPES.values()]
+    print("| recipe | what it shows | cells | what it trains |")
+    print("| --- | --- | --- | --- |")
     for recipe in recipes:
-        yield from section(recipe)
-
-
-def section(recipe: Recipe) -> Iterator[str]:
-    yield f"## {recipe.name}\n"
-    yield f"{recipe.title}. {len(recipe.cells)} cells, {work(recipe)}\n"
-    first = recipe.cells[0]
-    places = ", ".join(recipe.headings)
-    yield f"A cell is a place in {places}: `{first.name}`.\n"
-    for note in recipe.notes:
-        yield f"- {escaped(note)}"
-    yield ""
-
-
-def escaped(text: str) -> str:
-    return text
+        amount = work(recipe).partition("; ±")[0].removesuffix(".")
+        print(f"| `{recipe.name}` | {recipe.title} | {len(recipe.cells)} | {amount} |")
+    owners: dict[str, list[str]] = {}
+    for recipe in recipes:
+        for note in recipe.notes:
+            owners.setdefault(note, []).append(recipe.name)
+    for names in dict.fromkeys(map(tuple, owners.values())):
+        print(f"\n**{', '.join(names)}**\n")
+        for note in (note for note, held in owners.items() if tuple(held) == names):
+            print("- " + SETTING.sub(r"`\g<0>`", note))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flatmin.experiments.recipes import RECIPES, Recipe, changed, recipe
 from flatmin.experiments.listing import one_recipe, runs, trained, work
+from flatmin.experiments.recipes import RECIPES, Recipe, changed, recipe
 from tests.experiments.helpers import Program
 
 

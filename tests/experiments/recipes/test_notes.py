@@ -29,6 +29,8 @@ CONTRADICTIONS = [
     ("table4", "does not give learning rate"),
     ("table5", "only cell of Tables 1 to 5"),
     ("table11", "does not state its unit"),
+    ("table3", "for L2 alone, 475"),
+    ("table8", "with the right labels"),
     ("figure3-middle", "not which"),
     ("figure1", "does not say which"),
 ]

@@ -3,14 +3,17 @@
 from flatmin.experiments.recipes import Paper, recipe
 from tests.experiments.recipes import printed
 
+#: Value, spread, and whether the spread has a "<".
+Number = tuple[float, float | None, bool]
 
-def number(text: str) -> tuple[float, float | None, bool]:
+
+def number(text: str) -> Number:
     value, _, spread = text.partition("±")
     below = spread.startswith("<")
     return float(value), float(spread.lstrip("<")) if spread else None, below
 
 
-def found(name: str) -> dict[str, tuple[float, float | None, bool]]:
+def found(name: str) -> dict[str, Number]:
     return {
         cell.name.removeprefix(f"{name}/"): (p.value, p.spread, p.below)
         for cell in recipe(name).cells
@@ -79,7 +82,7 @@ def test_table_8() -> None:
 
 
 def test_table_9_is_table_1_but_for_three_rows() -> None:
-    want = {
+    want: dict[str, Number] = {
         name.removesuffix("/sam"): (value, None, False)
         for name, (value, _, _) in found("table1").items()
         if name.endswith("/sam")
