@@ -67,8 +67,8 @@ RECIPES = [
     Mutant(
         "rho given to SGD",
         CHANGED,
-        '_OF_METHODS = ("rho", "method_options")',
-        '_OF_METHODS = ("method_options",)',
+        "{k: v for k, v in given.items() if _concerns(k, arm, given)}",
+        "dict(given)",
         f"{SETTINGS}test_rho_leaves_sgd_alone",
     ),
     Mutant(
