@@ -217,6 +217,18 @@ def test_whatever_is_shown_is_no_html_in_markdown(tmp_path: Path) -> None:
     assert (len(rows), cells) == (6, {12})
 
 
+def test_markdown_has_scale_and_notes_below_the_table(tmp_path: Path) -> None:
+    recipe = tablet(notes=("The paper is silent.", "So is its code."))
+    complete(tmp_path, recipe, smoke=True)
+    text = _tables.markdown(collected(tmp_path, recipe))
+    assert text.startswith("# A small table\n\n| noise | method | quantity | ours |")
+    assert text.endswith(
+        "\n\nScale: that of the paper, but for\n\n- a smoke run: it shows that the "
+        "recipe runs, and nothing else\n\nNotes:\n\n- The paper is silent.\n- So is "
+        "its code.\n"
+    )
+
+
 def test_the_page_carries_its_numbers(reported: Path) -> None:
     page = (reported / "report.html").read_text()
     match = re.search(r'id="numbers">(.*?)</script>', page)
@@ -247,10 +259,11 @@ def test_two_recipes_are_on_one_page(tmp_path: Path) -> None:
     start(tmp_path, other)
     write_report(tmp_path, one, other)
     page = (tmp_path / "report.html").read_text()
-    assert [page.index(t) > 0 for t in ('id="recipe-0"', 'id="recipe-1"')]
+    titles = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', page)
+    assert titles == [("recipe-0", "Another"), ("recipe-1", "A small table")]
     text = (tmp_path / "tables/other.md").read_text()
     assert "| pending, 0 of 3 runs |  |  |  |  |  |  | 1, 2 |" in text
-    assert text.endswith("\n\n1. Odd.\n\n2. Even.\n")
+    assert text.endswith("\n\n1. Odd.\n2. Even.\n")
     assert not (tmp_path / "figures/other-curves.svg").exists()
 
 

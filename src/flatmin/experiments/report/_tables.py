@@ -16,6 +16,7 @@ from rich.text import Text
 
 from flatmin.experiments.recipes._recipe import Metric, Paper
 from flatmin.experiments.report._numbers import Arm, Report, Row, records
+from flatmin.experiments.report._scale import scale
 
 #: How tables call what cells report.
 QUANTITIES: dict[Metric, str] = {
@@ -62,12 +63,16 @@ def waiting(report: Report) -> str:
 def markdown(report: Report) -> str:
     """The table of a recipe, with its title, notes and scale, for documents."""
     head = [*report.recipe.headings, *COLUMNS]
-    table = [head, ["---"] * len(head), *(map(_plain, one) for one in lines(report))]
-    notes = [f"{k}. {note}" for k, note in enumerate(footnotes(report), start=1)]
+    table = [head, ["---"] * len(head), *lines(report)]
+    below = [f"{k}. {_plain(note)}" for k, note in enumerate(footnotes(report), 1)]
     paragraphs = [
         f"# {_plain(report.recipe.title)}",
-        "\n".join("| " + " | ".join(line) + " |" for line in table),
-        *map(_plain, (waiting(report), reading(report), *notes)),
+        "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in table),
+        _plain(waiting(report)),
+        _plain(reading(report)),
+        "\n".join(below),
+        _bullets("Scale: that of the paper, but for", scale(report)),
+        _bullets("Notes:", report.recipe.notes),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
@@ -175,6 +180,11 @@ def _plain(text: str) -> str:
     for special in ("\\", "|", "<"):
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())
+
+
+def _bullets(title: str, items: Sequence[str]) -> str:
+    lines = "\n".join(f"- {_plain(item)}" for item in items)
+    return f"{title}\n\n{lines}" if items else ""
 
 
 def _field(value: Any) -> Any:
