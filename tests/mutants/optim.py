@@ -238,8 +238,8 @@ OPTIM = [
     Mutant(
         "step without probes let through",
         SAM,
-        "        if self._open or not self._ready:\n",
-        "        if self._open:\n",
+        "        if self._progress.open or not self._progress.ready:\n",
+        "        if self._progress.open:\n",
         f"{REFUSALS}test_a_step_without_probes_is_refused",
     ),
     Mutant(

@@ -135,6 +135,21 @@ def methods() -> None:
     Console().print(table, highlight=False, markup=False)
 
 
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe, or a part of one: table4/noise-40."),
+    ] = None,
+) -> None:
+    """List the paper's tables and figures that can be run, or the cells of one."""
+    from flatmin.experiments import listing
+    from flatmin.experiments.recipes import recipe
+
+    shown = listing.every_recipe() if name is None else listing.one_recipe(recipe(name))
+    typer.echo(shown)
+
+
 def main() -> None:
     """Run the program; bad input is one line on stderr and exit code 2."""
     try:
