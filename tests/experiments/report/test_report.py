@@ -229,6 +229,18 @@ def test_markdown_has_scale_and_notes_below_the_table(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_has_a_column_for_every_number(name: str, tmp_path: Path) -> None:
+    recipe = recipes.recipe(name)
+    cell = next(cell for cell in recipe.cells if cell.arms)
+    start(tmp_path, recipe, seeds=1)
+    for arm in cell.arms:
+        finish(tmp_path, cell, arm, [13.0])
+    record = records(collected(tmp_path, recipe))[0]
+    assert list(record)[1 : 1 + len(recipe.headings)] == list(recipe.headings)
+    assert len(record) == 14 + len(recipe.headings)
+
+
 def test_the_page_carries_its_numbers(reported: Path) -> None:
     page = (reported / "report.html").read_text()
     match = re.search(r'id="numbers">(.*?)</script>', page)
@@ -270,7 +282,7 @@ def test_two_recipes_are_on_one_page(tmp_path: Path) -> None:
 def test_the_command_reports_on_its_folders(
     program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipes, "recipe", lambda _: tablet(), raising=False)
+    monkeypatch.setattr(recipes, "recipe", lambda _: tablet())
     monkeypatch.chdir(tmp_path)
     complete(Path("runs"), tablet())
     code, out, err = program("report")
@@ -282,7 +294,7 @@ def test_the_command_reports_on_its_folders(
 def test_the_command_refuses_a_damaged_folder_in_one_line(
     program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipes, "recipe", lambda _: tablet(), raising=False)
+    monkeypatch.setattr(recipes, "recipe", lambda _: tablet())
     complete(tmp_path, tablet())
     (tmp_path / RUN / "result.json").write_text("{")
     code, _, err = program("report", tmp_path)

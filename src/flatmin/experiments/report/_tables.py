@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flatmin.experiments.recipes._recipe import Metric, Paper
+from flatmin.experiments.recipes._recipe import Metric
 from flatmin.experiments.report._numbers import Arm, Report, Row, records
 from flatmin.experiments.report._scale import scale
 
@@ -98,7 +98,7 @@ def html(report: Report) -> str:
     )
     label = escape(f"Table of {report.recipe.title}", quote=True)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
+        f'<div class="wide numbers" tabindex="0" role="region" aria-label="{label}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -123,9 +123,9 @@ def reading(report: Report) -> str:
         "Ours: mean over the seeds after the last epoch ± half of Student's 95 % "
         "interval, and in brackets the number of seeds. Paper: ± is its "
         f"{report.recipe.spread}. Difference: ours - paper, in the unit of the "
-        "quantity. Arm: of several lengths of training (x1, x2), the one with the "
-        "least mean error; all of them stand beside it. Gradient examples and "
-        "seconds: per run of that arm."
+        "quantity. Arm: of several, which differ in length (x1, x2) or in what their "
+        "names say, the one with the least mean error; all of them stand beside it. "
+        "Gradient examples and seconds: per run of that arm."
     )
 
 
@@ -135,7 +135,7 @@ def _numbers(row: Row, notes: Sequence[str]) -> list[str]:
     return [
         QUANTITIES[row.cell.metric],
         _ours(arm) if arm else _pending(row),
-        _paper(row.cell.paper),
+        row.cell.paper.text if row.cell.paper else "",
         "" if row.difference is None else f"{row.difference:+.2f}",
         arm.name if arm else "",
         "; ".join(f"{one.name}: {_ours(one)}" for one in row.arms) if several else "",
@@ -159,20 +159,6 @@ def _ours(arm: Arm) -> str:
         return f"no number ({len(arm.results)})"
     around = "" if spread is None else f" ± {spread:.2f}"
     return f"{mean:.2f}{around} ({len(arm.results)})"
-
-
-def _paper(paper: Paper | None) -> str:
-    if paper is None:
-        return ""
-    if paper.spread is None:
-        return _printed(paper.value)
-    below = "<" if paper.below else ""
-    return f"{_printed(paper.value)} ± {below}{_printed(paper.spread)}"
-
-
-def _printed(number: float) -> str:
-    """With one decimal, as papers print errors, or as many as it has."""
-    return f"{number:.1f}" if round(number, 1) == number else f"{number:g}"
 
 
 def _plain(text: str) -> str:
