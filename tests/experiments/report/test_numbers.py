@@ -208,7 +208,8 @@ def test_a_number_that_the_paper_quotes_is_shown_as_such(tmp_path: Path) -> None
     recipe = tablet(cells=(*tablet().cells, quoted))
     complete(tmp_path, recipe)
     text = markdown(tmp_path, recipe)
-    assert "| not run: quoted by the paper | 6 |" in text
+    assert "| quoted | 6 |" in text
+    assert "Other" not in terminal(tmp_path, recipe)
 
 
 def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_of_two_headings_with_numbers_the_last_is_the_axis(tmp_path: Path) -> No
     assert [one.name for one in panel.lines] == ["0", "1", "2"]
     assert panel.lines[0].x == (1e-6, 1e-2, 1e3)
     assert panel.log
-    assert _figures.drawn(panel).layout.xaxis.type == "log"
+    assert _figures.drawn(panel).to_dict()["layout"]["xaxis"]["type"] == "log"
     assert _figures.printed([panel]).axes[0].get_xscale() == "log"
 
 

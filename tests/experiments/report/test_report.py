@@ -238,7 +238,7 @@ def test_every_recipe_has_a_column_for_every_number(name: str, tmp_path: Path) -
         finish(tmp_path, cell, arm, [13.0])
     record = records(collected(tmp_path, recipe))[0]
     assert list(record)[1 : 1 + len(recipe.headings)] == list(recipe.headings)
-    assert len(record) == 14 + len(recipe.headings)
+    assert len(record) == 15 + len(recipe.headings)
 
 
 def test_the_page_carries_its_numbers(reported: Path) -> None:

@@ -104,13 +104,13 @@ def html(report: Report) -> str:
 
 
 def terminal(report: Report) -> Table:
-    """For rich; fits 80 columns, for which cost and arms are left to the files."""
+    """For rich; fits 80 columns: what is quoted, and cost, are left to the files."""
     table = Table(title=Text(report.recipe.title), box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(", ".join(report.recipe.headings), overflow="fold")
     for name in ("ours", "paper", "diff.", "arm"):
         table.add_column(name, justify="right", overflow="fold")
     wanted = [COLUMNS.index(name) for name in ("ours", "paper", "difference", "arm")]
-    for row in report.shown:
+    for row in (row for row in report.shown if row.arms):
         numbers = _numbers(row, [])
         labels = ", ".join(row.cell.labels)
         table.add_row(Text(labels), *(Text(numbers[i]) for i in wanted))
@@ -123,7 +123,8 @@ def reading(report: Report) -> str:
         "Ours: mean over the seeds after the last epoch ± half of Student's 95 % "
         "interval, and in brackets the number of seeds. Paper: ± is its "
         f"{report.recipe.spread}. Difference: ours - paper, in the unit of the "
-        "quantity. Arm: of several, which differ in length (x1, x2) or in what their "
+        "quantity. Quoted: the paper's number is that of others, and nothing is run "
+        "for it. Arm: of several, which differ in length (x1, x2) or in what their "
         "names say, the one with the least mean error; all of them stand beside it. "
         "Gradient examples and seconds: per run of that arm."
     )
@@ -147,7 +148,7 @@ def _numbers(row: Row, notes: Sequence[str]) -> list[str]:
 
 def _pending(row: Row) -> str:
     if not row.arms:
-        return "not run: quoted by the paper"
+        return "quoted"
     return f"pending, {row.done} of {row.asked} runs"
 
 
