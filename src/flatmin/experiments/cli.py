@@ -64,6 +64,42 @@ def compare(
 
 
 @app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe, or a part of it: table4/noise-40/sam.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
+    ] = Path("data"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of runs; the same command continues there.")
+    ] = Path("runs"),
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take; train nothing.")
+    ] = False,
+) -> None:
+    """Train what a table or figure of the paper shows, or what is left of it."""
+    # Imported late: a wrong argument shall not have to wait for torchvision.
+    from flatmin.experiments.dry_run import dry_run as estimate
+    from flatmin.experiments.runs import Order, train_all
+
+    order = Order(recipe, tuple(settings or ()), smoke, out, data)
+    console = Console()
+    if dry_run:
+        estimate(order, console)
+    else:
+        train_all(order, console)
+
+
+@app.command()
 def sharpness(
     runs: Annotated[
         list[Path],

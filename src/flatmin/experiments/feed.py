@@ -186,7 +186,7 @@ def _groups(experiment: Experiment, share: Share) -> int:
 
 def _on_bytes(
     chosen: tuple[str, ...],
-    policy: augment.Policy,
+    policy: augment.Policy | None,
     size: int,
     x: Tensor,
     generator: Generator,
@@ -194,7 +194,7 @@ def _on_bytes(
     """What is done to bytes, image by image."""
     if "random_resized_crop" in chosen:
         x = augment.random_resized_crop(x, generator, size)
-    if "auto_augment" in chosen:
+    if "auto_augment" in chosen and policy is not None:
         x = augment.auto_augment(x, generator, policy)
     if "rand_augment" in chosen:
         x = augment.rand_augment(x, generator)
@@ -202,7 +202,10 @@ def _on_bytes(
 
 
 class _Source(Protocol):
-    y: Tensor
+    @property
+    def y(self) -> Tensor:
+        """The labels ``[n]``."""
+        ...
 
     def read(self, parts: list[Part]) -> Iterator[Batch]:
         """Images, as bytes, and labels of each part, on the device."""

@@ -64,7 +64,7 @@ class Loop:
         self.model = fabric.setup_module(network)
         self.network = network
         self.optimizer = method(experiment, self.model)
-        self._stepper = fabric.setup_optimizers(self.optimizer)
+        self._stepper: Any = fabric.setup_optimizers(self.optimizer)
         self._schedule = LambdaLR(self.optimizer, _cosine(steps, warmup))
         self._average = None
         if experiment.ema is not None:
@@ -165,7 +165,7 @@ class Loop:
         self._sums.zero_()
         names = ("train_loss", "sharpness", "error_sharpness")
         found = {k: x / n for k, (x, n) in zip(names, sums, strict=True) if n}
-        return {**found, "lr": self._schedule.get_last_lr()[0]}
+        return {**found, "lr": float(self._schedule.get_last_lr()[0])}
 
     @torch.no_grad()
     def tested(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -236,7 +236,8 @@ class Loop:
         self.gradient_examples = state["gradient_examples"]
 
     def _all(self, sums: Tensor) -> Tensor:
-        return self.fabric.all_reduce(sums.clone(), reduce_op="sum")
+        total: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
+        return total
 
 
 def method(experiment: Experiment, model: nn.Module) -> SAM:
@@ -246,13 +247,14 @@ def method(experiment: Experiment, model: nn.Module) -> SAM:
         BadInput: there is no such method, or it does not take these options.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
-    decay = {"lr": experiment.lr, "weight_decay": experiment.weight_decay}
+    rates: dict[str, Any] = {"lr": experiment.lr}
+    rates["weight_decay"] = experiment.weight_decay
     base: Optimizer
     if experiment.optimizer == "adamw":
-        base = torch.optim.AdamW(weights, **decay)
+        base = torch.optim.AdamW(weights, **rates)
     else:
         momentum, nesterov = experiment.momentum, experiment.nesterov
-        base = torch.optim.SGD(weights, momentum=momentum, nesterov=nesterov, **decay)
+        base = torch.optim.SGD(weights, momentum=momentum, nesterov=nesterov, **rates)
     if experiment.method == "sgd":
         return SAM(base, model, rho=0.0)
     # JSON has no infinity.

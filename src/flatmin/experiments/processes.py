@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
@@ -66,4 +67,5 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     for part in network.children():
         if next(part.parameters(), None) is not None:
             fully_shard(part, mesh=processes)
-    return fully_shard(network, mesh=processes)
+    fully_shard(network, mesh=processes)
+    return network

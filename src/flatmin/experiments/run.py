@@ -246,7 +246,8 @@ def _predicted(run: _Run) -> Tensor:
 def _whole(network: nn.Module) -> dict[str, Tensor]:
     """The weights of all processes, where they are sharded."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(network, options=options)
+    state: dict[str, Any] = get_model_state_dict(network, options=options)
+    return state
 
 
 def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
