@@ -18,8 +18,7 @@ REPORT = [
         FOLDERS,
         "if names.count(name) > 1:",
         "if names.count(name) > 2:",
-        "tests/experiments/test_folders.py::"
-        "test_two_arms_never_share_a_folder",
+        "tests/experiments/test_folders.py::test_two_arms_never_share_a_folder",
     ),
     Mutant(
         "an error stands where an accuracy should",
