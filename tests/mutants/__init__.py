@@ -7,6 +7,7 @@ from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
 from tests.mutants.recipes import RECIPES
+from tests.mutants.report import REPORT
 from tests.mutants.scope import DISTRIBUTED
 
 MUTANTS = [
@@ -17,6 +18,7 @@ MUTANTS = [
     *DISTRIBUTED,
     *DIAGNOSTICS,
     *RECIPES,
+    *REPORT,
 ]
 
 __all__ = ["MUTANTS", "Mutant"]
