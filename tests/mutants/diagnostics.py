@@ -13,6 +13,7 @@ STILL = "diagnostics/_still.py"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
 MONITOR = "tests/diagnostics/test_monitor.py::"
+WATCHED = "tests/distributed/test_monitor.py::"
 OBJECTIVE = "tests/diagnostics/test_objective.py::"
 RANKS = "tests/diagnostics/test_distributed.py::"
 SHARPNESS = "tests/diagnostics/test_sharpness.py::"
@@ -141,5 +142,26 @@ DIAGNOSTICS = [
         "        with evaluating(self.objective.model):\n",
         "        if True:\n",
         f"{MONITOR}test_what_sam_measured_is_recorded_too",
+    ),
+    Mutant(
+        "a monitor that writes in every process",
+        "diagnostics/monitor.py",
+        "        if group is not None and dist.get_rank(group) != 0:\n",
+        "        if False:\n",
+        f"{WATCHED}test_one_process_of_a_group_writes",
+    ),
+    Mutant(
+        "what SAM measured on the batch of one process",
+        "diagnostics/monitor.py",
+        "totals, counts = self.objective.sum(sums)",
+        "totals, counts = sums",
+        f"{WATCHED}test_records_are_alike_and_those_of_one_process",
+    ),
+    Mutant(
+        "replicas inside of a wrapper, measured as they are",
+        "diagnostics/_guards.py",
+        "    if replicas(inner):\n",
+        "    if False:\n",
+        f"{WATCHED}test_a_wrapper_that_hides_replicas_is_refused",
     ),
 ]
