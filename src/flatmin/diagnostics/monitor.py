@@ -98,11 +98,10 @@ class Monitor:
         self.lambda_max = lambda_max
         self.records: list[dict[str, Any]] = []
         group = objective.group
-        writes = group is None or dist.get_rank(group) == 0
-        self._jsonl = Path(jsonl) if jsonl is not None and writes else None
-        self._board = (
-            _board(tensorboard) if tensorboard is not None and writes else None
-        )
+        if group is not None and dist.get_rank(group) != 0:
+            jsonl = tensorboard = None
+        self._jsonl = None if jsonl is None else Path(jsonl)
+        self._board = None if tensorboard is None else _board(tensorboard)
 
     @property
     def cost(self) -> float:
