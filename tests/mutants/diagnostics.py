@@ -164,4 +164,33 @@ DIAGNOSTICS = [
         "    if False:\n",
         f"{WATCHED}test_a_wrapper_that_hides_replicas_is_refused",
     ),
+    Mutant(
+        "restarts that all begin at one point",
+        MEASURES,
+        "        start = ball.random(rho, draw)\n",
+        "        start = first\n",
+        f"{WORST}test_a_restart_finds_the_hill_to_which_the_gradient_does_not_lead[1]",
+    ),
+    Mutant(
+        "the last ascent instead of the best",
+        MEASURES,
+        "best = max(rises, key=max)",
+        "best = rises[-1]",
+        f"{WORST}test_the_history_is_that_of_the_best_ascent",
+    ),
+    Mutant(
+        "restarts inside of the ball",
+        BALL,
+        "torch.where(size > 0, radius / size, 0.0)",
+        "torch.where(size > 0, radius / (2 * size), 0.0)",
+        f"{WORST}test_the_starts_of_one_seed_are_gaussian_directions",
+    ),
+    Mutant(
+        "the flattest eigenvectors first",
+        "diagnostics/directions.py",
+        "for vector in found.vectors or ()]",
+        "for vector in (found.vectors or ())[::-1]]",
+        "tests/diagnostics/test_directions.py::"
+        "test_eigenvectors_are_those_of_the_whole_matrix[3]",
+    ),
 ]
