@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from flatmin.experiments.config import DIGITS, Comparison
-from flatmin.experiments.errors import BadInput
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-_SPLIT_SEED = 0
+from flatmin.experiments.datasets._folder import digits, in_memory, listed
+from flatmin.experiments.datasets._types import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,110 +59,17 @@ def load(config: Comparison) -> Data:
         BadInput: the folder is not a folder of images in classes.
     """
     if config.data == DIGITS:
-        return _digits()
-    return _folder(Path(config.data), config.image_size, config.test_share)
-
-
-def _digits() -> Data:
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    x = torch.from_numpy(digits.images).float().unsqueeze(1)
-    y = torch.from_numpy(digits.target).long()
-    order = _shuffle(len(y))
-    train, test = order[:900], order[900:]
-    names = tuple(str(name) for name in digits.target_names)
-    split = "900 of the 1,797 images for training, the others for the test; fixed seed"
-    return _standardised(x[train], y[train], x[test], y[test], names, split)
-
-
-def _folder(root: Path, size: int, test_share: float) -> Data:
-    if not root.is_dir():
-        raise BadInput(f"no such folder: {root}")
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        names = _classes(root / "train")
-        if strange := set(_classes(root / "test")) - set(names):
-            named = ", ".join(sorted(strange))
-            raise BadInput(f"{root}/test has classes that train lacks: {named}.")
-        x, y = _images(root / "train", names, size)
-        test_x, test_y = _images(root / "test", names, size)
-        split = "the folder's own train and test"
-    else:
-        names = _classes(root)
-        x, y = _images(root, names, size)
-        train, test = _split_each_class(y, test_share)
-        if len(train) == 0 or len(test) == 0:
-            raise BadInput(f"{root} has too few images to split: {len(y)}.")
-        x, y, test_x, test_y = x[train], y[train], x[test], y[test]
-        split = f"{test_share:.0%} of each class for the test, drawn with a fixed seed"
-    return _standardised(x, y, test_x, test_y, names, split)
-
-
-def _classes(root: Path) -> tuple[str, ...]:
-    names = sorted(p.name for p in root.iterdir() if p.is_dir())
-    full = tuple(name for name in names if next(_files(root / name), None))
-    if not full:
-        raise BadInput(
-            f"no images in {root}. Put them into one folder per class: {root}/CLASS/*."
-        )
-    if len(full) == 1:
-        raise BadInput(f"only one class in {root}: {full[0]!r}; at least 2 needed.")
-    return full
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES)
-
-
-def _images(root: Path, names: tuple[str, ...], size: int) -> tuple[Tensor, Tensor]:
-    found = [
-        (_image(path, size), label)
-        for label, name in enumerate(names)
-        if (root / name).is_dir()
-        for path in _files(root / name)
-    ]
-    if not found:
-        raise BadInput(f"no images in {root}.")
-    x, y = zip(*found, strict=True)
-    return torch.stack(x), torch.tensor(y)
-
-
-def _image(path: Path, size: int) -> Tensor:
-    """One picture as RGB bytes ``[3, size, size]``: shorter side resized, centre."""
-    from PIL import Image, UnidentifiedImageError
-    from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
-
-    try:
-        with Image.open(path) as picture:
-            image = pil_to_tensor(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"not a readable image: {path} ({error})") from None
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"image too large: {path} ({error})") from None
-    return center_crop(resize(image, [size], antialias=True), [size, size])
-
-
-def _split_each_class(y: Tensor, test_share: float) -> tuple[Tensor, Tensor]:
-    order = _shuffle(len(y))
-    train: list[Tensor] = []
-    test: list[Tensor] = []
-    for label in y.unique():
-        mine = order[y[order] == label]
-        cut = min(max(round(test_share * len(mine)), 1), len(mine) - 1)
-        test.append(mine[:cut])
-        train.append(mine[cut:])
-    return torch.cat(train), torch.cat(test)
-
-
-def _shuffle(n: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+        return _standardised(*digits())
+    train, test, names, split = listed(Path(config.data), config.test_share)
+    size = config.image_size
+    return _standardised(in_memory(train, size), in_memory(test, size), names, split)
 
 
 def _standardised(
-    x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, names: tuple[str, ...], s: str
+    train: Tensors, test: Tensors, names: tuple[str, ...], split: str
 ) -> Data:
     """Mean 0 and standard deviation 1 per channel of the training images."""
-    x, test_x = x.float(), test_x.float()
+    x, test_x = train.x.float(), test.x.float()
     mean = x.mean((0, 2, 3), keepdim=True)
     std = x.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    return Data((x - mean) / std, y, (test_x - mean) / std, test_y, names, s)
+    return Data((x - mean) / std, train.y, (test_x - mean) / std, test.y, names, split)

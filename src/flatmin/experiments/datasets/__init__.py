@@ -1,0 +1,31 @@
+"""The data sets of the SAM paper, read from the files that their authors publish.
+
+Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
+Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
+"""
+
+from __future__ import annotations
+
+from flatmin.experiments.datasets._select import first_n, held_out, prepared
+from flatmin.experiments.datasets._sets import SETS, Source, load
+from flatmin.experiments.datasets._types import (
+    DataSet,
+    Files,
+    ImageFiles,
+    Split,
+    Tensors,
+)
+
+__all__ = [
+    "SETS",
+    "DataSet",
+    "Files",
+    "ImageFiles",
+    "Source",
+    "Split",
+    "Tensors",
+    "first_n",
+    "held_out",
+    "load",
+    "prepared",
+]

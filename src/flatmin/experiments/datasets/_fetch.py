@@ -1,0 +1,168 @@
+"""Files of data sets: downloaded whole or not at all, checked, unpacked.
+
+A folder that holds a file called ``TINY`` was written by ``write_tiny``: its files are
+in the format of the real ones, but cannot have their checksums. There, and only there,
+a file is required to exist and not to be the published one. Whoever can put such a file
+into the folder gains nothing but wrong images: no reader executes what it reads, not
+even the one of CIFAR's pickles.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from flatmin.experiments.errors import BadInput
+
+TINY = "TINY"
+_PART = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file on a server.
+
+    Attributes:
+        url: where it is.
+        md5: its checksum; None if none is published.
+        holds: the file or folder that an archive is unpacked to; None for a file that
+            is read as it is.
+    """
+
+    url: str
+    md5: str | None
+    holds: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the file is called."""
+        return self.url.rpartition("/")[2]
+
+
+def is_tiny(folder: Path) -> bool:
+    """Whether the data set in a folder is made up."""
+    return (folder / TINY).is_file()
+
+
+def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -> None:
+    """Have each file, or what its archive holds, in ``folder / inside``.
+
+    torchvision downloads, with a progress bar, and compares the checksum; a download
+    that broke off starts again. Of several processes, let one be here at a time.
+
+    Raises:
+        BadInput: a file cannot be downloaded, or is damaged.
+    """
+    if is_tiny(folder):
+        return
+    place = folder / inside
+    needed = [
+        file for file in files if not (place / (file.holds or file.name)).exists()
+    ]
+    absent = [file for file in needed if not (place / file.name).exists()]
+    for file in absent:
+        _download(title, file, absent, place)
+    for file in files:
+        if file.holds is None:
+            check(place / file.name, file.md5)
+        elif file in needed:
+            check(place / file.name, file.md5)
+            _unpack(place / file.name, file.holds)
+
+
+def require(title: str, names: Sequence[str], folder: Path, how: str) -> None:
+    """Have these files and folders in ``folder``.
+
+    Raises:
+        BadInput: one is missing; ``how`` says what to do.
+    """
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise BadInput(f"{title}: {folder} lacks {', '.join(missing)}. {how}")
+
+
+def check(path: Path, md5: str | None) -> None:
+    """Have the file with this checksum, or any if it is None.
+
+    Raises:
+        BadInput: it is missing, or another.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    if not path.is_file():
+        raise BadInput(f"no such file: {path}")
+    if not check_integrity(path, md5):
+        raise damaged(path, f"its MD5 checksum is not {md5}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a reader raises about a damaged file, the user reads which one."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def damaged(path: Path, why: object) -> BadInput:
+    """The error about a file that is not what it should be."""
+    line = _line(why)
+    if path.is_dir():
+        return BadInput(f"{path}: a file is damaged or missing ({line}).")
+    return BadInput(f"{path} is damaged ({line}). Remove it and start again.")
+
+
+def _line(why: object) -> str:
+    return " ".join(str(why).partition("\n")[0].split())
+
+
+def _download(title: str, file: Remote, absent: Sequence[Remote], place: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    with _part(place) as part:
+        try:
+            download_url(file.url, part, file.name, file.md5)
+            (part / file.name).replace(place / file.name)
+        except (OSError, HTTPException, RuntimeError) as error:
+            urls = ", ".join(other.url for other in absent)
+            raise BadInput(
+                f"{title} cannot be downloaded ({_line(error)}). "
+                f"Put into {place}: {urls}"
+            ) from None
+
+
+def _unpack(archive: Path, holds: str) -> None:
+    with _part(archive.parent) as part:
+        try:
+            with tarfile.open(archive) as tar:
+                # As the library's documentation has it for Pythons without the filter.
+                default = getattr(tarfile, "data_filter", lambda member, _: member)
+                tar.extraction_filter = default
+                tar.extractall(part)
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise damaged(archive, error) from None
+        except OSError as error:
+            raise BadInput(f"cannot unpack {archive}: {error}") from None
+        if not (part / holds).exists():
+            raise damaged(archive, f"it holds no {holds}")
+        (part / holds).replace(archive.parent / holds)
+
+
+@contextmanager
+def _part(place: Path) -> Iterator[Path]:
+    """Where a file is incomplete; what a killed process left there is thrown away."""
+    part = place / _PART
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

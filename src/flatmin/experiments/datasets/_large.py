@@ -1,0 +1,167 @@
+"""Data sets of photographs, opened one by one; torchvision reads their lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flatmin.experiments.datasets._fetch import (
+    Remote,
+    check,
+    fetch,
+    reading,
+    require,
+)
+from flatmin.experiments.datasets._types import Files, ImageFiles, Parts
+from flatmin.experiments.errors import BadInput
+
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+
+
+def imagenet(folder: Path) -> Parts:
+    """ImageNet 2012, put there by hand; its archives are unpacked if need be."""
+    from torchvision.datasets import ImageNet
+    from torchvision.datasets.imagenet import load_meta_file
+
+    archives = {
+        "meta.bin": "ILSVRC2012_devkit_t12.tar.gz",
+        "train": "ILSVRC2012_img_train.tar",
+        "val": "ILSVRC2012_img_val.tar",
+    }
+    there = [n if (folder / n).exists() else a for n, a in archives.items()]
+    require("ImageNet", there, folder, "They are at https://image-net.org, on request.")
+    if (folder / "meta.bin").exists():
+        with reading(folder / "meta.bin"):
+            load_meta_file(folder)
+    with reading(folder):
+        train, val = (ImageNet(folder, split) for split in ("train", "val"))
+    if train.wnids != val.wnids:
+        raise BadInput(f"{folder}/train and {folder}/val do not have the same classes.")
+    classes = tuple(", ".join(names) for names in train.classes)
+    split = f"the {len(val):,} official validation images"
+    trained, tested = (_files(folder, part.samples) for part in (train, val))
+    return Parts(trained, tested, classes, split)
+
+
+def flowers(folder: Path) -> Parts:
+    """Oxford Flowers 102; train and val are trained on."""
+    from torchvision.datasets import Flowers102
+
+    class Checked(Flowers102):
+        # `fetch` has compared the checksums, except those of made-up files.
+        def _check_integrity(self) -> bool:
+            return True
+
+    place = f"{_OXFORD}/flowers/102/"
+    names = Flowers102._file_dict
+    files = [Remote(place + names[key][0], names[key][1]) for key in ("label", "setid")]
+    archive = Remote(place + names["image"][0], names["image"][1], "jpg")
+    fetch("Oxford Flowers", [archive, *files], folder, "flowers-102")
+    base = folder / "flowers-102"
+    for file in files:
+        check(base / file.name, None)
+    with reading(base / "setid.mat"):
+        train, val, test = (
+            _pairs(Checked(folder, split, loader=str))
+            for split in ("train", "val", "test")
+        )
+    split = f"the {len(test):,} official test images; train and val are trained on"
+    classes = tuple(Flowers102.classes)
+    return Parts(_listed(base, train + val), _listed(base, test), classes, split)
+
+
+def pets(folder: Path) -> Parts:
+    """Oxford-IIIT Pets: 37 breeds."""
+    from torchvision.datasets import OxfordIIITPet
+
+    resources = OxfordIIITPet._RESOURCES
+    held = ("images", "annotations")
+    files = [Remote(*file, name) for file, name in zip(resources, held, strict=True)]
+    fetch("Oxford-IIIT Pets", files, folder, "oxford-iiit-pet")
+    base = folder / "oxford-iiit-pet"
+    with reading(base / "annotations"):
+        train, test = (OxfordIIITPet(folder, split) for split in ("trainval", "test"))
+    pairs = [list(zip(p._images, p._labels, strict=True)) for p in (train, test)]
+    return _official(base, pairs[0], pairs[1], train.classes)
+
+
+def food101(folder: Path) -> Parts:
+    """Food-101."""
+    from torchvision.datasets import Food101
+
+    fetch("Food-101", [Remote(Food101._URL, Food101._MD5, "food-101")], folder)
+    base = folder / "food-101"
+    with reading(base / "meta"):
+        train, test = (Food101(folder, s, loader=str) for s in ("train", "test"))
+    return _official(base, _pairs(train), _pairs(test), train.classes)
+
+
+def cars(folder: Path) -> Parts:
+    """Stanford Cars, put there by hand."""
+    from torchvision.datasets import StanfordCars
+
+    lists = (
+        "devkit/cars_meta.mat",
+        "devkit/cars_train_annos.mat",
+        "cars_test_annos_withlabels.mat",
+    )
+    base = folder / "stanford_cars"
+    how = "The data set is offered for download no more; put these there by hand."
+    require("Stanford Cars", (*lists, "cars_train", "cars_test"), base, how)
+    for name in lists:
+        _mat(base / name)
+    with reading(base):
+        train, test = (StanfordCars(folder, s, loader=str) for s in ("train", "test"))
+    return _official(base, _pairs(train), _pairs(test), train.classes)
+
+
+def aircraft(folder: Path) -> Parts:
+    """FGVC-Aircraft: 100 variants."""
+    from torchvision.datasets import FGVCAircraft
+
+    # No checksum is known to torchvision. The one within gzip notices a broken archive.
+    archive = Remote(FGVCAircraft._URL, None, "fgvc-aircraft-2013b")
+    fetch("FGVC-Aircraft", [archive], folder)
+    base = folder / "fgvc-aircraft-2013b"
+    with reading(base / "data"):
+        train, test = (
+            FGVCAircraft(folder, s, loader=str) for s in ("trainval", "test")
+        )
+    return _official(base, _pairs(train), _pairs(test), train.classes)
+
+
+def _mat(path: Path) -> None:
+    from scipy.io import loadmat
+
+    with reading(path):
+        loadmat(path)
+
+
+def _pairs(found: Any) -> list[tuple[str, int]]:
+    """Path and label of each image of a data set whose loader gives back the path."""
+    return [found[i] for i in range(len(found))]
+
+
+def _official(
+    base: Path, train: Sequence[Any], test: Sequence[Any], classes: Iterable[str]
+) -> Parts:
+    split = f"the {len(test):,} official test images"
+    return Parts(_listed(base, train), _listed(base, test), tuple(classes), split)
+
+
+def _listed(root: Path, pairs: Sequence[tuple[str | Path, int]]) -> Files:
+    """The images of a list, all of which must be there."""
+    for path, _ in pairs:
+        if not Path(path).is_file():
+            raise BadInput(f"no such file: {path}")
+    return _files(root, pairs)
+
+
+def _files(root: Path, pairs: Sequence[tuple[str | Path, int]]) -> Files:
+    names = [os.path.relpath(path, root) for path, _ in pairs]
+    y = torch.tensor([int(label) for _, label in pairs])
+    return Files(ImageFiles(root, names, y), y)

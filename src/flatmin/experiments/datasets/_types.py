@@ -1,0 +1,176 @@
+"""What a loaded data set is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from flatmin.experiments.augment import Policy
+from flatmin.experiments.errors import BadInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: The statistics of ImageNet's training images that networks for it were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageFiles(Dataset[tuple["Image", int]]):
+    """Images on disk, each opened when it is asked for.
+
+    Args:
+        root: folder below which they are.
+        names: their paths, relative to ``root``.
+        y: labels ``[n]``, int64.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], y: Tensor) -> None:
+        self.root = root
+        self.names = tuple(names)
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Image, int]:
+        """The image as RGB, and its label.
+
+        Raises:
+            BadInput: the file is missing or no image.
+        """
+        return open_image(self.root / self.names[index]), int(self.y[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """A split that lies in memory.
+
+    Attributes:
+        x: images ``[n, channels, height, width]``, uint8.
+        y: labels ``[n]``, int64.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A split that is read image by image.
+
+    Attributes:
+        images: gives pairs of an RGB image of PIL, of any size, and a label.
+        y: labels ``[n]``, int64. Where they are replaced, they count, and not those
+            that ``images`` gives.
+    """
+
+    images: Dataset[tuple[Image, int]]
+    y: Tensor
+
+
+Split = Tensors | Files
+
+
+class Parts(NamedTuple):
+    """What a reader finds."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set, split for good.
+
+    Attributes:
+        name: a key of ``SETS``, or the path of an image folder.
+        train: what is trained on.
+        test: what is tested on.
+        classes: the names of the classes.
+        mean: per channel, of pixels from 0 to 1: of the training images where they lie
+            in memory, else ImageNet's.
+        std: likewise.
+        policy: AutoAugment's policy for such images; None if there is none.
+        split: one sentence on where the test set comes from.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    policy: Policy | None
+    split: str
+
+    def digest(self) -> str:
+        """A fingerprint, to notice that data has changed.
+
+        Of every pixel and label of images in memory; of the labels, paths and sizes in
+        bytes of files.
+        """
+        sha = hashlib.sha256()
+        for split in (self.train, self.test):
+            sha.update(_bytes(split.y))
+            if isinstance(split, Tensors):
+                sha.update(str(tuple(split.x.shape)).encode())
+                sha.update(_bytes(split.x))
+            else:
+                for root, name in _located(split.images):
+                    sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
+        return sha.hexdigest()
+
+
+def _bytes(x: Tensor) -> memoryview:
+    array: Any = x.contiguous().numpy()
+    return memoryview(array)
+
+
+def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels from 0 to 1."""
+    if isinstance(split, Files):
+        return IMAGENET_MEAN, IMAGENET_STD
+    # Counts of the 256 levels are exact, and need no copy of the images as floats.
+    channels = split.x.unbind(1)
+    counts = torch.stack([c.flatten().bincount(minlength=256) for c in channels])
+    share = counts.double() / counts.sum(1, keepdim=True)
+    level = torch.linspace(0, 1, 256, dtype=torch.float64)
+    mean = (share * level).sum(1)
+    variance = (share * (level - mean[:, None]) ** 2).sum(1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1e-6).tolist())
+
+
+def open_image(path: Path) -> Image:
+    """A picture as RGB.
+
+    Raises:
+        BadInput: the file is missing or no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise BadInput(f"not a readable image: {path} ({error})") from None
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"image too large: {path} ({error})") from None
+
+
+def _located(images: Dataset[tuple[Image, int]]) -> list[tuple[Path, str]]:
+    if isinstance(images, Subset):
+        whole = _located(images.dataset)
+        return [whole[i] for i in images.indices]
+    if isinstance(images, ImageFiles):
+        return [(images.root, name) for name in images.names]
+    raise TypeError(f"no files are known of {type(images).__name__}.")
