@@ -121,10 +121,10 @@ class DataSet:
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
-            sha.update(memoryview(split.y.contiguous().numpy()))
+            sha.update(split.y.contiguous().numpy().data)
             if isinstance(split, Tensors):
                 sha.update(str(tuple(split.x.shape)).encode())
-                sha.update(memoryview(split.x.contiguous().numpy()))
+                sha.update(split.x.contiguous().numpy().data)
             else:
                 for root, name in _located(split.images):
                     sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
