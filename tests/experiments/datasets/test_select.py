@@ -1,7 +1,6 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import Subset
@@ -91,7 +90,7 @@ def test_files_are_selected_without_being_opened(tmp_path: Path) -> None:
     for i, index in enumerate(held.tolist()):
         image, label = data.test.images[i]
         assert isinstance(whole.train, Files)
-        assert np.array_equal(image, whole.train.images[index][0])
+        assert image == whole.train.images[index][0]
         assert label == data.test.y[i]
 
 

@@ -95,6 +95,16 @@ def test_a_data_set_in_memory_is_what_its_entry_says(name: str, tmp_path: Path) 
     assert "made-up" in data.split
 
 
+def test_the_documentation_has_the_counts_of_every_data_set() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row[:3] == "| `"}
+    table = page.partition("## Downloads")[0]
+    for name, source in SETS.items():
+        row = next(r for r in table.splitlines() if r.startswith(f"| `{name}`"))
+        assert f"| {source.classes} | {source.train:,} | {source.test:,} |" in row
+    assert rows.keys() == SETS.keys()
+
+
 def test_mean_and_deviation_are_those_of_the_training_images(tmp_path: Path) -> None:
     data = tiny("cifar10", tmp_path)
     x = pixels(data.train).double() / 255
