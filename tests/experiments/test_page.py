@@ -1,19 +1,17 @@
-import os
-import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.summary import Curve, Row
 from flatmin.experiments.train import noise_name
+from tests.browser import browser as browser
+from tests.browser import drawn_landscapes, opened, wait_for_landscapes, width_of
 from tests.experiments.helpers import tiny
 
 ARMS = ("sgd", "sgd-2x", "sam")
@@ -75,106 +73,33 @@ def test_without_landscapes_none_is_drawn(data: Data) -> None:
     assert 'id="landscape-' not in text
 
 
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail("CI has to have a browser: apt-get install chromium")
-    if found is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser_page() -> Iterator[Page]:
-    flags = [
-        "--no-sandbox",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        # Software WebGL: CI machines have no graphics card.
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-    ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=flags)
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
-        browser.close()
+@pytest.fixture
+def path(html: str, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(html)
+    return path
 
 
 @pytest.mark.browser
-def test_the_page_works_in_a_browser_and_offline(
-    html: str, browser_page: Page, tmp_path: Path
-) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(html)
-    requests: list[str] = []
-    problems: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            problems.append(message.text)
-
-    browser_page.on("request", lambda request: requests.append(request.url))
-    browser_page.on("console", listen)
-    browser_page.on("pageerror", lambda error: problems.append(str(error)))
-    browser_page.goto(path.as_uri())
-    browser_page.wait_for_function(
-        "document.querySelectorAll('.gl-container canvas').length >= 4"
-    )
-
-    assert problems == []
-    assert [url for url in requests if not re.match("file:|data:|blob:", url)] == []
-    assert _drawn(browser_page) == {
-        f"landscape-{noise_name(noise)}-{k}": True for noise in NOISES for k in (0, 1)
-    }
-    assert _turning_one_turns_its_neighbour(browser_page)
+def test_the_page_works_in_a_browser_and_offline(path: Path, browser: Browser) -> None:
+    with opened(browser, path) as page:
+        wait_for_landscapes(page, 4)
+        assert drawn_landscapes(page) == {
+            f"landscape-{noise_name(noise)}-{k}": True
+            for noise in NOISES
+            for k in (0, 1)
+        }
+        assert _turning_one_turns_its_neighbour(page)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(
-    width: int, html: str, browser_page: Page, tmp_path: Path
+    width: int, path: Path, browser: Browser
 ) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(html)
-    browser_page.set_viewport_size({"width": width, "height": 844})
-    browser_page.goto(path.as_uri())
-    browser_page.wait_for_function(
-        "document.querySelectorAll('.gl-container canvas').length >= 4"
-    )
-    assert browser_page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = browser_page.evaluate(
-        "[...document.querySelectorAll('.js-plotly-plot')].map(plot => "
-        "plot.querySelector('.svg-container').getBoundingClientRect().right)"
-    )
-    assert max(boxes) <= width
-
-
-def _drawn(browser_page: Page) -> dict[str, bool]:
-    """For each landscape, whether its canvas shows more than one colour."""
-    return browser_page.evaluate(
-        """async () => {
-          const drawn = {};
-          for (const plot of document.querySelectorAll('[id^=landscape]')) {
-            const url = await Plotly.toImage(plot, {width: 300, height: 300});
-            const image = new Image();
-            image.src = url;
-            await image.decode();
-            const canvas = document.createElement('canvas');
-            canvas.width = canvas.height = 300;
-            const context = canvas.getContext('2d');
-            context.drawImage(image, 0, 0);
-            const pixels = context.getImageData(75, 75, 150, 150).data;
-            const colours = new Set();
-            for (let i = 0; i < pixels.length; i += 4)
-              colours.add(pixels.slice(i, i + 3).join());
-            drawn[plot.id] = colours.size > 100;
-          }
-          return drawn;
-        }"""
-    )
+    with opened(browser, path, width) as page:
+        wait_for_landscapes(page, 4)
+        assert width_of(page) <= width
 
 
 def _turning_one_turns_its_neighbour(browser_page: Page) -> bool:

@@ -109,7 +109,7 @@ def test_a_line_cut_short_is_no_epoch(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text()[:-4])
     assert run.metrics() == [{"epoch": 1}]
-    run.truncate(1)
+    run.keep(run.metrics()[:1])
     run.append({"epoch": 2})
     assert run.metrics() == [{"epoch": 1}, {"epoch": 2}]
 

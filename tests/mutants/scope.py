@@ -15,6 +15,8 @@ SHARDED = "tests/distributed/test_shards.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
 OVERFLOW = "tests/distributed/test_overflow.py::"
 UNUSED = "tests/distributed/test_unused.py::"
+WRAPPED = "tests/distributed/test_wrapped.py::"
+FABRIC = "tests/distributed/test_fabric.py::"
 COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
@@ -57,8 +59,8 @@ DISTRIBUTED = [
     Mutant(
         "averaging in the ascent pass of a replica",
         SHARED,
-        "        return model.no_sync()\n",
-        "        return nullcontext()\n",
+        "            stack.enter_context(replica.no_sync())\n",
+        "            stack.enter_context(nullcontext())\n",
         f"{DDP}test_only_the_world_averages_in_the_ascent_pass[replica-1]",
     ),
     Mutant(
@@ -92,15 +94,65 @@ DISTRIBUTED = [
     Mutant(
         "bucket views that the next pass overwrites",
         ENGINE,
-        'if getattr(self._model, "gradient_as_bucket_view", False):',
-        "if False:",
+        "        if self._views:\n",
+        "        if False:\n",
         f"{DDP}test_accumulating_loops_are_m_sam_within_each_rank[True]",
     ),
     Mutant(
         "accumulating inside no_sync",
         "optim/_checks.py",
-        'if not getattr(model, "require_backward_grad_sync", True):',
+        "if not all(part.require_backward_grad_sync for part in replicas(model)):",
         "if False:",
         f"{SCOPE}test_an_accumulating_loop_inside_no_sync_is_refused",
+    ),
+    Mutant(
+        "replicas that a wrapper hides",
+        SHARED,
+        "[m for m in model.modules() if isinstance(m, DistributedDataParallel)]",
+        "[m for m in [model] if isinstance(m, DistributedDataParallel)]",
+        f"{FABRIC}test_a_loop_with_fabric_is_that_without[replica]",
+    ),
+    Mutant(
+        "silence for the first of several replicas",
+        SHARED,
+        "        for replica in replicas(model):\n",
+        "        for replica in replicas(model)[:1]:\n",
+        f"{WRAPPED}test_two_averaged_parts_are_averaged_as_one[replica]",
+    ),
+    Mutant(
+        "an average over what belongs to one process",
+        SHARED,
+        "enumerate(w) if id(p) in inside]",
+        "enumerate(w) if inside]",
+        f"{WRAPPED}test_what_is_outside_stays_with_its_process[widths0]",
+    ),
+    Mutant(
+        "parts averaged over different processes",
+        "optim/_checks.py",
+        "for group in groups}) > 1:",
+        "for group in groups}) > 2:",
+        f"{WRAPPED}test_parts_averaged_over_different_processes_are_refused",
+    ),
+    Mutant(
+        "a static graph that a wrapper hides",
+        "optim/_checks.py",
+        "any(replica.static_graph for replica in replicated)",
+        'getattr(model, "static_graph", False)',
+        f"{WRAPPED}test_a_static_graph_is_seen_through_a_wrapper",
+    ),
+    Mutant(
+        "bucket views that a wrapper hides",
+        ENGINE,
+        "any(part.gradient_as_bucket_view for part in replicas(model))",
+        'getattr(model, "gradient_as_bucket_view", False)',
+        f"{WRAPPED}test_bucket_views_are_seen_through_a_wrapper",
+    ),
+    Mutant(
+        "progress that a wrapper of the optimizer keeps for itself",
+        SAM,
+        "            progress.ready = True\n",
+        "            self._progress = Progress(ready=True)\n",
+        "tests/optim/test_fabric.py::"
+        "test_a_loop_over_what_fabric_returns_is_one_over_sam",
     ),
 ]

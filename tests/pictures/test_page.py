@@ -11,25 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Plane
-from tests.experiments.test_page import _drawn, chromium
+from tests.browser import browser as browser
+from tests.browser import drawn_landscapes, opened, wait_for_landscapes, width_of
 from tests.pictures.test_static import both, bowl
 
 EVIL = "</script><script>alert('x')</script>\"&"
-
-FLAGS = [
-    "--no-sandbox",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
 
 
 class Scripts(HTMLParser):
@@ -72,31 +62,14 @@ def test_the_table_has_every_loss() -> None:
     assert "<td>0.125</td><td>nan</td>" in text
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-
-
 @pytest.fixture(params=[1280, 390])
 def shown(request: Any, browser: Browser, tmp_path: Path) -> Iterator[tuple[Page, int]]:
     """The page in a window of a desktop's width and of a phone's; silent, offline."""
     path = tmp_path / "landscape.html"
     path.write_text(pictures.page(both(), top=4.0))
-    page = browser.new_page(viewport={"width": request.param, "height": 844})
-    problems: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_function(
-        "document.querySelectorAll('.gl-container canvas').length >= 2"
-    )
-    yield page, request.param
-    assert problems == []
-    assert [url for url in requests if not re.match("file:|data:|blob:", url)] == []
-    page.close()
+    with opened(browser, path, request.param) as page:
+        wait_for_landscapes(page, 2)
+        yield page, request.param
 
 
 def eyes(page: Page) -> list[dict[str, float]]:
@@ -120,8 +93,8 @@ def turned(page: Page, before: list[dict[str, float]]) -> list[dict[str, float]]
 @pytest.mark.browser
 def test_both_are_drawn_side_by_side_and_fit(shown: tuple[Page, int]) -> None:
     page, width = shown
-    assert _drawn(page) == {"landscape-0": True, "landscape-1": True}
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert drawn_landscapes(page) == {"landscape-0": True, "landscape-1": True}
+    assert width_of(page) <= width
 
 
 @pytest.mark.browser

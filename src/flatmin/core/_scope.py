@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,7 +106,7 @@ class Group:
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
         """No averaging over all replicas."""
-        _check_nobody_leaves(model)
+        _check_nobody_leaves(replicas(model))
         return _silent(model)
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
@@ -117,35 +118,51 @@ class Group:
         return _averaged(model, w, v)
 
 
+def replicas(model: nn.Module) -> list[DistributedDataParallel]:
+    """The parts of a model that are averaged: itself, or what its wrappers hold."""
+    # Without process groups there are none, and a loop in one process pays nothing.
+    if not (dist.is_available() and dist.is_initialized()):
+        return []
+    return [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
+
+
 def agree(model: nn.Module, x: Tensor) -> Tensor:
     """The mean of a 0-dim ``x`` over the replicas of the model, if it has any."""
-    if isinstance(model, DistributedDataParallel):
-        _check_nobody_leaves(model)
-        return _mean([x], _replicas(model))[0]
-    return x
+    averaged = replicas(model)
+    if not averaged:
+        return x
+    _check_nobody_leaves(averaged)
+    return _mean([x], _group(averaged[0]))[0]
 
 
 def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
-    """The mean over all replicas, in the dtypes of ``w``."""
-    if not isinstance(model, DistributedDataParallel):
+    """The mean over all replicas, in the dtypes of ``w``.
+
+    What is outside of DistributedDataParallel stays as it is: it may have another
+    shape in every process.
+    """
+    averaged = replicas(model)
+    if not averaged:
         return v
-    _check_nobody_leaves(model)
-    means = _over(w, v, _replicas(model))
-    return [
-        None if mean is None else mean.to(p.dtype)
-        for p, mean in zip(w, means, strict=True)
-    ]
+    _check_nobody_leaves(averaged)
+    inside = {id(p) for replica in averaged for p in replica.parameters()}
+    at = [i for i, p in enumerate(w) if id(p) in inside]
+    means = _over([w[i] for i in at], [v[i] for i in at], _group(averaged[0]))
+    result = list(v)
+    for i, mean in zip(at, means, strict=True):
+        result[i] = None if mean is None else mean.to(w[i].dtype)
+    return result
 
 
-def _check_nobody_leaves(model: Any) -> None:
+def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
     """Refuse to wait for processes that may have no batch left.
 
     Raises:
-        RuntimeError: the model's ``join()`` is active, which stands in for those
+        RuntimeError: the ``join()`` of a replica is active, which stands in for those
             processes in what DistributedDataParallel does, and in nothing else. torch
             keeps it active after its end.
     """
-    if model._join_config.enable:
+    if any(replica._join_config.enable for replica in averaged):
         raise RuntimeError(
             "inside of join() replicas may only average as DistributedDataParallel "
             "does, but this scope or method averages by itself and would wait for "
@@ -165,8 +182,8 @@ def _over(w: list[Tensor], v: Gradients, group: dist.ProcessGroup) -> Gradients:
     ]
 
 
-def _replicas(model: Any) -> dist.ProcessGroup:
-    return model.process_group
+def _group(replica: Any) -> dist.ProcessGroup:
+    return replica.process_group
 
 
 def _filled(w: list[Tensor], g: Gradients) -> list[Tensor]:
@@ -192,7 +209,9 @@ def _mean(xs: list[Tensor], group: dist.ProcessGroup) -> list[Tensor]:
     ]
 
 
-def _silent(model: nn.Module) -> AbstractContextManager[object]:
-    if isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
+@contextmanager
+def _silent(model: nn.Module) -> Generator[None]:
+    with ExitStack() as stack:
+        for replica in replicas(model):
+            stack.enter_context(replica.no_sync())
+        yield

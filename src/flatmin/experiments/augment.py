@@ -138,6 +138,36 @@ def mixup(
     return mixed, lam * target + (1 - lam) * target[order]
 
 
+def random_resized_crop(x: Tensor, generator: Generator, size: int) -> Tensor:
+    """A part of each image, 8 % to all of its area, as a square, through torchvision.
+
+    Args:
+        x: images ``[n, c, h, w]``, uint8.
+        generator: what to draw from.
+        size: side of the result.
+
+    Raises:
+        TypeError: images are not uint8.
+
+    Reference: Szegedy et al. Going Deeper with Convolutions. CVPR 2015,
+    arXiv:1409.4842.
+    """
+    return _each(_random_resized_crop(size), x, generator)
+
+
+def centre(x: Tensor, size: int) -> Tensor:
+    """The middle of each image, as is usual for tests on ImageNet.
+
+    The shorter side becomes ``size / 0.875``, of which ``size`` is cut out; images that
+    are squares of that size already are left alone.
+    """
+    from torchvision.transforms.v2.functional import center_crop, resize
+
+    if x.shape[-2:] == (size, size):
+        return x
+    return center_crop(resize(x, [round(size / 0.875)], antialias=True), [size, size])
+
+
 def auto_augment(x: Tensor, generator: Generator, policy: Policy) -> Tensor:
     """One of a policy's 25 pairs of operations for each image, through torchvision.
 
@@ -200,6 +230,13 @@ def _near(length: int, size: int, n: int, x: Tensor, generator: Generator) -> Te
     first = _integers(length, n, x, generator)[:, None] - size // 2
     rows = torch.arange(length, device=x.device)
     return (rows >= first) & (rows < first + size)
+
+
+@cache
+def _random_resized_crop(size: int) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    return RandomResizedCrop(size, antialias=True)
 
 
 @cache

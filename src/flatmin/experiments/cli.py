@@ -64,6 +64,42 @@ def compare(
 
 
 @app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe, or a part of it: table4/noise-40/sam.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
+    ] = Path("data"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of runs; the same command continues there.")
+    ] = Path("runs"),
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take; train nothing.")
+    ] = False,
+) -> None:
+    """Train what a table or figure of the paper shows, or what is left of it."""
+    # Imported late: a wrong argument shall not have to wait for torchvision.
+    from flatmin.experiments.dry_run import dry_run as estimate
+    from flatmin.experiments.runs import Order, train_all
+
+    order = Order(recipe, tuple(settings or ()), smoke, out, data)
+    console = Console()
+    if dry_run:
+        estimate(order, console)
+    else:
+        train_all(order, console)
+
+
+@app.command()
 def sharpness(
     runs: Annotated[
         list[Path],
@@ -106,6 +142,25 @@ def landscape(
 
 
 @app.command()
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER...]",
+            help="Where flatmin train wrote runs. Default: runs.",
+        ),
+    ] = None,
+) -> None:
+    """Set trained runs against the paper's numbers: tables, curves and a page."""
+    from flatmin.experiments.recipes import recipe
+    from flatmin.experiments.report import report as run
+
+    console = Console()
+    for page in run(folders or [Path("runs")], recipe, console):
+        console.print(f"Page: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def methods() -> None:
     """List the methods, with the gradients that a step of each takes."""
     from flatmin.methods import METHODS
@@ -114,6 +169,21 @@ def methods() -> None:
     for name, entry in METHODS.items():
         table.add_row(name, entry.gradients, entry.line.replace("``", ""))
     Console().print(table, highlight=False, markup=False)
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe, or a part of one: table4/noise-40."),
+    ] = None,
+) -> None:
+    """List the paper's tables and figures that can be run, or the cells of one."""
+    from flatmin.experiments import listing
+    from flatmin.experiments.recipes import recipe
+
+    shown = listing.every_recipe() if name is None else listing.one_recipe(recipe(name))
+    typer.echo(shown)
 
 
 def main() -> None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots, summary
@@ -26,6 +17,7 @@ from flatmin.experiments.config import ARMS, Comparison
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.landscape import around, ceiling
+from flatmin.experiments.progress import bars
 from flatmin.experiments.store import (
     RunStore,
     claim,
@@ -55,10 +47,13 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     digest = data.digest()
     data = data.to(config.device)
     with locked(root):
-        claim(root, config, digest)
+        settings = config.model_dump(mode="json")
+        claim(root, {"config": settings, "data_sha256": digest})
         console.print(_introduction(config, data, root), highlight=False, markup=False)
         runs = list(grid(config))
-        with _progress(console, sum(run.cost for run in runs)) as progress:
+        with bars(console) as progress:
+            work = sum(run.cost for run in runs)
+            progress.add_task("all runs, in epochs of SGD", total=work, note="")
             results = [(run, _train(run, data, root, progress)) for run in runs]
         with console.status("measuring the landscapes"):
             planes = _landscapes(config, data, root)
@@ -170,19 +165,3 @@ def _check_device(device: str) -> None:
     usable = device == "cpu" or getattr(torch, device).is_available()
     if not usable:
         raise BadInput(f"no {device} device here. Use --set device=cpu.")
-
-
-@contextmanager
-def _progress(console: Console, work: int) -> Iterator[Progress]:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    ) as progress:
-        progress.add_task("all runs, in epochs of SGD", total=work, note="")
-        yield progress

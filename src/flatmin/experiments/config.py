@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
+from flatmin.experiments.settings import parsed, validated
 
 #: The data set that comes with scikit-learn: nothing to download.
 DIGITS = "digits"
@@ -110,7 +109,7 @@ def recipe(name: str) -> Comparison:
         BadInput: there is none.
     """
     if name not in RECIPES:
-        raise BadInput(_unknown("recipe", name, RECIPES))
+        raise BadInput(unknown("recipe", name, RECIPES))
     return RECIPES[name]()
 
 
@@ -120,37 +119,10 @@ def changed(base: Comparison, settings: Iterable[str]) -> Comparison:
     Raises:
         BadInput: a setting has no ``=``, names no field, or its value is refused.
     """
-    values = base.model_dump()
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise BadInput(f"--set needs FIELD=VALUE, got {setting!r}.")
-        if name not in Comparison.model_fields:
-            raise BadInput(_unknown("field", name, Comparison.model_fields))
-        values[name] = _value(text)
-    try:
-        return Comparison.model_validate(values)
-    except ValidationError as refused:
-        error = refused.errors()[0]
-        field = ".".join(str(part) for part in error["loc"]) or "configuration"
-        message = error["msg"].removeprefix("Value error, ")
-        given = f", got {error['input']!r}" if error["loc"] else ""
-        raise BadInput(f"{field}: {message}{given}.") from None
+    given = parsed(settings, Comparison.model_fields)
+    return validated(Comparison, {**base.model_dump(), **given})
 
 
 def with_data(base: Comparison, folder: Path) -> Comparison:
     """``base`` on the images of a folder."""
     return base.model_copy(update={"data": str(folder.resolve())})
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return f"unknown {kind} {name!r}; {hint}"

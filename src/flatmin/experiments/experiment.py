@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from flatmin.experiments.errors import unknown
 
 #: Augmentations in the order in which they are applied, which is that of the SAM code.
 AUGMENTATIONS = (
@@ -125,22 +126,28 @@ class Experiment(BaseModel):
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: an augmentation comes twice, or groups do not fill the batch.
+            ValueError: there is no such method, an augmentation comes twice, groups do
+                not fill the batch, or a spectrum is asked for after the last epoch.
         """
         del context
+        from flatmin.methods import METHODS
+
+        if self.method != "sgd" and self.method not in METHODS:
+            raise ValueError(unknown("method", self.method, ("sgd", *METHODS)))
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
         if self.m is not None and self.batch_size % self.m:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of m {self.m}"
             )
+        last = self.epochs * self.length
+        if self.steps is None and any(not 1 <= at <= last for at in self.spectrum_at):
+            raise ValueError(
+                f"spectrum_at {self.spectrum_at} is not within the {last} epochs"
+            )
 
-    def steps_in_all(self, examples: int) -> int:
-        """Steps of the whole run, over a training set of so many images."""
+    def steps_in_all(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
         if self.steps is not None:
             return self.steps * self.length
-        return self.epochs * self.length * (examples // self.batch_size)
-
-    def epochs_in_all(self, examples: int) -> int:
-        """Epochs, the last one maybe unfinished."""
-        return math.ceil(self.steps_in_all(examples) / (examples // self.batch_size))
+        return self.epochs * self.length * steps_per_epoch

@@ -31,13 +31,24 @@ from torch import Tensor
 
 import flatmin
 from flatmin.diagnostics._files import write
-from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
 
-__all__ = ["RunStore", "claim", "locked", "read_json", "write", "write_json"]
+__all__ = [
+    "Busy",
+    "RunStore",
+    "claim",
+    "locked",
+    "read_json",
+    "write",
+    "write_json",
+]
 
 #: What a start that was killed at once may have left.
 _OWN = {".lock", ".config.json.part"}
+
+
+class Busy(BadInput):
+    """Another process is writing to a folder."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,14 +70,18 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path} is damaged. Remove it and start again.") from None
 
 
-def claim(folder: Path, config: Comparison, digest: str) -> None:
-    """Make ``folder`` the home of this comparison, or find that it already is.
+def claim(folder: Path, mine: dict[str, Any]) -> None:
+    """Make ``folder`` the home of what has these settings, or find that it already is.
+
+    Args:
+        folder: of a comparison, or of a run.
+        mine: what decides its numbers: settings by name, under one key or more, and
+            the fingerprint of the data under ``"data_sha256"``.
 
     Raises:
-        BadInput: it holds another comparison, or something else.
+        BadInput: it holds another one, or something else.
     """
     path = folder / "config.json"
-    mine = {"config": config.model_dump(mode="json"), "data_sha256": digest}
     theirs = read_json(path)
     if theirs is None:
         if folder.exists() and any(p.name not in _OWN for p in folder.iterdir()):
@@ -75,13 +90,24 @@ def claim(folder: Path, config: Comparison, digest: str) -> None:
             )
         write_json(path, mine)
     elif theirs != mine:
-        old, new = theirs.get("config", {}), mine["config"]
-        fields = [name for name in new if old.get(name) != new[name]] or ["the images"]
+        different = ", ".join(_differences(theirs, mine)) or "something"
         raise BadInput(
-            f"{folder} holds another comparison (different: {', '.join(fields)}). "
+            f"{folder} holds another experiment (different: {different}). "
             "Choose another folder with --out."
         )
     _note_environment(folder / "environment.jsonl")
+
+
+def _differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
+    """The names of what differs."""
+    old = theirs if isinstance(theirs, dict) else {}
+    names: list[str] = []
+    for key, value in mine.items():
+        if isinstance(value, dict):
+            names += _differences(old.get(key), value)
+        elif old.get(key) != value:
+            names.append("the images" if key == "data_sha256" else key)
+    return names
 
 
 @contextmanager
@@ -89,7 +115,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Nobody else writes into ``folder`` meanwhile; a killed process lets go of it.
 
     Raises:
-        BadInput: another process does, or the folder cannot be made.
+        Busy: another process does.
+        BadInput: the folder cannot be made.
     """
     try:
         import fcntl
@@ -105,7 +132,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadInput(f"another process is writing to {folder}.") from None
+            raise Busy(f"another process is writing to {folder}.") from None
         yield
 
 
@@ -137,10 +164,9 @@ class RunStore:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(epoch) + "\n")
 
-    def truncate(self, epochs: int) -> None:
-        """Forget what happened after the checkpoint; it will happen again."""
-        kept = self.metrics()[:epochs]
-        text = "".join(json.dumps(epoch) + "\n" for epoch in kept)
+    def keep(self, epochs: list[dict[str, Any]]) -> None:
+        """Forget all epochs but these; what came after a checkpoint comes again."""
+        text = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
         write(self.folder / "metrics.jsonl", text)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:

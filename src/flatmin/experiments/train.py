@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import flatmin
-from flatmin import diagnostics
 from flatmin.experiments.config import Arm, Comparison
 from flatmin.experiments.data import Data
+from flatmin.experiments.flatness import flatness
 from flatmin.experiments.models import small_convnet
 from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.store import RunStore
@@ -108,7 +106,7 @@ def train(run: Run, data: Data, root: Path, watch: Watcher) -> dict[str, Any]:
         optimizer.load_state_dict(checkpoint["optimizer"])
         schedule.load_state_dict(checkpoint["schedule"])
         first, seconds = checkpoint["epoch"], checkpoint["seconds"]
-    store.truncate(first)
+    store.keep(store.metrics()[:first])
 
     saved = time.monotonic()
     for epoch in range(first, run.epochs):
@@ -136,10 +134,11 @@ def train(run: Run, data: Data, root: Path, watch: Watcher) -> dict[str, Any]:
             saved = time.monotonic()
         watch(metrics)
 
+    pairs = zip(data.x.split(1024), y.split(1024), strict=True)
     result = {
         "test_error": error(model, data.test_x, data.test_y),
         "train_error": error(model, data.x, y),
-        **flatness(model, data.x, y, config.sharpness_rho),
+        **flatness(model, pairs, config.sharpness_rho),
         "gradient_examples": run.cost * len(y),
         "seconds": round(seconds, 3),
     }
@@ -191,21 +190,3 @@ def error(model: nn.Module, x: Tensor, y: Tensor) -> float:
         for a, b in zip(x.split(1024), y.split(1024), strict=True)
     )
     return 100 * float(wrong) / len(y)
-
-
-def flatness(model: nn.Module, x: Tensor, y: Tensor, rho: float) -> dict[str, float]:
-    """How flat the loss on the training set is, with the labels trained on.
-
-    BatchNorm uses its running statistics, so that the loss is a function of the
-    weights alone. What cannot be measured, because training has diverged, is NaN.
-
-    Returns:
-        ``sharpness`` and ``lambda_max``.
-    """
-    numbers = {"sharpness": math.nan, "lambda_max": math.nan}
-    batches = list(zip(x.split(1024), y.split(1024), strict=True))
-    with suppress(ValueError, RuntimeError):
-        objective = diagnostics.Objective(model.eval(), cross_entropy, batches)
-        numbers["sharpness"] = diagnostics.sharpness(objective, rho).value
-        numbers["lambda_max"] = diagnostics.eigenvalues(objective, 1, tol=0.01).value
-    return numbers

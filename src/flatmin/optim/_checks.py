@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core import Group, Method, Replica, Scope, World
 from flatmin.core._checks import radius
+from flatmin.core._scope import replicas
 from flatmin.core._shards import is_dtensor
 from flatmin.optim._objective import calling_scaler
 
@@ -70,10 +73,12 @@ def check_scope(scope: Scope | None, model: nn.Module) -> Scope:
     """The scope that was asked for, or the one that fits the model.
 
     Raises:
-        ValueError: the scope and the way the model is distributed exclude each other.
+        ValueError: the scope and the way the model is distributed exclude each other,
+            or its parts are averaged over different processes.
     """
     sharded = any(is_dtensor(p) for p in model.parameters())
-    replicated = isinstance(model, nn.parallel.DistributedDataParallel)
+    replicated = replicas(model)
+    _check_same_processes(replicated)
     if scope is None:
         scope = World() if sharded else Replica()
     name = type(scope).__name__
@@ -88,13 +93,24 @@ def check_scope(scope: Scope | None, model: nn.Module) -> Scope:
             f"scope {name} needs a model in DistributedDataParallel or with sharded "
             f"parameters, got {type(model).__name__}. Give SAM the wrapped model."
         )
-    if getattr(model, "static_graph", False) and not isinstance(scope, World):
+    static = any(replica.static_graph for replica in replicated)
+    if static and not isinstance(scope, World):
         raise ValueError(
             "model is in DistributedDataParallel with static_graph=True, whose first "
             f"backward pass has to be averaged; that of scope {name} is not. Use "
             "scope=flatmin.core.World(), or static_graph=False."
         )
     return scope
+
+
+def _check_same_processes(replicated: Sequence[Any]) -> None:
+    groups = [replica.process_group for replica in replicated]
+    if len({tuple(dist.get_process_group_ranks(group)) for group in groups}) > 1:
+        raise ValueError(
+            "model holds several DistributedDataParallel modules that are averaged "
+            "over different processes, so there is no one set of replicas to share a "
+            "perturbation. Wrap them with the same process group."
+        )
 
 
 def check_parameters(base: Optimizer, model: nn.Module) -> None:
@@ -142,7 +158,7 @@ def check_accumulation(method: Method, model: nn.Module) -> None:
     Raises:
         RuntimeError: it may not.
     """
-    if not getattr(model, "require_backward_grad_sync", True):
+    if not all(part.require_backward_grad_sync for part in replicas(model)):
         raise RuntimeError(
             "probes(accumulate=True) inside of no_sync() would leave what it "
             "accumulates without its average over the replicas. Call it outside."

@@ -18,6 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from flatmin.core import Ascent, Ask, Gradients, Program, Scope, Step, whole
 from flatmin.core import _tensors as ts
 from flatmin.core import vectors as vec
+from flatmin.core._scope import replicas
 from flatmin.core._shards import Shards, whole_as
 from flatmin.optim._objective import Objective
 from flatmin.optim._probe import Probe, Statistics
@@ -48,6 +49,8 @@ class Engine:
         self._model = model
         self._scope = scope
         self._track = track
+        # With this option gradients are views of buckets, which every pass fills anew.
+        self._views = any(part.gradient_as_bucket_view for part in replicas(model))
         self._weights = Weights()
         self._replays: list[Replay] = []
         if protect_buffers:
@@ -144,8 +147,7 @@ class Engine:
 
     def _held(self, ps: list[Tensor]) -> Gradients:
         """The gradients of ``ps``, in memory that the next pass does not write to."""
-        # With this option gradients are views of buckets, which every pass fills anew.
-        if getattr(self._model, "gradient_as_bucket_view", False):
+        if self._views:
             return [None if p.grad is None else p.grad.clone() for p in ps]
         return [p.grad for p in ps]
 

@@ -131,6 +131,24 @@ class Probe:
         return f"Probe({self.index}, at {place})"
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far a SAM is in its step.
+
+    An object of its own, because wrappers of optimizers (Lightning Fabric's) pass on
+    what is read from the optimizer, but keep for themselves what is written to it.
+
+    Attributes:
+        open: whether a `probes` loop is being run.
+        ready: whether one is finished, and no step was made since.
+        unscaled: whether the last one was given the scaler.
+    """
+
+    open: bool = False
+    ready: bool = False
+    unscaled: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """What the last step measured; reading a tensor's value may wait for the device.

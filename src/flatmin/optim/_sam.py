@@ -38,7 +38,7 @@ from flatmin.optim._checks import (
 )
 from flatmin.optim._engine import Engine
 from flatmin.optim._memory import StateMemory
-from flatmin.optim._probe import Probe, Statistics
+from flatmin.optim._probe import Probe, Progress, Statistics
 
 _RHO, _STEP = "sam_rho", "sam_step"
 _KEPT = ("base", "model", "method", "scope", "options", "defaults")
@@ -162,9 +162,7 @@ class SAM(Optimizer):
         claim(self.base, self)
         self._engine = Engine(self.model, self.scope, **self.options)
         self._memory = StateMemory(self.base)
-        self._open = False
-        self._ready = False
-        self._unscaled = False
+        self._progress = Progress()
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -201,15 +199,16 @@ class SAM(Optimizer):
                 gradient, or an accumulating loop is inside of ``no_sync()`` or of a
                 method whose results do not add up.
         """
-        if self._open:
+        if self._progress.open:
             raise RuntimeError(
                 "a probes() loop of this optimizer is still open. Finish it before the "
                 "next one; if you hold its iterator, call close() on it."
             )
         if accumulate:
             check_accumulation(self.method, self.model)
-        self._open, self._ready = True, False
-        self._unscaled = scaler is not None
+        progress = self._progress
+        progress.open, progress.ready = True, False
+        progress.unscaled = scaler is not None
         try:
             step = self._step()
             if not accumulate or all(p.grad is None for p in step.w):
@@ -218,9 +217,9 @@ class SAM(Optimizer):
             yield from self._engine.run(
                 program, step, accumulate=accumulate, scaler=scaler
             )
-            self._ready = True
+            progress.ready = True
         finally:
-            self._open = False
+            progress.open = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Let the base optimizer step along the gradient that the probes found.
@@ -237,7 +236,7 @@ class SAM(Optimizer):
             RuntimeError: there is no finished `probes` loop since the last step, or a
                 GradScaler called with a closure, whose gradients it cannot check.
         """
-        check_scaling(self.method, closure, self._unscaled)
+        check_scaling(self.method, closure, self._progress.unscaled)
         loss = None
         if closure is not None:
             for probe in self.probes():
@@ -246,16 +245,16 @@ class SAM(Optimizer):
                 if value is not None:
                     probe.loss = value
             loss = self.statistics.loss
-        if not self._ready and self._is_trial():
+        if not self._progress.ready and self._is_trial():
             self.base.step()
             return loss
-        if self._open or not self._ready:
+        if self._progress.open or not self._progress.ready:
             raise RuntimeError(
                 "step() needs the gradient of a finished probes() loop. Write: "
                 "for probe in optimizer.probes(): loss = ...; loss.backward(). "
                 "Then, after the loop, optimizer.step()."
             )
-        self._ready = False
+        self._progress.ready = False
         self.base.step()
         self._memory.commit()
         for group in self.param_groups:
@@ -282,7 +281,7 @@ class SAM(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """The base optimizer's."""
-        if not self._open:
+        if not self._progress.open:
             self._memory.forget()
         self.base.zero_grad(set_to_none)
 

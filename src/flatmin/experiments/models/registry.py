@@ -42,7 +42,7 @@ _RESNET = "He et al. 2016, arXiv:1512.03385"
 _P110 = partial(pyramidnet, 110, bottleneck=False, alpha=270)
 _P272 = partial(pyramidnet, 272, bottleneck=True, alpha=200)
 
-#: The networks that are not timm's, by name.
+#: The published networks that are not timm's, by name.
 MODELS: dict[str, Entry] = {
     "resnet-20": Entry(partial(resnet_cifar, 20), _RESNET, 0.27, "shortcuts: option A"),
     "resnet-32": Entry(partial(resnet_cifar, 32), _RESNET, 0.46, "shortcuts: option A"),
@@ -70,12 +70,24 @@ MODELS: dict[str, Entry] = {
     ),
 }
 
+#: The same networks at their smallest, to try a training run in seconds.
+SMALL: dict[str, Callable[..., nn.Module]] = {
+    "resnet-8": partial(resnet_cifar, 8),
+    "wrn-10-1": partial(wide_resnet, 10, 1),
+    "wrn-10-1-no-bn": partial(wide_resnet, 10, 1, batch_norm=False),
+    "shake-shake-8-2x4d": partial(shake_shake, 8, 4),
+    "pyramidnet-11": partial(pyramidnet, 11, bottleneck=True, alpha=8),
+    "pyramidnet-11-shakedrop": partial(
+        pyramidnet, 11, bottleneck=True, alpha=8, shakedrop=True
+    ),
+}
+
 
 def build(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
     """The network of that name, ``[n, channels, h, w]`` to ``[n, classes]``.
 
     Args:
-        name: a key of `MODELS`, or a name that timm knows: ``resnet50``,
+        name: a key of `MODELS` or `SMALL`, or a name that timm knows: ``resnet50``,
             ``tf_efficientnet_b7.ra_in1k``, ``tf_efficientnet_l2.ns_jft_in1k_475``.
         classes: length of the output rows.
         channels: of the images.
@@ -94,6 +106,8 @@ def build(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Modu
     """
     if name in MODELS:
         return MODELS[name].make(classes=classes, channels=channels, **options)
+    if name in SMALL:
+        return SMALL[name](classes=classes, channels=channels, **options)
     timm = _timm(name)
     if not timm.is_model(name):
         raise BadInput(f"no network is called {name!r}. {_nearest(name, timm)}")
@@ -115,7 +129,7 @@ def _timm(name: str) -> Any:
 
 
 def _nearest(name: str, timm: Any) -> str:
-    known = [*MODELS, *timm.list_models()]
+    known = [*MODELS, *SMALL, *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=3)
     if near:
         return f"Did you mean {' or '.join(near)}?"

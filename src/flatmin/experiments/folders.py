@@ -1,0 +1,60 @@
+"""Where the files of a run are: the one place that knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.recipes._recipe import Cell
+
+
+def run_folder(root: Path, cell: Cell, arm: Experiment, seed: int) -> Path:
+    """The folder of one run, as in ``runs/table4/noise-40/sam/x1/seed-0``.
+
+    Args:
+        root: the folder of all runs.
+        cell: the recipe's cell.
+        arm: one of the cell's arms, as the cell has it: neither seed nor settings
+            have a part in the name.
+        seed: of the run.
+
+    Raises:
+        ValueError: as `arm_name`.
+    """
+    return root / cell.folder / arm_name(cell, arm) / f"seed-{seed}"
+
+
+def arm_name(cell: Cell, arm: Experiment) -> str:
+    """An arm by what tells it from the others: ``x2``, or ``x1-mixup-8``.
+
+    The length is always named; then every other field in which the arms differ, in
+    the order of `Experiment`. Names are safe in paths.
+
+    Raises:
+        ValueError: the cell has no such arm, or another one of the same name.
+    """
+    if arm not in cell.arms:
+        raise ValueError(f"{cell.name} has no such arm: give it as the cell has it.")
+    told = [field for field in Experiment.model_fields if _differs(cell, field)]
+    names = [_name(one, told) for one in cell.arms]
+    name = _name(arm, told)
+    if names.count(name) > 1:
+        raise ValueError(f"{cell.name} has {names.count(name)} arms named {name}.")
+    return name
+
+
+def _differs(cell: Cell, field: str) -> bool:
+    first = getattr(cell.arms[0], field)
+    return field != "length" and any(getattr(arm, field) != first for arm in cell.arms)
+
+
+def _name(arm: Experiment, fields: list[str]) -> str:
+    told = (f"-{field}-{_safe(getattr(arm, field))}" for field in fields)
+    return f"x{arm.length}{''.join(told)}"
+
+
+def _safe(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "none"

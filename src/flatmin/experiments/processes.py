@@ -1,0 +1,71 @@
+"""The processes of a run: one, or as many as torchrun has started."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.experiment import Experiment
+
+
+def launched(experiment: Experiment) -> Fabric:
+    """Fabric for the processes there are.
+
+    ``torchrun --nproc-per-node 8 -m flatmin train ...`` starts several, on one machine
+    or, with ``--nnodes``, on many that share the run folder. They train in
+    DistributedDataParallel unless the experiment says ``strategy="fsdp"``.
+
+    Raises:
+        BadInput: there is no such device, or one process is to share its work.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = _device(experiment.device)
+    if world == 1 and experiment.strategy != "auto":
+        raise BadInput(
+            f"strategy {experiment.strategy} needs several processes. Start with "
+            "torchrun --nproc-per-node N -m flatmin train ..."
+        )
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=world // local,
+        strategy=_strategy(experiment.strategy, world) if world > 1 else "auto",
+        precision=experiment.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu" or (wanted == "auto" and not torch.accelerator.is_available()):
+        return "cpu"
+    found: Any = torch.accelerator.current_accelerator()
+    if found is None or wanted not in ("auto", found.type):
+        raise BadInput(f"no {wanted} device here. Use --set device=cpu.")
+    return found.type
+
+
+def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
+    if name == "fsdp":
+        return ModelParallelStrategy(_sharded, world, tensor_parallel_size=1)
+    return DDPStrategy()
+
+
+def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Each part of the network is gathered when it is its turn."""
+    processes = mesh["data_parallel"]
+    for part in network.children():
+        if next(part.parameters(), None) is not None:
+            fully_shard(part, mesh=processes)
+    fully_shard(network, mesh=processes)
+    return network

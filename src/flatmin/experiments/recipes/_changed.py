@@ -1,0 +1,140 @@
+"""A recipe with other settings, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.recipes._recipe import Recipe
+from flatmin.experiments.settings import parsed, validated
+
+#: Fields that mean nothing to the base optimizer alone.
+_OF_METHODS = ("rho", "method_options")
+
+#: Fields that leave the experiment what it is.
+_ELSEWHERE = ("device", "strategy", "evaluate_every")
+
+#: How many names a message lists.
+_MOST = 4
+
+
+def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """``recipe`` with ``field=value`` settings in every arm of every cell.
+
+    Values are JSON, or words. ``seeds`` is the recipe's, all others are those of
+    `Experiment`. ``rho`` and ``method_options`` leave SGD alone. A field that tells
+    the recipe's cells or arms apart cannot be set, or labels would lie: choose a part
+    in which it is the same everywhere. What differs from the paper is added to
+    ``scale``.
+
+    Raises:
+        BadInput: a setting has no ``=``, names no field or one that tells cells apart,
+            counts for nothing, or its value is refused.
+
+    Example:
+        >>> from flatmin.experiments.recipes import changed, recipe
+        >>> changed(recipe("table4/noise-80/sam"), ["epochs=30", "seeds=1"]).scale
+        'epochs 30 instead of 200, seeds 1 instead of 5'
+    """
+    given = parsed(settings, [*Experiment.model_fields, "seeds"])
+    if "seed" in given:
+        raise BadInput("seed: a recipe runs seeds 0, 1 and so on; set seeds.")
+    seeds = _seeds(given.pop("seeds", recipe.seeds))
+    for field in given:
+        _check(recipe, field, given)
+    try:
+        cells = tuple(
+            replace(cell, arms=tuple(_changed(arm, given) for arm in cell.arms))
+            for cell in recipe.cells
+        )
+    except BadInput:
+        raise
+    except ValueError as refused:
+        raise BadInput(f"{refused}.") from None
+    new = replace(recipe, cells=cells, seeds=seeds)
+    words = [] if recipe.scale == "paper" else [recipe.scale]
+    words += _differences(recipe, new, given)
+    return replace(new, scale=", ".join(words) or "paper")
+
+
+def _seeds(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadInput(f"seeds: must be a whole number from 1 on, got {value!r}.")
+    return value
+
+
+def _check(recipe: Recipe, field: str, given: dict[str, Any]) -> None:
+    """Refuse a field that tells cells apart, or counts for none of them."""
+    arms = [(cell.name, arm) for cell in recipe.cells for arm in cell.arms]
+    known = [
+        (name, getattr(arm, field))
+        for name, arm in arms
+        if _concerns(field, arm, given)
+    ]
+    if not known:
+        raise BadInput(f"{field} means nothing to any cell that was chosen.")
+    lasting = next((arm.steps for _, arm in arms if arm.steps is not None), None)
+    if field == "epochs" and lasting is not None and "steps" not in given:
+        raise BadInput(
+            f"epochs means nothing where training lasts {lasting} steps. "
+            "Set steps, or steps=null too."
+        )
+    values = list(dict.fromkeys(_words(value) for _, value in known))
+    if len(values) > 1:
+        apart = f"{field} tells the cells of {recipe.name} apart: {_some(values)}."
+        raise BadInput(f"{apart} {_advice(recipe, known)}")
+
+
+def _advice(recipe: Recipe, known: list[tuple[str, Any]]) -> str:
+    """The largest parts in which a field is the same everywhere."""
+    parts: list[str] = []
+    for prefix in recipe.prefixes():
+        inside = [v for name, v in known if f"{name}/".startswith(f"{prefix}/")]
+        covered = any(prefix.startswith(f"{part}/") for part in parts)
+        if inside and not covered and all(v == inside[0] for v in inside):
+            parts.append(prefix)
+    if not parts:
+        return "It cannot be set."
+    return f"Choose a part in which it is the same: {_some(parts)}."
+
+
+def _changed(arm: Experiment, given: dict[str, Any]) -> Experiment:
+    values = {k: v for k, v in given.items() if _concerns(k, arm, given)}
+    return validated(Experiment, {**arm.model_dump(), **values})
+
+
+def _concerns(field: str, arm: Experiment, given: dict[str, Any]) -> bool:
+    return field not in _OF_METHODS or given.get("method", arm.method) != "sgd"
+
+
+def _differences(old: Recipe, new: Recipe, given: dict[str, Any]) -> Iterator[str]:
+    pairs = [
+        (before, after)
+        for one, other in zip(old.cells, new.cells, strict=True)
+        for before, after in zip(one.arms, other.arms, strict=True)
+    ]
+    for field in given:
+        values = [(getattr(a, field), getattr(b, field)) for a, b in pairs]
+        differs = [(a, b) for a, b in values if a != b]
+        if differs and field not in _ELSEWHERE:
+            before, after = differs[0]
+            yield f"{field} {_words(after)} instead of {_words(before)}"
+    if new.seeds != old.seeds:
+        yield f"seeds {new.seeds} instead of {old.seeds}"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST])
+    return f"{shown} and {len(names) - _MOST} more" if len(names) > _MOST else shown
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(_words, value)) or "none"
+    return value if isinstance(value, str) else json.dumps(value)

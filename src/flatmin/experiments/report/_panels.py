@@ -1,0 +1,187 @@
+"""What figures show: learning curves, and results against a number in the labels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from flatmin.experiments.report._numbers import Arm, Report, Row
+from flatmin.experiments.report._tables import QUANTITIES
+
+_NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
+
+#: Fewer points are no line.
+_POINTS = 3
+
+#: An axis that spans this ratio is logarithmic.
+_WIDE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line with the band around it.
+
+    Attributes:
+        name: in the legend.
+        x: where its points are.
+        y: means over the seeds.
+        low: lower end of the band.
+        high: upper end of the band.
+        paper: coordinates of the paper's numbers.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    paper: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Axes and their lines; ``log`` is whether the horizontal one is logarithmic."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+    log: bool = False
+
+
+def curves(report: Report) -> list[Panel]:
+    """Test error over training, of every arm that has runs; cells that share runs once.
+
+    Lines in one panel differ in the heading "method", or else in the last one that
+    tells runs apart.
+    """
+    rows_of: dict[str, list[Row]] = {}
+    for row in report.rows:
+        rows_of.setdefault(row.cell.folder, []).append(row)
+    headings = [k for k in _all(report) if all(map(_same(k), rows_of.values()))]
+    compared = _compared(report, headings)
+    panels: dict[tuple[str, ...], list[Line]] = {}
+    for row, *_ in rows_of.values():
+        title = tuple(row.cell.labels[k] for k in headings if k != compared)
+        name = _label(row, compared)
+        panels.setdefault(title, []).extend(_curves(row, name))
+    return [
+        Panel(", ".join(title), "gradient examples", "test error %", tuple(lines))
+        for title, lines in panels.items()
+        if lines
+    ]
+
+
+def trends(report: Report) -> list[Panel]:
+    """Results against the last heading whose labels are three or more numbers.
+
+    Lines in one panel differ in the heading "method", or else in the last other one.
+    """
+    known = [row for row in report.rows if _is_known(row)]
+    at = next((k for k in reversed(_all(report)) if _numeric(known, k)), None)
+    if at is None:
+        return []
+    others = [k for k in _all(report) if k != at]
+    compared = _compared(report, others)
+    panels: dict[tuple[str, ...], dict[str, list[Row]]] = {}
+    for row in known:
+        title = tuple(row.cell.labels[k] for k in others if k != compared)
+        lines = panels.setdefault((*title, QUANTITIES[row.cell.metric]), {})
+        lines.setdefault(_label(row, compared), []).append(row)
+    return [
+        _against(report.recipe.headings[at], title, quantity, lines)
+        for (*title, quantity), bundle in panels.items()
+        if (lines := _trends(bundle, at))
+    ]
+
+
+def _all(report: Report) -> range:
+    return range(len(report.recipe.headings))
+
+
+def _same(heading: int) -> Callable[[list[Row]], bool]:
+    return lambda rows: len({row.cell.labels[heading] for row in rows}) == 1
+
+
+def _compared(report: Report, headings: Sequence[int]) -> int | None:
+    """The heading in which lines differ; None if all is one line."""
+    names = {report.recipe.headings[k]: k for k in headings}
+    return names.get("method", headings[-1] if headings else None)
+
+
+def _label(row: Row, heading: int | None) -> str:
+    return "ours" if heading is None else row.cell.labels[heading]
+
+
+def _trends(bundle: dict[str, list[Row]], at: int) -> tuple[Line, ...]:
+    long = {name: rows for name, rows in bundle.items() if len(rows) >= _POINTS}
+    return tuple(_trend(name, rows, at) for name, rows in long.items())
+
+
+def _against(
+    heading: str, title: Sequence[str], quantity: str, lines: tuple[Line, ...]
+) -> Panel:
+    x = [x for line in lines for x in line.x]
+    log = min(x) > 0 and max(x) >= _WIDE * min(x)
+    return Panel(", ".join(title), heading, quantity, lines, log)
+
+
+def _is_known(row: Row) -> bool:
+    return row.reported is not None and math.isfinite(row.reported.mean)
+
+
+def _curves(row: Row, name: str) -> list[Line]:
+    several = len(row.arms) > 1
+    return [
+        _curve(arm, f"{name} {arm.name}" if several else name)
+        for arm in row.arms
+        if any(run.epochs for run in arm.runs)
+    ]
+
+
+def _curve(arm: Arm, name: str) -> Line:
+    """As far as every seed that has begun has come; the band is the seeds' range."""
+    epochs = list(zip(*(run.epochs for run in arm.runs if run.epochs), strict=False))
+    errors = [[one.test_error for one in at] for at in epochs]
+    return Line(
+        name=name,
+        x=tuple(at[0].gradient_examples for at in epochs),
+        y=tuple(sum(at) / len(at) for at in errors),
+        low=tuple(map(min, errors)),
+        high=tuple(map(max, errors)),
+    )
+
+
+def _numeric(rows: Iterable[Row], heading: int) -> bool:
+    labels = {row.cell.labels[heading] for row in rows}
+    return len(labels) >= _POINTS and all(map(_NUMBER.fullmatch, labels))
+
+
+def _number(label: str) -> float:
+    match = _NUMBER.fullmatch(label)
+    assert match is not None
+    return float(match[1])
+
+
+def _trend(name: str, rows: list[Row], heading: int) -> Line:
+    """The reported arms; the band is the 95 % interval."""
+    points = []
+    paper = []
+    for row in rows:
+        x = _number(row.cell.labels[heading])
+        arm = row.reported
+        assert arm is not None
+        points.append((x, arm.mean, arm.interval or 0.0))
+        if row.cell.paper:
+            paper.append((x, row.cell.paper.value))
+    x, y, spread = zip(*sorted(points), strict=True)
+    return Line(
+        name=name,
+        x=x,
+        y=y,
+        low=tuple(a - b for a, b in zip(y, spread, strict=True)),
+        high=tuple(a + b for a, b in zip(y, spread, strict=True)),
+        paper=tuple(sorted(paper)),
+    )

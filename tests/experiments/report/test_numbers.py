@@ -1,0 +1,222 @@
+"""From runs to numbers, against the formulas written out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
+from flatmin.experiments.report import _tables
+from tests.experiments.report.folders import (
+    SAM,
+    SGD,
+    SGD_2X,
+    begin,
+    collected,
+    complete,
+    epoch,
+    finish,
+    start,
+    tablet,
+)
+
+
+def table(root: Path, recipe: Recipe) -> list[dict[str, str]]:
+    text = _tables.comma_separated(collected(root, recipe))
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def markdown(root: Path, recipe: Recipe) -> str:
+    return _tables.markdown(collected(root, recipe))
+
+
+def terminal(root: Path, recipe: Recipe) -> str:
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_tables.terminal(collected(root, recipe)))
+    return shown.get()
+
+
+def one_cell(**fields: Any) -> Cell:
+    return Cell("tablet/one", ("a", "SAM"), (SAM,), **fields)
+
+
+def reported(
+    root: Path, cell: Cell, errors: list[float], **result: Any
+) -> tuple[dict[str, str], str]:
+    """The record of a cell after runs with these errors, and its table."""
+    recipe = tablet(cells=(cell,), seeds=len(errors))
+    start(root, recipe)
+    finish(root, cell, SAM, errors, **result)
+    return table(root, recipe)[0], markdown(root, recipe)
+
+
+def test_means_and_intervals_are_students_over_the_seeds(tmp_path: Path) -> None:
+    errors = [13.1, 13.4, 14.3]
+    row, _ = reported(tmp_path, one_cell(paper=Paper(13.4, 0.1)), errors)
+    error_of_mean = statistics.stdev(errors) / math.sqrt(3)
+    low, high = stats.t.interval(0.95, 2, statistics.mean(errors), error_of_mean)
+    assert float(row["mean"]) == pytest.approx((high + low) / 2)
+    assert float(row["interval"]) == pytest.approx((high - low) / 2)
+    assert row["values"] == "13.1 13.4 14.3"
+    assert float(row["difference"]) == pytest.approx(13.6 - 13.4)
+    assert float(row["seconds"]) == pytest.approx(61.0)
+    assert row["gradient examples"] == "200.0"
+
+
+def test_one_run_has_no_interval(tmp_path: Path) -> None:
+    row, text = reported(tmp_path, one_cell(), [13.1])
+    assert (row["mean"], row["interval"], row["difference"]) == ("13.1", "", "")
+    assert "| 13.10 (1) |" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean"),
+    [("test_accuracy", 86.9), ("top5_error", 1.31), ("lambda_max", 24.0)],
+)
+def test_a_cell_reports_its_metric(metric: Any, mean: float, tmp_path: Path) -> None:
+    cell = one_cell(metric=metric, paper=Paper(20.0))
+    row, _ = reported(tmp_path, cell, [13.1], lambda_max=24.0)
+    assert float(row["mean"]) == pytest.approx(mean)
+    assert float(row["difference"]) == pytest.approx(mean - 20.0)
+
+
+def test_what_was_not_measured_is_no_number(tmp_path: Path) -> None:
+    cell = one_cell(metric="lambda_max", paper=Paper(20.0))
+    row, text = reported(tmp_path, cell, [13.1, 13.2], lambda_max=None)
+    assert (row["mean"], row["difference"], row["values"]) == ("", "", " ")
+    assert "| no number (2) |" in text
+
+
+def test_a_spectrum_is_that_of_its_epoch(tmp_path: Path) -> None:
+    spectral = SAM.model_copy(update={"spectrum_at": (1, 100, 200)})
+    cells = tuple(
+        Cell(
+            f"tablet/{k}",
+            (str(k), "SAM"),
+            (spectral,),
+            "lambda_max",
+            at=k,
+            folder="tablet/f",
+        )
+        for k in (0, 1, 2)
+    )
+    recipe = tablet(cells=cells, seeds=1)
+    start(tmp_path, recipe)
+    finish(tmp_path, cells[0], spectral, [5.0], {"spectrum_at": (1, 2)})
+    run = tmp_path / "tablet/f/x1/seed-0/metrics.jsonl"
+    first = epoch(1, 50.0, lambda_max=62.5)
+    run.write_text(f"{first}\n{epoch(2, 5.0, lambda_max=25.5)}\n".replace("'", '"'))
+    assert [row["mean"] for row in table(tmp_path, recipe)] == ["62.5", "25.5", ""]
+
+
+def test_the_better_length_is_reported_beside_the_other(tmp_path: Path) -> None:
+    recipe = tablet()
+    cell = recipe.cells[0]
+    start(tmp_path, recipe)
+    finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0])
+    finish(tmp_path, cell, SGD_2X, [19.0, 20.0, 21.0])
+    one, two = table(tmp_path, recipe)[:2]
+    assert (one["arm"], one["reported"], one["mean"]) == ("x1", "false", "21.0")
+    assert (two["arm"], two["reported"], two["mean"]) == ("x2", "true", "20.0")
+    assert (one["difference"], two["difference"]) == ("", "0.0")
+    text = markdown(tmp_path, recipe)
+    line = next(line for line in text.splitlines() if "SGD" in line)
+    assert line == (
+        "| 20 % | SGD | test error % | 20.00 ± 2.48 (3) | 20.0±.25 | +0.00 | x2 | "
+        "x1: 21.00 ± 2.48 (3); x2: 20.00 ± 2.48 (3) | 400 | 61.0 |  |"
+    )
+
+
+def test_the_better_length_is_so_by_error_also_for_accuracy(tmp_path: Path) -> None:
+    cell = replace(tablet().cells[0], metric="test_accuracy")
+    recipe = tablet(cells=(cell,), seeds=1)
+    start(tmp_path, recipe)
+    finish(tmp_path, cell, SGD, [10.0])
+    finish(tmp_path, cell, SGD_2X, [12.0])
+    assert [row["reported"] for row in table(tmp_path, recipe)] == ["true", "false"]
+
+
+def test_top5_chooses_by_the_top5_error(tmp_path: Path) -> None:
+    cell = replace(tablet().cells[0], metric="top5_error")
+    recipe = tablet(cells=(cell,), seeds=1)
+    start(tmp_path, recipe)
+    finish(tmp_path, cell, SGD, [10.0], top5_error=2.0)
+    finish(tmp_path, cell, SGD_2X, [12.0], top5_error=1.0)
+    assert [row["reported"] for row in table(tmp_path, recipe)] == ["false", "true"]
+
+
+def test_a_cell_waits_for_every_run_of_every_arm(tmp_path: Path) -> None:
+    recipe = tablet()
+    cell = recipe.cells[0]
+    start(tmp_path, recipe)
+    finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0])
+    finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
+    begin(tmp_path, cell, SGD_2X, 2, [epoch(1, 60.0)])
+    text = markdown(tmp_path, recipe)
+    line = next(line for line in text.splitlines() if "SGD" in line)
+    assert "| pending, 5 of 6 runs | 20.0±.25 |  |  | x1: 21.00 ± " in line
+    assert "(3); x2: 19.50 ± 6.35 (2) |" in line
+    assert "pending, 5 of 6 runs" in terminal(tmp_path, recipe)
+    assert {row["reported"] for row in table(tmp_path, recipe)} == {"false"}
+    assert "| pending, 0 of 3 runs | 13.4±\\<.1 |" in text
+
+
+def test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one(
+    tmp_path: Path,
+) -> None:
+    recipe = tablet()
+    cell = recipe.cells[0]
+    start(tmp_path, recipe)
+    finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0, 23.0])
+    finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
+    text = markdown(tmp_path, recipe)
+    assert "| pending, 5 of 6 runs |" in text
+    assert "x1: 21.50 ± 2.05 (4); x2: 19.50" in text
+
+
+def test_of_a_large_recipe_cells_without_runs_are_counted(tmp_path: Path) -> None:
+    recipe = tablet(tuple(map(str, range(10, 23))))
+    start(tmp_path, recipe)
+    finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
+    text = markdown(tmp_path, recipe)
+    assert "25 cells pending, without any run yet." in text
+    assert len(table(tmp_path, recipe)) == 1
+    assert "SGD" not in text
+
+
+def test_of_a_small_recipe_every_cell_is_listed(tmp_path: Path) -> None:
+    recipe = tablet(tuple(map(str, range(10, 22))))
+    start(tmp_path, recipe)
+    finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
+    text = markdown(tmp_path, recipe)
+    assert text.count("pending, 0 of") == 23
+    assert "without any run" not in text
+
+
+def test_a_number_that_the_paper_quotes_is_shown_as_such(tmp_path: Path) -> None:
+    quoted = Cell("tablet/quoted", ("a", "Other"), (), paper=Paper(6.0))
+    recipe = tablet(cells=(*tablet().cells, quoted))
+    complete(tmp_path, recipe)
+    text = markdown(tmp_path, recipe)
+    assert "| quoted | 6 |" in text
+    assert "Other" not in terminal(tmp_path, recipe)
+
+
+def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
+    recipe = tablet()
+    complete(tmp_path, recipe)
+    shown = terminal(tmp_path, recipe)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for text in ("20 %, SGD", "15.00 ± 2.48 (3)", "20.0±.25", "-5.00", "x2"):
+        assert text in shown
