@@ -1,6 +1,7 @@
 """Defects by name: the suite is only as good as what it finds."""
 
 from tests.mutants.core import CORE
+from tests.mutants.datasets import DATASETS
 from tests.mutants.diagnostics import DIAGNOSTICS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
@@ -18,6 +19,7 @@ MUTANTS = [
     *DISTRIBUTED,
     *DIAGNOSTICS,
     *RECIPES,
+    *DATASETS,
     *REPORT,
 ]
 

@@ -101,7 +101,7 @@ def test_what_a_killed_download_left_is_thrown_away(
     server: str, tmp_path: Path
 ) -> None:
     (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / "good.tar.gz").write_bytes(GOOD[:1000])
+    (tmp_path / ".part" / "good.tar.gz").write_bytes(archive({"set/b.txt": b"old"}))
     (tmp_path / ".part" / "set").write_text("half")
     fetch("Set", [Remote(f"{server}/good.tar.gz", None, "set")], tmp_path)
     assert (tmp_path / "set/b.txt").read_bytes() == b"b"

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -121,14 +121,19 @@ class DataSet:
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
-            sha.update(split.y.contiguous().numpy().data)
+            sha.update(_bytes(split.y))
             if isinstance(split, Tensors):
                 sha.update(str(tuple(split.x.shape)).encode())
-                sha.update(split.x.contiguous().numpy().data)
+                sha.update(_bytes(split.x))
             else:
                 for root, name in _located(split.images):
                     sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
         return sha.hexdigest()
+
+
+def _bytes(x: Tensor) -> memoryview:
+    array: Any = x.contiguous().numpy()
+    return memoryview(array)
 
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
