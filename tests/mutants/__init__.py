@@ -6,8 +6,19 @@ from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
+from tests.mutants.recipes import RECIPES
+from tests.mutants.report import REPORT
 from tests.mutants.scope import DISTRIBUTED
 
-MUTANTS = [*CORE, *OPTIM, *LOOPS, *METHODS, *DISTRIBUTED, *DIAGNOSTICS]
+MUTANTS = [
+    *CORE,
+    *OPTIM,
+    *LOOPS,
+    *METHODS,
+    *DISTRIBUTED,
+    *DIAGNOSTICS,
+    *RECIPES,
+    *REPORT,
+]
 
 __all__ = ["MUTANTS", "Mutant"]
