@@ -31,6 +31,7 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from flatmin.core import Gradients
 from flatmin.diagnostics import _batches as batching
+from flatmin.diagnostics._blocked import Blocked
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics.directions import Direction
 
@@ -44,9 +45,12 @@ Row: TypeAlias = Sequence[float]
 Losses: TypeAlias = Callable[[Sequence[Row]], Tensor]
 
 #: Bytes of the largest intermediate tensor at which batches and stacks of points end:
-#: a CPU's cache holds two of them, an accelerator is kept busy by them.
-_TENSOR = {"cpu": 2**21}
+#: a CPU's cache holds a few of them, an accelerator is kept busy by them.
+_TENSOR = {"cpu": 2**22}
 _TENSOR_ELSEWHERE = 2**28
+
+#: The largest block that glibc can learn to keep, less its own header.
+_LARGEST_KEPT = 2**25 - 2**16
 
 #: Points that are stacked at most, and that a thread is given between two reports.
 _MOST_STACKED, _PER_THREAD = 256, 4
@@ -72,6 +76,30 @@ class Way:
 
 #: What makes one; None where it would not pay. What it opens goes on the stack.
 Maker: TypeAlias = Callable[[ExitStack], Way | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a copy of the model, and the data it reads, lie in memory."""
+
+    model: Callable[[nn.Module], nn.Module]
+    data: Callable[[list[Any]], list[Any]]
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
+
+
+#: The one that is likely to be the fastest first.
+_LAYOUTS = (
+    Layout(Blocked, _as_it_is),
+    Layout(_channels_last, batching.channels_last),
+    Layout(_as_it_is, _as_it_is),
+)
 
 
 class Span:
@@ -135,6 +163,7 @@ class Grid:
         Raises:
             ValueError: the one asked for is not right.
         """
+        _keep_freed_memory()
         truth = self._loop([first])
         makers = [make for name, make in self._makers() if how in ("auto", name)]
         with ExitStack() as stack:
@@ -150,9 +179,10 @@ class Grid:
     def _makers(self) -> list[tuple[How, Maker]]:
         """The fast ways, the one that is likely to be the fastest first."""
         stacked: list[tuple[How, Maker]] = [("stacked", self._stacked)]
+        # What is fused has no statistics of its own that could be recomputed.
+        layouts = _LAYOUTS[1:] if self._recalibrate else _LAYOUTS
         threads: list[tuple[How, Maker]] = [
-            ("threads", partial(self._threads, channels_last=True)),
-            ("threads", partial(self._threads, channels_last=False)),
+            ("threads", partial(self._threads, layout=layout)) for layout in layouts
         ]
         on_cpu = self._objective.device.type == "cpu"
         modules = self._objective.model.modules()
@@ -210,19 +240,17 @@ class Grid:
             total += loss.examples * values.double()
         return total / self._own.n
 
-    def _threads(self, stack: ExitStack, channels_last: bool) -> Way | None:
+    def _threads(self, stack: ExitStack, layout: Layout) -> Way | None:
         if self.data is None:
             return None
         cores = torch.get_num_threads()
         if cores * _bytes(self._own.model.parameters()) > self._memory:
             return None
         data = self.data if self._recalibrate else list(self._cut()[0])
-        data = batching.channels_last(data) if channels_last else data
+        data = layout.data(data)
         free: SimpleQueue[Objective] = SimpleQueue()
         for _ in range(cores):
-            model = copy.deepcopy(self._objective.model)
-            if channels_last:
-                model = model.to(memory_format=torch.channels_last)  # pyright: ignore
+            model = layout.model(copy.deepcopy(self._objective.model))
             free.put(self._view(model, data))
         pool = ThreadPoolExecutor(
             cores, initializer=torch.set_num_threads, initargs=(1,)
@@ -283,6 +311,16 @@ class _Loss(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         loss, self.examples = self.objective.loss_of(batch)
         return loss
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep blocks of up to 32 MiB when they are freed.
+
+    It hands larger ones than it has seen freed back to the system, and to fetch their
+    pages again takes longer than to compute on them; see M_MMAP_THRESHOLD in
+    mallopt(3).
+    """
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
 
 
 def _recalibrate(objective: Objective) -> None:
