@@ -1,7 +1,7 @@
 """Convolutional networks as oneDNN, torch's library for CPUs, runs them fastest.
 
-Tensors stay in its own layout (blocks of channels) between layers, and a convolution,
-the BatchNorm after it and the ReLU after that are one operation.
+Between layers tensors stay in its own layout, blocks of channels. A convolution, the
+BatchNorm after it and the ReLU after that are one operation.
 """
 
 from __future__ import annotations
@@ -11,124 +11,141 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node, symbolic_trace
+from torch.fx import Graph, GraphModule, Node, symbolic_trace
 from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_weights
 
-#: ReLU's slope below zero: far below rounding, but NaN times it is NaN.
+#: The slope of a fused ReLU below zero. A product with it is far below rounding, and
+#: NaN stays NaN, which oneDNN's ReLU makes 0.
 _SLOPE = 1e-30
-
-_convolution: Any = torch.ops.mkldnn._convolution_pointwise
 
 
 class Blocked(nn.Module):
-    """What ``model`` does, with its parameters, to a batch of float32 images.
+    """A network in evaluation mode on a CPU, without gradients, for float32 images.
 
-    Only in evaluation mode, on a CPU, and without gradients.
+    It has the parameters of ``model``, and its buffers. Where numbers overflow it is
+    ``model`` that answers: some of oneDNN's operations make NaN a number.
 
     Args:
-        model: from one tensor to one, made of the modules and functions named above.
+        model: takes one tensor ``[n, channels, height, width]`` and returns one; made
+            of the modules and functions in ``_LOSE_NAN`` and ``_KEEP_NAN``.
 
     Raises:
-        ValueError: it has other parts, or hooks.
+        ValueError: it has other parts, or hooks. What cannot be traced, or has no
+            implementation in this layout, raises errors of torch's, here or when it
+            is called.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
-            raise ValueError("hooks may change what a module does.")
+        modules: list[Any] = list(model.modules())
+        if any(m._forward_hooks or m._forward_pre_hooks for m in modules):
+            raise ValueError("the model has hooks, which tracing would lose.")
         self.model = model
         self.blocked = _rewritten(symbolic_trace(model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The model's outputs; by the model itself where numbers overflow."""
-        out, marks = self.blocked(x.to_mkldnn())
-        out = out.to_dense()
-        finite = bool(torch.stack([out.sum(), *marks]).isfinite().all())
-        return out if finite else self.model(x)
+        """The outputs, in the ordinary layout."""
+        blocked, marks = self.blocked(x.to_mkldnn())
+        outputs = blocked.to_dense()
+        finite = torch.stack([outputs.sum(), *marks]).isfinite().all()
+        return outputs if finite else self.model(x)
 
 
 class _Convolution(nn.Module):
-    """A convolution, and BatchNorm and ReLU if they follow it, in one operation."""
+    """A convolution, and the BatchNorm and the ReLU after it, if there are any."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: Any, relu: bool) -> None:
         super().__init__()
         if conv.padding_mode != "zeros":
             raise ValueError("oneDNN pads with zeros.")
         self.conv, self.norm = conv, norm
-        self.then = ("leaky_relu", [_SLOPE], "") if relu else ("none", [], "")
+        self.then: Any = ("leaky_relu", [_SLOPE], "") if relu else ("none", [], "")
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, w, b = self.conv, self.conv.weight, self.conv.bias
-        if (norm := self.norm) is not None:
-            moments: Any = norm.running_mean, norm.running_var
-            w, b = fuse_conv_bn_weights(
-                w, b, *moments, norm.eps, norm.weight, norm.bias
-            )
-        sizes = conv.padding, conv.stride, conv.dilation
-        return _convolution(x, w, b, *sizes, conv.groups, *self.then)
+        conv, norm = self.conv, self.norm
+        w, b = conv.weight, conv.bias
+        if norm is not None:
+            moments = norm.running_mean, norm.running_var, norm.eps
+            w, b = _folded(w, b, *moments, norm.weight, norm.bias)
+        convolution: Any = torch.ops.mkldnn._convolution_pointwise
+        sizes = conv.padding, conv.stride, conv.dilation, conv.groups
+        return convolution(x, w, b, *sizes, *self.then)
 
 
-#: oneDNN's ReLU and max pooling turn NaN into a number.
+#: Not annotated in torch.
+_folded: Any = fuse_conv_bn_weights
+
 _RELU: set[Any] = {nn.ReLU, F.relu, torch.relu}
-_LOSE_NAN: set[Any] = _RELU | {nn.MaxPool2d}
+
+#: What makes NaN a number in this layout, and what does not.
+_LOSE_NAN: set[Any] = {*_RELU, nn.MaxPool2d}
 _KEEP_NAN: set[Any] = {
     *(_Convolution, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.Dropout, nn.Flatten),
     *(nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-    *(operator.add, operator.iadd, torch.add, torch.flatten),
+    *(operator.add, torch.add, torch.flatten),
+    operator.iadd,  # pyright: ignore[reportUnknownMemberType]
 }
 
 
 def _rewritten(traced: GraphModule) -> GraphModule:
-    """The same network with fused convolutions, which returns marks of NaN as well."""
+    """The network with fused convolutions; it returns its marks of NaN as well."""
     for node in list(traced.graph.nodes):
-        if _kind(traced, node) is nn.Conv2d:
+        if _kind(node) is nn.Conv2d:
             _fuse(traced, node)
-    marks: list[Node] = []
-    for node in list(traced.graph.nodes):
-        kind = _kind(traced, node)
-        if kind in _LOSE_NAN:
-            with traced.graph.inserting_before(node):
-                marks.append(traced.graph.call_function(_mark, (node.args[0],)))
-        elif node.op == "output":
-            node.args = ((node.args[0], marks),)
-        elif node.op != "placeholder" and kind not in _KEEP_NAN:
-            raise ValueError(f"{node} is not known to be right in oneDNN's layout.")
+    _mark_all(traced.graph)
     traced.recompile()
     return traced
 
 
 def _fuse(traced: GraphModule, node: Node) -> None:
-    """Put what follows a convolution into it."""
-    conv: Any = traced.get_submodule(str(node.target))
-    norm: Any = None
-    if norm_node := _only_user(traced, node, {nn.BatchNorm2d}):
-        norm = traced.get_submodule(str(norm_node.target))
-        _absorb(node, norm_node)
-    if relu := _only_user(traced, node, _RELU):
-        _absorb(node, relu)
+    norm = _absorbed(node, {nn.BatchNorm2d})
+    relu = _absorbed(node, _RELU)
+    conv: Any = _module(node)
     name = f"{node.name}_fused"
     traced.add_submodule(name, _Convolution(conv, norm, relu is not None))
     node.target = name
 
 
-def _only_user(traced: GraphModule, node: Node, kinds: set[Any]) -> Node | None:
+def _absorbed(node: Node, kinds: set[Any]) -> Any:
+    """What is done with the node's result, if it is that alone, and of such a kind.
+
+    It is no longer in the graph then.
+    """
     users = list(node.users)
-    return users[0] if len(users) == 1 and _kind(traced, users[0]) in kinds else None
+    if len(users) != 1 or _kind(users[0]) not in kinds:
+        return None
+    users[0].replace_all_uses_with(node)
+    node.graph.erase_node(users[0])
+    return _module(users[0]) or users[0].target
 
 
-def _absorb(node: Node, user: Node) -> None:
-    user.replace_all_uses_with(node)
-    node.graph.erase_node(user)
-
-
-def _kind(traced: GraphModule, node: Node) -> Any:
-    """A module's type, or the function that is called."""
-    if node.op == "call_module":
-        return type(traced.get_submodule(str(node.target)))
-    return node.target
+def _mark_all(graph: Graph) -> None:
+    """Let the graph return a mark of whatever goes where NaN would be lost."""
+    marks: list[Node] = []
+    for node in list(graph.nodes):
+        kind = _kind(node)
+        if kind in _LOSE_NAN:
+            with graph.inserting_before(node):
+                marks.append(graph.call_function(_mark, (node.args[0],)))
+        elif node.op == "output":
+            node.args = ((node.args[0], marks),)
+        elif node.op != "placeholder" and kind not in _KEEP_NAN:
+            raise ValueError(f"{node.format_node()} may do something else to NaN.")
 
 
 def _mark(x: Tensor) -> Tensor:
     """A number that is finite only if all of ``x`` is."""
     return (F.adaptive_avg_pool2d(x, 1) if x.dim() == 4 else x).to_dense().sum()
+
+
+def _kind(node: Node) -> Any:
+    """The type of the module, or the function."""
+    module = _module(node)
+    return node.target if module is None else type(module)
+
+
+def _module(node: Node) -> nn.Module | None:
+    owner: Any = node.graph.owning_module
+    called = node.op == "call_module"
+    return owner.get_submodule(node.target) if called else None

@@ -90,15 +90,11 @@ def _channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
-def _as_it_is(x: Any) -> Any:
-    return x
-
-
 #: The one that is likely to be the fastest first.
 _LAYOUTS = (
-    Layout(Blocked, _as_it_is),
+    Layout(Blocked, list),
     Layout(_channels_last, batching.channels_last),
-    Layout(_as_it_is, _as_it_is),
+    Layout(lambda model: model, list),
 )
 
 
@@ -178,15 +174,15 @@ class Grid:
 
     def _makers(self) -> list[tuple[How, Maker]]:
         """The fast ways, the one that is likely to be the fastest first."""
+        modules = self._objective.model.modules()
+        convolves = any(isinstance(m, _ConvNd) for m in modules)
+        # Convolutions with BatchNorm in them do not collect its statistics.
+        layouts = _LAYOUTS[0 if convolves and not self._recalibrate else 1 :]
         stacked: list[tuple[How, Maker]] = [("stacked", self._stacked)]
-        # What is fused has no statistics of its own that could be recomputed.
-        layouts = _LAYOUTS[1:] if self._recalibrate else _LAYOUTS
         threads: list[tuple[How, Maker]] = [
             ("threads", partial(self._threads, layout=layout)) for layout in layouts
         ]
         on_cpu = self._objective.device.type == "cpu"
-        modules = self._objective.model.modules()
-        convolves = any(isinstance(m, _ConvNd) for m in modules)
         ways = threads + stacked if convolves else stacked + threads
         return ways if on_cpu else stacked
 
