@@ -3,6 +3,8 @@
 from tests.mutants.mutant import Mutant
 
 BALL = "diagnostics/_ball.py"
+BLOCKED = "diagnostics/_blocked.py"
+GRID = "diagnostics/_grid.py"
 GROUPS = "diagnostics/_m_sharpness.py"
 KRYLOV = "diagnostics/_lanczos.py"
 LOSS = "diagnostics/_objective.py"
@@ -10,6 +12,7 @@ MEASURES = "diagnostics/sharpness.py"
 PRODUCTS = "diagnostics/_products.py"
 STILL = "diagnostics/_still.py"
 
+LAYOUT = "tests/diagnostics/test_blocked.py::"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
 MONITOR = "tests/diagnostics/test_monitor.py::"
@@ -192,5 +195,48 @@ DIAGNOSTICS = [
         "for vector in (found.vectors or ())[::-1]]",
         "tests/diagnostics/test_directions.py::"
         "test_eigenvectors_are_those_of_the_whole_matrix[3]",
+    ),
+    Mutant(
+        "a fused ReLU that makes NaN zero",
+        BLOCKED,
+        "_SLOPE = 1e-30",
+        "_SLOPE = 0.0",
+        f"{LAYOUT}test_numbers_that_overflow_stay_what_they_are[activation]",
+    ),
+    Mutant(
+        "NaN that is lost where it is pooled",
+        BLOCKED,
+        "torch.stack([outputs.sum(), *marks])",
+        "torch.stack([outputs.sum()])",
+        f"{LAYOUT}"
+        "test_one_pixel_that_is_no_number_is_not_lost_where_the_largest_is_taken",
+    ),
+    Mutant(
+        "a convolution with a ReLU in it that another layer reads without",
+        BLOCKED,
+        "if len(users) != 1 or _kind(users[0]) not in kinds:",
+        "if _kind(users[0]) not in kinds:",
+        f"{LAYOUT}test_outputs_are_those_of_the_model_wherever_its_weights_move[Residual]",
+    ),
+    Mutant(
+        "hooks that are lost",
+        BLOCKED,
+        "m._forward_hooks or m._forward_pre_hooks",
+        "m._forward_hooks",
+        f"{LAYOUT}test_other_models_are_refused[pre-hook]",
+    ),
+    Mutant(
+        "recalibration of norms that are parts of convolutions",
+        GRID,
+        "_LAYOUTS[0 if convolves and not self._recalibrate else 1 :]",
+        "_LAYOUTS[0 if convolves else 1 :]",
+        f"{LAYOUT}test_recalibrated_norms_and_dense_models_are_not",
+    ),
+    Mutant(
+        "memory that is fetched anew for every tensor",
+        GRID,
+        "    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)\n",
+        "    torch.empty(0, dtype=torch.uint8)\n",
+        f"{LAYOUT}test_freed_memory_is_not_fetched_anew",
     ),
 ]
