@@ -62,7 +62,7 @@ RECIPES = [
         CHANGED,
         "if len(values) > 1:",
         "if len(values) > 99:",
-        f"{SETTINGS}test_what_tells_cells_apart_cannot_be_set",
+        f"{SETTINGS}test_what_tells_cells_apart_cannot_be_set[table4-noise=0.3-message0]",
     ),
     Mutant(
         "rho given to SGD",

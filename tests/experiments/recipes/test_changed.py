@@ -75,7 +75,7 @@ def test_another_method_takes_rho_where_sgd_did_not() -> None:
         ("table1", "data=digits", "same: table1/cifar10, table1/cifar100."),
         ("table1", "epochs=3", "same: table1/cifar10/wrn-28-10-200, .* and 6 more."),
         ("table4/noise-40", "method=asam", "same: table4/noise-40/sgd, .*/sam"),
-        ("table4/noise-40/sgd", "length=1", "apart: 1, 2. It cannot be set."),
+        ("table4/noise-40/sam", "length=2", "length: it tells arms apart"),
         ("table4/noise-40/mixup", "mixup=2", r"apart: 1.0, 8.0, .*cannot be set."),
         ("table4/noise-40", "bootstrap=true", "bootstrap tells"),
         ("figure3-middle", "m=8", "m tells .*figure3-middle/m-1, .*m-64 and 1 more"),
