@@ -52,7 +52,7 @@ def run() -> Iterator[Run]:
 
 def copied(folder: Path) -> Path:
     package = folder / "flatmin"
-    ignored = shutil.ignore_patterns("__pycache__", "experiments")
+    ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE, package, ignore=ignored)
     return package
 

@@ -19,7 +19,6 @@ from threading import Event, Thread
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.distributions import (
     BaseDistribution,
     FloatDistribution,
@@ -28,6 +27,8 @@ from optuna.distributions import (
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.store import Busy, in_turn, locked
@@ -94,7 +95,8 @@ class Queue:
         self._shared = url is not None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with in_turn(home):
-            self._storage = _opened(url or f"sqlite:///{home / 'study.db'}", url)
+            own = f"sqlite:///{home / 'study.db'}"
+            self._storage = _opened(url or own, beats=self._shared)
             self._study = optuna.create_study(
                 storage=self._storage, study_name=grid.name, load_if_exists=True
             )
@@ -223,21 +225,25 @@ def _errors(trial: FrozenTrial) -> tuple[float, ...]:
     return tuple(trial.user_attrs["errors"]) if done else ()
 
 
-def _opened(url: str, given: str | None) -> RDBStorage:
-    """The data base; heartbeats are for those that were given."""
+def _opened(url: str, *, beats: bool) -> RDBStorage:
+    """The data base, with heartbeats or without."""
     sqlite = url.startswith("sqlite")
     engine = {"connect_args": {"timeout": _PATIENCE}} if sqlite else None
-    beats = {"heartbeat_interval": BEAT, "grace_period": GRACE} if given else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return RDBStorage(url, engine, **beats)
+            return RDBStorage(
+                url,
+                engine,
+                heartbeat_interval=BEAT if beats else None,
+                grace_period=GRACE if beats else None,
+            )
     except (
         ImportError,
         RuntimeError,
         ValueError,
         StorageInternalError,
-        sqlalchemy.exc.SQLAlchemyError,
+        SQLAlchemyError,
     ) as error:
         raise BadInput(
             f"cannot open the data base {_shown(url)}: {_reason(error)}"
@@ -247,8 +253,8 @@ def _opened(url: str, given: str | None) -> RDBStorage:
 def _shown(url: str) -> str:
     """Without a password."""
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
         return "of --storage"
 
 

@@ -53,9 +53,13 @@ def report(
     with in_turn(home):
         write_json(home / "best.json", _record(grid, first, command))
         write(home / "table.md", markdown(standings))
-    console.print(_table(grid, standings))
-    text = f"To train with the best: {command}"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    share = f"{100 * grid.arm.validation:g} % of the training images held out"
+    for line in (
+        f"{grid.cell.name}, {share}:",
+        _table(standings),
+        f"To train with the best: {command}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return True
 
 
@@ -94,10 +98,9 @@ def words(point: Point) -> str:
     return ", ".join(f"{name} {value}" for name, value in point.items())
 
 
-def _table(grid: Grid, standings: list[Standing]) -> Table:
+def _table(standings: list[Standing]) -> Table:
     """For the terminal."""
-    share = f"{grid.arm.validation:.0%} of the training images held out"
-    table = Table(title=f"{grid.cell.name}\n{share}", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     first = best(standings)
     for name in (*first.point, *_headings(standings)):
         table.add_column(name, justify="right")
