@@ -7,7 +7,16 @@ from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
 from tests.mutants.optim import OPTIM
 from tests.mutants.scope import DISTRIBUTED
+from tests.mutants.sweeps import SWEEPS
 
-MUTANTS = [*CORE, *OPTIM, *LOOPS, *METHODS, *DISTRIBUTED, *DIAGNOSTICS]
+MUTANTS = [
+    *CORE,
+    *OPTIM,
+    *LOOPS,
+    *METHODS,
+    *DISTRIBUTED,
+    *DIAGNOSTICS,
+    *SWEEPS,
+]
 
 __all__ = ["MUTANTS", "Mutant"]
