@@ -4,10 +4,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.store import (
     Busy,
@@ -19,6 +21,10 @@ from flatmin.experiments.store import (
     write,
 )
 from tests.experiments.helpers import tiny
+
+
+def settings(config: Comparison, digest: str) -> dict[str, Any]:
+    return {"config": config.model_dump(mode="json"), "data_sha256": digest}
 
 
 def test_a_write_that_fails_leaves_the_old_file(
@@ -48,33 +54,33 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_belongs_to_one_comparison(tmp_path: Path) -> None:
-    claim(tmp_path, tiny(), "abc")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
+    claim(tmp_path, settings(tiny(), "abc"))
     with pytest.raises(
-        BadInput, match=r"another comparison \(different: epochs, rho\)"
+        BadInput, match=r"another experiment \(different: epochs, rho\)"
     ):
-        claim(tmp_path, tiny(rho=0.1, epochs=9), "abc")
+        claim(tmp_path, settings(tiny(rho=0.1, epochs=9), "abc"))
     with pytest.raises(BadInput, match=r"different: the images"):
-        claim(tmp_path, tiny(), "xyz")
+        claim(tmp_path, settings(tiny(), "xyz"))
 
 
 def test_somebodys_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BadInput, match="not empty and no run folder"):
-        claim(tmp_path, tiny(), "abc")
+        claim(tmp_path, settings(tiny(), "abc"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path) -> None:
     for name in (".lock", ".config.json.part"):
         (tmp_path / name).write_text("")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
     assert read_json(tmp_path / "config.json")["data_sha256"] == "abc"
 
 
 def test_every_start_notes_its_environment(tmp_path: Path) -> None:
-    claim(tmp_path, tiny(), "abc")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
+    claim(tmp_path, settings(tiny(), "abc"))
     lines = (tmp_path / "environment.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert json.loads(lines[0])["torch"] == torch.__version__

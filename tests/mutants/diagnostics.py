@@ -13,6 +13,7 @@ STILL = "diagnostics/_still.py"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
 MONITOR = "tests/diagnostics/test_monitor.py::"
+WATCHED = "tests/distributed/test_monitor.py::"
 OBJECTIVE = "tests/diagnostics/test_objective.py::"
 RANKS = "tests/diagnostics/test_distributed.py::"
 SHARPNESS = "tests/diagnostics/test_sharpness.py::"
@@ -141,5 +142,55 @@ DIAGNOSTICS = [
         "        with evaluating(self.objective.model):\n",
         "        if True:\n",
         f"{MONITOR}test_what_sam_measured_is_recorded_too",
+    ),
+    Mutant(
+        "a monitor that writes in every process",
+        "diagnostics/monitor.py",
+        "        if group is not None and dist.get_rank(group) != 0:\n",
+        "        if False:\n",
+        f"{WATCHED}test_one_process_of_a_group_writes",
+    ),
+    Mutant(
+        "what SAM measured on the batch of one process",
+        "diagnostics/monitor.py",
+        "totals, counts = self.objective.sum(sums)",
+        "totals, counts = sums",
+        f"{WATCHED}test_records_are_alike_and_those_of_one_process",
+    ),
+    Mutant(
+        "replicas inside of a wrapper, measured as they are",
+        "diagnostics/_guards.py",
+        "    if replicas(inner):\n",
+        "    if False:\n",
+        f"{WATCHED}test_a_wrapper_that_hides_replicas_is_refused",
+    ),
+    Mutant(
+        "restarts that all begin at one point",
+        MEASURES,
+        "        start = ball.random(rho, draw)\n",
+        "        start = first\n",
+        f"{WORST}test_a_restart_finds_the_hill_to_which_the_gradient_does_not_lead[1]",
+    ),
+    Mutant(
+        "the last ascent instead of the best",
+        MEASURES,
+        "best = max(rises, key=max)",
+        "best = rises[-1]",
+        f"{WORST}test_the_history_is_that_of_the_best_ascent",
+    ),
+    Mutant(
+        "restarts inside of the ball",
+        BALL,
+        "torch.where(size > 0, radius / size, 0.0)",
+        "torch.where(size > 0, radius / (2 * size), 0.0)",
+        f"{WORST}test_the_starts_of_one_seed_are_gaussian_directions",
+    ),
+    Mutant(
+        "the flattest eigenvectors first",
+        "diagnostics/directions.py",
+        "for vector in found.vectors or ()]",
+        "for vector in (found.vectors or ())[::-1]]",
+        "tests/diagnostics/test_directions.py::"
+        "test_eigenvectors_are_those_of_the_whole_matrix[3]",
     ),
 ]
