@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import torch
 
 from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, claim, locked, read_json, write
+from flatmin.experiments.store import (
+    Busy,
+    RunStore,
+    claim,
+    in_turn,
+    locked,
+    read_json,
+    write,
+)
 from tests.experiments.helpers import tiny
 
 
@@ -161,3 +170,24 @@ def test_all_file_names_of_a_run_stay_in_its_folder(tmp_path: Path) -> None:
     run.append({"epoch": 1})
     run.finish({"w": torch.zeros(1)}, {})
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+def test_whoever_waits_for_a_turn_gets_it_when_the_other_is_done(
+    tmp_path: Path,
+) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        started.set()
+        with in_turn(tmp_path):
+            order.append("second")
+
+    started, thread = threading.Event(), threading.Thread(target=second)
+    with in_turn(tmp_path):
+        thread.start()
+        started.wait()
+        with pytest.raises(Busy), locked(tmp_path):
+            pass
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]

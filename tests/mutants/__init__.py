@@ -10,6 +10,7 @@ from tests.mutants.optim import OPTIM
 from tests.mutants.recipes import RECIPES
 from tests.mutants.report import REPORT
 from tests.mutants.scope import DISTRIBUTED
+from tests.mutants.sweeps import SWEEPS
 
 MUTANTS = [
     *CORE,
@@ -18,6 +19,7 @@ MUTANTS = [
     *METHODS,
     *DISTRIBUTED,
     *DIAGNOSTICS,
+    *SWEEPS,
     *RECIPES,
     *DATASETS,
     *REPORT,

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flatmin.experiments.datasets import SETS, DataSet, load, prepared
-from flatmin.experiments.datasets.tiny import write_tiny
+from flatmin.experiments.datasets.tiny import TINY, write_tiny
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import run_folder
 from flatmin.experiments.processes import launched
 from flatmin.experiments.progress import bars
 from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
 from flatmin.experiments.run import train
-from flatmin.experiments.store import Busy, claim, locked, write_json
+from flatmin.experiments.store import Busy, claim, in_turn, locked, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def train_all(order: Order, console: Console) -> bool:
     with bars(console) as progress:
         everything = progress.add_task(what.name, total=len(todo), note="")
         for job in todo:
-            result = _train(fabric, job, order, progress)
+            result = train_job(fabric, job, order, progress)
             finished += result is not None
             progress.advance(everything)
     if finished < len(todo):
@@ -109,10 +109,17 @@ def _sign(order: Order, what: Recipe) -> None:
     write_json(order.root / f"recipe-{name}.json", record)
 
 
-def _train(
+def train_job(
     fabric: Fabric, job: Job, order: Order, progress: Progress
 ) -> dict[str, Any] | None:
-    """The result of a run; None if another process is at it."""
+    """Train a run, or what is left of it.
+
+    Returns:
+        Its result; None if another process is at it.
+
+    Raises:
+        BadInput: settings, data or folder do not fit.
+    """
     with ExitStack() as stack:
         mine = True
         if fabric.is_global_zero:
@@ -145,9 +152,10 @@ def _watched(
 
     result = train(fabric, job.experiment, data, job.folder, watch, tick)
     progress.remove_task(task)
+    kind = "validation" if job.experiment.validation else "test"
+    error, seconds = result["test_error"], result["seconds"]
     progress.console.print(
-        f"{name}: test error {result['test_error']:.2f} %, {result['seconds']:.1f} s",
-        highlight=False,
+        f"{name}: {kind} error {error:.2f} %, {seconds:.1f} s", highlight=False
     )
     return result
 
@@ -167,7 +175,10 @@ def data_of(experiment: Experiment, order: Order) -> DataSet:
     root = order.data
     if order.small and experiment.data in SETS:
         root = order.root / "tiny"
-        write_tiny(experiment.data, root)
+        with in_turn(root):
+            # Another process may be reading what is there.
+            if not (root / experiment.data / TINY).is_file():
+                write_tiny(experiment.data, root)
     # Images of a set are brought to another size on their way to the network.
     size = None if experiment.data in SETS else experiment.image_size
     return prepared(_loaded(experiment.data, root, size), experiment)
