@@ -3,6 +3,7 @@
 from tests.mutants.core import CORE
 from tests.mutants.datasets import DATASETS
 from tests.mutants.diagnostics import DIAGNOSTICS
+from tests.mutants.experiments import EXPERIMENTS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
@@ -23,6 +24,7 @@ MUTANTS = [
     *RECIPES,
     *DATASETS,
     *REPORT,
+    *EXPERIMENTS,
 ]
 
 __all__ = ["MUTANTS", "Mutant"]
