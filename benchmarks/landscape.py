@@ -1,10 +1,14 @@
 """What a landscape of 31 x 31 points takes.
 
-Three ways to the losses on one plane around one small convnet with BatchNorm, on
-scikit-learn's digits: the loop that everybody writes, which for every point copies the
-weights in and reads a DataLoader; the same loop over batches that are tensors already;
-and flatmin. They take turns, a few points at a time, so that all see the same machine;
-a time is the median over the turns.
+Three ways to the losses on one plane around the convnet of `flatmin compare` (32
+channels, and narrower ones), on scikit-learn's digits: the loop that everybody writes,
+which for every point copies the weights in and reads a DataLoader, on all of torch's
+threads; the same loop over batches that are tensors already; and flatmin. They take
+turns, a few points at a time, so that all see the same machine; a time is the median
+over the turns.
+
+The convolutions alone, each core on points of its own, are what none of them can be
+faster than; the last column is how many times as fast as the DataLoader loop they are.
 
     python benchmarks/landscape.py > benchmarks/results/landscape.md
 """
@@ -16,6 +20,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -33,8 +38,8 @@ from flatmin.experiments.models import small_convnet
 #: That of `flatmin compare`.
 BATCH = 64
 
-#: Losses of some points.
-Loop = Callable[[list[tuple[float, float]]], Tensor]
+#: Losses of some points; None from what only takes its time.
+Loop = Callable[[list[tuple[float, float]]], Tensor | None]
 
 
 def main() -> None:
@@ -44,8 +49,9 @@ def main() -> None:
     points, turns = (3, 2) if smoke else (31, 9)
     print(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start; {turns} turns\n")
     names = ["DataLoader loop (ms per point)", "loop over tensors", "flatmin"]
-    print("| channels | way |", " | ".join(names), "| times as fast | than tensors |")
-    print("| --- " * 7 + "|")
+    names += ["convolutions alone", "flatmin: times as fast", "than tensors", "at most"]
+    print("| channels | way |", " | ".join(names), "|")
+    print("| --- " * (2 + len(names)) + "|")
     for width in (8, 16, 32):
         report(width, points, turns)
 
@@ -59,17 +65,23 @@ def report(width: int, points: int, turns: int) -> None:
     rows = [(a, b) for b in axis for a in axis]
     tensors = list(zip(*(x.split(BATCH) for x in data.tensors), strict=True))
     grid = Grid(objective, [u, v], recalibrate=False, memory=2**30)
-    with grid.way("auto", rows[0]) as way:
+    with (
+        grid.way("auto", rows[0]) as way,
+        ThreadPoolExecutor(
+            torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool,
+    ):
         loops: list[Loop] = [
             plain(model, u, v, loader),
             plain(model, u, v, tensors),
             lambda some: in_chunks(way, some),
+            convolutions(model, data.tensors[0], pool),
         ]
-        slow, middle, fast = medians(loops, rows, turns, 8)
+        slow, middle, fast, least = medians(loops, rows, turns, 8)
         name = way.name
     print(
-        f"| {width} | {name} | {slow:.2f} | {middle:.2f} | {fast:.2f} "
-        f"| x{slow / fast:.2f} | x{middle / fast:.2f} |",
+        f"| {width} | {name} | {slow:.2f} | {middle:.2f} | {fast:.2f} | {least:.2f} "
+        f"| x{slow / fast:.2f} | x{middle / fast:.2f} | x{slow / least:.2f} |",
         flush=True,
     )
 
@@ -107,6 +119,26 @@ def plain(
     return losses
 
 
+@torch.no_grad()
+def convolutions(model: torch.nn.Module, x: Tensor, pool: ThreadPoolExecutor) -> Loop:
+    """For every point the convolutions, in oneDNN's layout, and nothing else."""
+    convs: list[tuple[torch.nn.Conv2d, Tensor]] = []
+    for layer in model.children():
+        if isinstance(layer, torch.nn.Conv2d):
+            convs.append((layer, x.to_mkldnn()))
+        x = layer(x)
+
+    @torch.no_grad()
+    def one(_: tuple[float, float]) -> None:
+        for conv, inputs in convs:
+            conv(inputs)
+
+    def some_of(some: list[tuple[float, float]]) -> None:
+        list(pool.map(one, some))
+
+    return some_of
+
+
 def in_chunks(way: Any, some: list[tuple[float, float]]) -> Tensor:
     starts = range(0, len(some), way.at_once)
     return torch.cat([way.losses(some[k : k + way.at_once]) for k in starts])
@@ -119,11 +151,12 @@ def medians(
     times: list[list[float]] = [[] for _ in loops]
     for k in range(turns + 1):
         some = [rows[(k * size + i) % len(rows)] for i in range(size)]
-        found = []
+        found: list[Tensor] = []
         for loop, seen in zip(loops, times, strict=True):
             began = time.perf_counter()
-            found.append(loop(some))
+            losses = loop(some)
             seen.append(1000 * (time.perf_counter() - began) / len(some))
+            found += [] if losses is None else [losses]
         for other in found[1:]:
             torch.testing.assert_close(
                 other.double(), found[0].double(), rtol=1e-4, atol=1e-4

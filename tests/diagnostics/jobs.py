@@ -49,6 +49,7 @@ def numbers(objective: Objective) -> list[dict[str, Any]]:
         sharpness(objective, 0.3),
         sharpness(objective, 0.3, p=1.5),
         worst_sharpness(objective, 0.3, steps=5),
+        worst_sharpness(objective, 0.3, steps=3, restarts=2),
         worst_sharpness(objective, 0.3, steps=5, within=ADAPTIVE),
         average_sharpness(objective, 0.3, draws=5),
         m_sharpness(objective, 0.3, 1),

@@ -8,7 +8,8 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from flatmin.diagnostics import Objective, directions
+from flatmin.diagnostics import Objective, directions, landscape
+from tests.diagnostics.problems import quadratic, regression
 from tests.problems import batch, mlp
 
 
@@ -50,6 +51,52 @@ def test_filters_have_the_length_of_the_weights_filters_and_the_rest_stays() -> 
         ["1.bias", "2.weight", "2.bias", "3.weight", "3.bias", "5.bias"]
     )
     assert not any(x.any() for x in moved.values())
+
+
+def aligned(a: Tensor, b: Tensor) -> Tensor:
+    """``a`` or ``-a``, whichever is nearer to ``b``."""
+    return a * (a @ b).sign()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_eigenvectors_are_those_of_the_whole_matrix(k: int) -> None:
+    model, objective, h = regression()
+    found = directions.eigenvectors(objective, k, tol=1e-9)
+    assert len(found) == k
+    vectors = torch.linalg.eigh(h).eigenvectors.flip(1)
+    for d, wanted in zip(found, vectors.T, strict=False):
+        assert [x.shape for x in d] == [p.shape for p in model.parameters()]
+        torch.testing.assert_close(aligned(flat(d), wanted), wanted)
+
+
+def test_the_loss_of_a_quadratic_along_eigenvectors_has_their_eigenvalues() -> None:
+    model, objective = quadratic()
+    u, v = directions.eigenvectors(objective, tol=1e-9)
+    first, second = torch.linalg.eigvalsh(model.a).flip(0)[:2].tolist()
+    w = model.w.detach()
+    plane = landscape.plane(objective, u, v, a=[-1, 0, 2])
+    slopes = [float(flat(d) @ model.a @ w) for d in (u, v)]
+    for row, b in zip(plane.losses, plane.b, strict=True):
+        for loss, a in zip(row, plane.a, strict=True):
+            bent = (first * a**2 + second * b**2) / 2
+            expected = float(model.loss(w)) + slopes[0] * a + slopes[1] * b + bent
+            assert loss == pytest.approx(expected)
+
+
+def test_eigenvectors_are_repeatable_and_keep_the_dtypes_of_the_weights() -> None:
+    objective = objective_of(mlp(torch.float32), torch.float32)
+    one, other = (directions.eigenvectors(objective, seed=3) for _ in range(2))
+    for x, y in zip(one, other, strict=True):
+        assert torch.equal(flat(x), flat(y))
+        assert {t.dtype for t in x} == {torch.float32}
+        assert flat(x).norm().item() == pytest.approx(1, rel=1e-6)
+    assert abs(float(flat(one[0]) @ flat(one[1]))) < 1e-5
+
+
+def test_more_eigenvectors_than_weights_are_refused() -> None:
+    _, objective = quadratic(3)
+    with pytest.raises(ValueError, match="k"):
+        directions.eigenvectors(objective, 4)
 
 
 def test_filters_of_zeros_stay() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -115,6 +116,19 @@ def test_records_go_to_tensorboard(tmp_path: Path) -> None:
     (event,) = events.Scalars("flatmin/sharpness")
     assert event.value == pytest.approx(record["sharpness"], rel=1e-6)
     assert event.step == 0
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    one_process: dist.ProcessGroup,
+) -> None:
+    _, objective = classifier(group=one_process)
+    monkeypatch.setattr(dist, "get_rank", lambda group: 1)
+    monitor = Monitor(objective, jsonl=tmp_path / "log", tensorboard=tmp_path / "board")
+    assert monitor(0) is not None
+    monitor.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_tensorboard_is_named(

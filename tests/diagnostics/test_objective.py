@@ -139,6 +139,13 @@ def test_a_parallel_model_is_measured_without_its_wrapper() -> None:
             Objective(3, F.cross_entropy, [], group=group)  # pyright: ignore
 
 
+def test_replicas_further_inside_are_refused() -> None:
+    with OneProcess():
+        model = nn.Sequential(nn.parallel.DistributedDataParallel(mlp()))
+        with pytest.raises(ValueError, match=r"Sequential holds Dist.*model\.module"):
+            Objective(model, F.cross_entropy, [batch(torch.float64)])
+
+
 def test_a_sharded_model_is_refused() -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import distribute_module

@@ -38,7 +38,12 @@ def test_it_is_a_number_and_cannot_be_changed() -> None:
 
 def test_it_survives_json_and_pickle() -> None:
     record = Maximum(
-        name="worst", value=1.0, n=3, settings={"p": math.inf}, history=(0.5, 1.0)
+        name="worst",
+        value=1.0,
+        n=3,
+        settings={"p": math.inf},
+        history=(0.5, 1.0),
+        starts=(1.0, 0.7),
     )
     assert json.loads(json.dumps(record.to_dict(), allow_nan=False)) == {
         "name": "worst",
@@ -48,6 +53,7 @@ def test_it_survives_json_and_pickle() -> None:
         "settings": {"p": "inf"},
         "how": "",
         "history": [0.5, 1.0],
+        "starts": [1.0, 0.7],
     }
     assert pickle.loads(pickle.dumps(record)) == record
     groups = GroupMean(name="m", value=1.0, n=3, groups=3)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.distributed import wrapped_jobs as jobs
@@ -54,11 +52,14 @@ def test_two_averaged_parts_are_averaged_as_one(scope: str, ranks: Ranks) -> Non
         assert times == ([8, 8] if scope == "world" else [4, 4])
 
 
-def test_what_is_outside_stays_with_its_process(ranks: Ranks) -> None:
-    (trunk, head), (other_trunk, other_head) = ranks.run(jobs.own_head)
+@pytest.mark.parametrize("widths", [(3, 3), (3, 4)])
+def test_what_is_outside_stays_with_its_process(
+    widths: tuple[int, int], ranks: Ranks
+) -> None:
+    (trunk, head), (other_trunk, other_head) = ranks.run(jobs.own_head, widths)
     assert trunk == other_trunk
-    widths: list[Any] = [len(head[1]), len(other_head[1])]
-    assert widths == [3, 4]
+    assert (len(head[1]), len(other_head[1])) == widths
+    assert head != other_head
 
 
 def test_accumulating_inside_no_sync_of_the_inner_one_is_refused(ranks: Ranks) -> None:

@@ -42,13 +42,12 @@ class Twice(nn.Module):
 
 
 class OwnHead(nn.Module):
-    """A head that nobody averages, of another width in each rank."""
+    """A head that nobody averages."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.trunk = DDP(network()[:3])
-        torch.manual_seed(rank)
-        self.head = nn.Linear(8, 3 + rank).double()
+        self.head = nn.Linear(8, width).double()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))
@@ -110,9 +109,9 @@ def once(rank: int, scope: str) -> list[Any]:
     return weights(model)
 
 
-def own_head(rank: int) -> list[list[Any]]:
+def own_head(rank: int, widths: tuple[int, int]) -> list[list[Any]]:
     """The weights of trunk and head after two steps that average by themselves."""
-    model = OwnHead(rank)
+    model = OwnHead(widths[rank])
     optimizer = gsam(sgd(model), model, rho=RHO, alpha=0.3)
     for x, y in batches(2):
         for _ in optimizer.probes():

@@ -192,7 +192,7 @@ def test_a_folder_of_another_comparison_is_left_alone(
     before = (tmp_path / "results.json").read_bytes()
     code, _, err = program("compare", *small, "--set=rho=0.1")
     assert code == 2
-    assert "holds another comparison (different: rho)" in err
+    assert "holds another experiment (different: rho)" in err
     assert (tmp_path / "results.json").read_bytes() == before
 
 

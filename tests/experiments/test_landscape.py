@@ -91,8 +91,9 @@ def test_an_interrupted_landscape_is_continued(
 
 
 BAD: list[tuple[tuple[str, ...], str]] = [
-    (("{empty}",), "is no run of flatmin compare"),
-    (("/",), "is no run of flatmin compare"),
+    (("{empty}",), "is no run folder of flatmin compare"),
+    (("/",), "is no run folder of flatmin compare"),
+    (("{root}",), "holds 2 finished runs. Give folders of one"),
     (("{root}/noise-40/sgd/seed-0",), "holds no finished run"),
     (("{root}/noise-40/sam/seed-7",), "holds no finished run"),
     (("{run}", "{run}"), "given twice"),
@@ -134,8 +135,7 @@ def test_changed_images_and_damaged_folders_are_refused(
     settings = {"config": config.model_dump(mode="json"), "data_sha256": "0"}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     arguments = ("landscape", run.folder(tmp_path), "--out", tmp_path / "out")
-    assert "have changed" in program(*arguments)[2]
-    (tmp_path / "config.json").write_text("{")
-    assert "is damaged" in program(*arguments)[2]
-    (tmp_path / "config.json").write_text("[]")
-    assert "is no run of flatmin compare" in program(*arguments)[2]
+    assert "the images are not those" in program(*arguments)[2]
+    for damaged in ("{", "[]"):
+        (tmp_path / "config.json").write_text(damaged)
+        assert "config.json is damaged" in program(*arguments)[2]

@@ -16,7 +16,8 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
-from flatmin.experiments.compare import compare, grid
+from flatmin.experiments.compare import compare
+from flatmin.experiments.comparison import grid
 from flatmin.experiments.data import load
 from flatmin.experiments.measure import _ADAPTIVE
 from flatmin.experiments.store import RunStore

@@ -2,14 +2,29 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from flatmin.experiments.config import Comparison
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, claim, locked, read_json, write
+from flatmin.experiments.store import (
+    Busy,
+    RunStore,
+    claim,
+    in_turn,
+    locked,
+    read_json,
+    write,
+)
 from tests.experiments.helpers import tiny
+
+
+def settings(config: Comparison, digest: str) -> dict[str, Any]:
+    return {"config": config.model_dump(mode="json"), "data_sha256": digest}
 
 
 def test_a_write_that_fails_leaves_the_old_file(
@@ -39,33 +54,33 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_belongs_to_one_comparison(tmp_path: Path) -> None:
-    claim(tmp_path, tiny(), "abc")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
+    claim(tmp_path, settings(tiny(), "abc"))
     with pytest.raises(
-        BadInput, match=r"another comparison \(different: epochs, rho\)"
+        BadInput, match=r"another experiment \(different: epochs, rho\)"
     ):
-        claim(tmp_path, tiny(rho=0.1, epochs=9), "abc")
+        claim(tmp_path, settings(tiny(rho=0.1, epochs=9), "abc"))
     with pytest.raises(BadInput, match=r"different: the images"):
-        claim(tmp_path, tiny(), "xyz")
+        claim(tmp_path, settings(tiny(), "xyz"))
 
 
 def test_somebodys_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BadInput, match="not empty and no run folder"):
-        claim(tmp_path, tiny(), "abc")
+        claim(tmp_path, settings(tiny(), "abc"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_start_that_was_killed_at_once_can_be_repeated(tmp_path: Path) -> None:
     for name in (".lock", ".config.json.part"):
         (tmp_path / name).write_text("")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
     assert read_json(tmp_path / "config.json")["data_sha256"] == "abc"
 
 
 def test_every_start_notes_its_environment(tmp_path: Path) -> None:
-    claim(tmp_path, tiny(), "abc")
-    claim(tmp_path, tiny(), "abc")
+    claim(tmp_path, settings(tiny(), "abc"))
+    claim(tmp_path, settings(tiny(), "abc"))
     lines = (tmp_path / "environment.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert json.loads(lines[0])["torch"] == torch.__version__
@@ -155,3 +170,24 @@ def test_all_file_names_of_a_run_stay_in_its_folder(tmp_path: Path) -> None:
     run.append({"epoch": 1})
     run.finish({"w": torch.zeros(1)}, {})
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+def test_whoever_waits_for_a_turn_gets_it_when_the_other_is_done(
+    tmp_path: Path,
+) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        started.set()
+        with in_turn(tmp_path):
+            order.append("second")
+
+    started, thread = threading.Event(), threading.Thread(target=second)
+    with in_turn(tmp_path):
+        thread.start()
+        started.wait()
+        with pytest.raises(Busy), locked(tmp_path):
+            pass
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]

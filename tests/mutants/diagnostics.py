@@ -3,6 +3,8 @@
 from tests.mutants.mutant import Mutant
 
 BALL = "diagnostics/_ball.py"
+BLOCKED = "diagnostics/_blocked.py"
+GRID = "diagnostics/_grid.py"
 GROUPS = "diagnostics/_m_sharpness.py"
 KRYLOV = "diagnostics/_lanczos.py"
 LOSS = "diagnostics/_objective.py"
@@ -10,9 +12,11 @@ MEASURES = "diagnostics/sharpness.py"
 PRODUCTS = "diagnostics/_products.py"
 STILL = "diagnostics/_still.py"
 
+LAYOUT = "tests/diagnostics/test_blocked.py::"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
 MONITOR = "tests/diagnostics/test_monitor.py::"
+WATCHED = "tests/distributed/test_monitor.py::"
 OBJECTIVE = "tests/diagnostics/test_objective.py::"
 RANKS = "tests/diagnostics/test_distributed.py::"
 SHARPNESS = "tests/diagnostics/test_sharpness.py::"
@@ -141,5 +145,98 @@ DIAGNOSTICS = [
         "        with evaluating(self.objective.model):\n",
         "        if True:\n",
         f"{MONITOR}test_what_sam_measured_is_recorded_too",
+    ),
+    Mutant(
+        "a monitor that writes in every process",
+        "diagnostics/monitor.py",
+        "        if group is not None and dist.get_rank(group) != 0:\n",
+        "        if False:\n",
+        f"{WATCHED}test_one_process_of_a_group_writes",
+    ),
+    Mutant(
+        "what SAM measured on the batch of one process",
+        "diagnostics/monitor.py",
+        "totals, counts = self.objective.sum(sums)",
+        "totals, counts = sums",
+        f"{WATCHED}test_records_are_alike_and_those_of_one_process",
+    ),
+    Mutant(
+        "replicas inside of a wrapper, measured as they are",
+        "diagnostics/_guards.py",
+        "    if replicas(inner):\n",
+        "    if False:\n",
+        f"{WATCHED}test_a_wrapper_that_hides_replicas_is_refused",
+    ),
+    Mutant(
+        "restarts that all begin at one point",
+        MEASURES,
+        "        start = ball.random(rho, draw)\n",
+        "        start = first\n",
+        f"{WORST}test_a_restart_finds_the_hill_to_which_the_gradient_does_not_lead[1]",
+    ),
+    Mutant(
+        "the last ascent instead of the best",
+        MEASURES,
+        "best = max(rises, key=max)",
+        "best = rises[-1]",
+        f"{WORST}test_the_history_is_that_of_the_best_ascent",
+    ),
+    Mutant(
+        "restarts inside of the ball",
+        BALL,
+        "torch.where(size > 0, radius / size, 0.0)",
+        "torch.where(size > 0, radius / (2 * size), 0.0)",
+        f"{WORST}test_the_starts_of_one_seed_are_gaussian_directions",
+    ),
+    Mutant(
+        "the flattest eigenvectors first",
+        "diagnostics/directions.py",
+        "for vector in found.vectors or ()]",
+        "for vector in (found.vectors or ())[::-1]]",
+        "tests/diagnostics/test_directions.py::"
+        "test_eigenvectors_are_those_of_the_whole_matrix[3]",
+    ),
+    Mutant(
+        "a fused ReLU that makes NaN zero",
+        BLOCKED,
+        "_SLOPE = 1e-30",
+        "_SLOPE = 0.0",
+        f"{LAYOUT}test_numbers_that_overflow_stay_what_they_are[activation]",
+    ),
+    Mutant(
+        "NaN that is lost where it is pooled",
+        BLOCKED,
+        "torch.stack([outputs.sum(), *marks])",
+        "torch.stack([outputs.sum()])",
+        f"{LAYOUT}"
+        "test_one_pixel_that_is_no_number_is_not_lost_where_the_largest_is_taken",
+    ),
+    Mutant(
+        "a convolution with a ReLU in it that another layer reads without",
+        BLOCKED,
+        "if len(users) != 1 or _kind(users[0]) not in kinds:",
+        "if _kind(users[0]) not in kinds:",
+        f"{LAYOUT}test_outputs_are_those_of_the_model_wherever_its_weights_move[Residual]",
+    ),
+    Mutant(
+        "hooks that are lost",
+        BLOCKED,
+        "m._forward_hooks or m._forward_pre_hooks",
+        "m._forward_hooks",
+        f"{LAYOUT}test_other_models_are_refused[pre-hook]",
+    ),
+    Mutant(
+        "recalibration of norms that are parts of convolutions",
+        GRID,
+        "_LAYOUTS[0 if convolves and not self._recalibrate else 1 :]",
+        "_LAYOUTS[0 if convolves else 1 :]",
+        f"{LAYOUT}test_recalibrated_norms_and_dense_models_are_not",
+    ),
+    Mutant(
+        "memory that is fetched anew for every tensor",
+        GRID,
+        "    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)\n",
+        "    torch.empty(0, dtype=torch.uint8)\n",
+        f"{LAYOUT}test_freed_memory_is_not_fetched_anew",
     ),
 ]

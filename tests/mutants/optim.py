@@ -18,6 +18,7 @@ CONTRACT = "tests/optim/test_torch_contract.py::"
 ACCUMULATE = "tests/optim/test_accumulate.py::"
 REFUSALS = "tests/optim/test_refusals.py::"
 BASE = "tests/optim/test_base.py::"
+MEMORY = "tests/optim/test_memory.py::"
 QUADRATIC = f"{STEP}test_a_step_on_a_quadratic_is_the_closed_form[0.5]"
 
 OPTIM = [
@@ -269,5 +270,21 @@ OPTIM = [
         "        if not pairs:\n",
         "        if not any(e.any() for _, e in pairs):\n",
         "tests/optim/test_compile.py::test_the_way_there_and_back_is_one_graph[2.0]",
+    ),
+    Mutant(
+        "a perturbation that is kept during the second pass",
+        "optim/_weights.py",
+        "        eps.clear()\n",
+        "",
+        f"{MEMORY}test_neither_gradient_nor_perturbation_outlives_the_first_pass"
+        "[LpBall(p=2.0)-unscaled]",
+    ),
+    Mutant(
+        "a first gradient that is kept and not needed",
+        "core/_two_point.py",
+        "        if not self.combine.needs_g:\n            g = []\n",
+        "",
+        f"{MEMORY}test_neither_gradient_nor_perturbation_outlives_the_first_pass"
+        "[LpBall(p=2.0)-unscaled]",
     ),
 ]

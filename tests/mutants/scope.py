@@ -124,7 +124,7 @@ DISTRIBUTED = [
         SHARED,
         "enumerate(w) if id(p) in inside]",
         "enumerate(w) if inside]",
-        f"{WRAPPED}test_what_is_outside_stays_with_its_process",
+        f"{WRAPPED}test_what_is_outside_stays_with_its_process[widths0]",
     ),
     Mutant(
         "parts averaged over different processes",

@@ -174,6 +174,23 @@ def test_a_static_graph_needs_an_averaged_first_pass() -> None:
         SAM(base_of(model), model, scope=core.World())
 
 
+def test_parts_averaged_over_different_processes_have_no_common_scope(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processes = iter([[0, 1], [0, 2]])
+    with OneProcess():
+        parts = [nn.parallel.DistributedDataParallel(nn.Linear(6, 6)) for _ in range(2)]
+        model = nn.Sequential(*parts)
+        SAM(base_of(model), model)
+        monkeypatch.setattr(
+            torch.distributed,
+            "get_process_group_ranks",
+            lambda group: next(processes),
+        )
+        with pytest.raises(ValueError, match="averaged over different processes"):
+            SAM(base_of(model), model)
+
+
 @pytest.mark.parametrize("scope", [core.Replica, core.Group])
 def test_shards_cannot_hold_a_perturbation_per_process(
     scope: Callable[..., core.Scope],

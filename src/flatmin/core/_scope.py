@@ -123,6 +123,8 @@ def replicas(model: nn.Module) -> list[DistributedDataParallel]:
     # Without process groups there are none, and a loop in one process pays nothing.
     if not (dist.is_available() and dist.is_initialized()):
         return []
+    if isinstance(model, DistributedDataParallel):
+        return [model]
     return [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
 
 

@@ -105,7 +105,6 @@ class TwoPoint:
         eps: Gradients = [None] * len(step.w)
         for i, e in zip(at, ascent.eps, strict=True):
             eps[i] = e
-        ascent.eps.clear()
         return ascent._replace(eps=eps)
 
 

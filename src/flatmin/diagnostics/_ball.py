@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,12 +125,11 @@ class Fixed:
         For p = 2 and infinity this is the nearest point, in units of the scale; for
         other p it is the point in the same direction.
         """
-        inside: Gradients = [None] * len(eps)
-        for p, radius, at in self._balls(eps, rho):
-            v = _onto([self._divided(i, eps) for i in at], radius, p)
-            for i, v_i in zip(at, v, strict=True):
-                inside[i] = v_i if self.unit is None else _product(v_i, self.unit[i])
-        return inside
+        return self._each(eps, rho, _onto)
+
+    def random(self, rho: float, draw: torch.Generator) -> Gradients:
+        """The point of the surface in a Gaussian direction, in units of the scale."""
+        return self._each(self.gaussian(1.0, draw), rho, _out_to)
 
     def gaussian(self, sigma: float, draw: torch.Generator) -> Gradients:
         """Normal entries of standard deviation ``sigma`` times the scale."""
@@ -160,6 +159,20 @@ class Fixed:
         if self.unit is None:
             return None
         return [unit for i in at if (unit := self.unit[i]) is not None]
+
+    def _each(
+        self,
+        eps: Gradients,
+        rho: float,
+        move: Callable[[list[Tensor], Tensor, float], list[Tensor]],
+    ) -> Gradients:
+        """``move`` by the radius and exponent of every ball, in units of the scale."""
+        moved: Gradients = [None] * len(eps)
+        for p, radius, at in self._balls(eps, rho):
+            v = move([self._divided(i, eps) for i in at], radius, p)
+            for i, v_i in zip(at, v, strict=True):
+                moved[i] = v_i if self.unit is None else _product(v_i, self.unit[i])
+        return moved
 
     def _divided(self, i: int, eps: Gradients) -> Tensor:
         """``eps / T``, 0 where T is."""
@@ -192,13 +205,23 @@ def _onto(v: list[Tensor], radius: Tensor, p: float) -> list[Tensor]:
     """``v`` if it is in the l_p ball around all its entries, else on its surface."""
     if math.isinf(p):
         return [x.clamp(-radius.to(x.dtype), radius.to(x.dtype)) for x in v]
-    size = ts.norm(v) if p == 2 else _size(v, p)
+    size = _size(v, p)
     return ts.times(v, torch.where(size > radius, radius / size, 1.0))
+
+
+def _out_to(v: list[Tensor], radius: Tensor, p: float) -> list[Tensor]:
+    """``v`` on the surface of the l_p ball, in the same direction; 0 if it is 0."""
+    size = _size(v, p)
+    return ts.times(v, torch.where(size > 0, radius / size, 0.0))
 
 
 def _size(v: list[Tensor], p: float) -> Tensor:
     """``||v||_p``: float64, 0-dim."""
+    if p == 2:
+        return ts.norm(v)
     top = ts.largest(v)
+    if math.isinf(p):
+        return top
     unit = torch.where(top == 0, 1, top)
     return top * ts.power_total(v, unit, p) ** (1 / p)
 

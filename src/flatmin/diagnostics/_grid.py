@@ -7,7 +7,8 @@ Three ways give the same numbers up to rounding:
   that starting an operation takes longer than doing it;
 * *threads*: copies of the model, one per core, each at a point of its own. On a CPU,
   cores that share a small operation wait for each other, and a convolution whose
-  weights differ from point to point is slow.
+  weights differ from point to point is slow. The copies are in the fastest layout
+  that is right.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from flatmin.core import Gradients
 from flatmin.diagnostics import _batches as batching
+from flatmin.diagnostics._blocked import Blocked
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics.directions import Direction
 
@@ -44,9 +46,12 @@ Row: TypeAlias = Sequence[float]
 Losses: TypeAlias = Callable[[Sequence[Row]], Tensor]
 
 #: Bytes of the largest intermediate tensor at which batches and stacks of points end:
-#: a CPU's cache holds two of them, an accelerator is kept busy by them.
-_TENSOR = {"cpu": 2**21}
+#: a CPU's cache holds a few of them, an accelerator is kept busy by them.
+_TENSOR = {"cpu": 2**22}
 _TENSOR_ELSEWHERE = 2**28
+
+#: The largest block that glibc can learn to keep, less its own header.
+_LARGEST_KEPT = 2**25 - 2**16
 
 #: Points that are stacked at most, and that a thread is given between two reports.
 _MOST_STACKED, _PER_THREAD = 256, 4
@@ -72,6 +77,26 @@ class Way:
 
 #: What makes one; None where it would not pay. What it opens goes on the stack.
 Maker: TypeAlias = Callable[[ExitStack], Way | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a copy of the model, and the data it reads, lie in memory."""
+
+    model: Callable[[nn.Module], nn.Module]
+    data: Callable[[list[Any]], list[Any]]
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+#: The one that is likely to be the fastest first.
+_LAYOUTS = (
+    Layout(Blocked, list),
+    Layout(_channels_last, batching.channels_last),
+    Layout(lambda model: model, list),
+)
 
 
 class Span:
@@ -135,6 +160,7 @@ class Grid:
         Raises:
             ValueError: the one asked for is not right.
         """
+        _keep_freed_memory()
         truth = self._loop([first])
         makers = [make for name, make in self._makers() if how in ("auto", name)]
         with ExitStack() as stack:
@@ -149,14 +175,15 @@ class Grid:
 
     def _makers(self) -> list[tuple[How, Maker]]:
         """The fast ways, the one that is likely to be the fastest first."""
-        stacked: list[tuple[How, Maker]] = [("stacked", self._stacked)]
-        threads: list[tuple[How, Maker]] = [
-            ("threads", partial(self._threads, channels_last=True)),
-            ("threads", partial(self._threads, channels_last=False)),
-        ]
-        on_cpu = self._objective.device.type == "cpu"
         modules = self._objective.model.modules()
         convolves = any(isinstance(m, _ConvNd) for m in modules)
+        # Convolutions with BatchNorm in them do not collect its statistics.
+        layouts = _LAYOUTS[0 if convolves and not self._recalibrate else 1 :]
+        stacked: list[tuple[How, Maker]] = [("stacked", self._stacked)]
+        threads: list[tuple[How, Maker]] = [
+            ("threads", partial(self._threads, layout=layout)) for layout in layouts
+        ]
+        on_cpu = self._objective.device.type == "cpu"
         ways = threads + stacked if convolves else stacked + threads
         return ways if on_cpu else stacked
 
@@ -210,19 +237,17 @@ class Grid:
             total += loss.examples * values.double()
         return total / self._own.n
 
-    def _threads(self, stack: ExitStack, channels_last: bool) -> Way | None:
+    def _threads(self, stack: ExitStack, layout: Layout) -> Way | None:
         if self.data is None:
             return None
         cores = torch.get_num_threads()
         if cores * _bytes(self._own.model.parameters()) > self._memory:
             return None
         data = self.data if self._recalibrate else list(self._cut()[0])
-        data = batching.channels_last(data) if channels_last else data
+        data = layout.data(data)
         free: SimpleQueue[Objective] = SimpleQueue()
         for _ in range(cores):
-            model = copy.deepcopy(self._objective.model)
-            if channels_last:
-                model = model.to(memory_format=torch.channels_last)  # pyright: ignore
+            model = layout.model(copy.deepcopy(self._objective.model))
             free.put(self._view(model, data))
         pool = ThreadPoolExecutor(
             cores, initializer=torch.set_num_threads, initargs=(1,)
@@ -283,6 +308,16 @@ class _Loss(nn.Module):
     def forward(self, batch: Any) -> Tensor:
         loss, self.examples = self.objective.loss_of(batch)
         return loss
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep blocks of up to 32 MiB when they are freed.
+
+    It hands larger ones than it has seen freed back to the system, and to fetch their
+    pages again takes longer than to compute on them; see M_MMAP_THRESHOLD in
+    mallopt(3).
+    """
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
 
 
 def _recalibrate(objective: Objective) -> None:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import (
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parallel import DistributedDataParallel
 
+from flatmin.core._scope import replicas
 from flatmin.core._shards import is_dtensor
 
 
@@ -24,13 +25,19 @@ def check_model(model: object) -> nn.Module:
 
     Raises:
         TypeError: it is no module.
-        ValueError: its parameters are sharded, or narrower than float32, or none of
-            them is trainable.
+        ValueError: it holds DistributedDataParallel further inside, its parameters are
+            sharded, or narrower than float32, or none of them is trainable.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}.")
     wrapped = isinstance(model, DistributedDataParallel)
     inner = cast("nn.Module", model.module if wrapped else model)
+    if replicas(inner):
+        raise ValueError(
+            f"model {type(model).__name__} holds DistributedDataParallel, which would "
+            "wait for other processes in every pass. Give the module itself; Lightning "
+            "Fabric's is model.module."
+        )
     if any(is_dtensor(p) for p in inner.parameters()):
         raise ValueError(
             "diagnostics need whole parameters, got sharded ones (DTensor). Load the "

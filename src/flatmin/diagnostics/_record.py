@@ -71,10 +71,13 @@ class Maximum(Measurement):
     """The highest rise of the loss that an ascent has found.
 
     Attributes:
-        history: the rise of every point it has tried, the one-step point first.
+        history: the rise of every point of the best ascent, from its start on.
+        starts: the highest rise of every ascent; the first one's start is the one-step
+            point.
     """
 
     history: tuple[float, ...] = ()
+    starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

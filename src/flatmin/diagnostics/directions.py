@@ -1,8 +1,7 @@
 r"""Directions in weight space: what lines and planes of losses are laid along.
 
 A direction is a list of tensors, one per entry of `Objective.w`, of its shape. Any such
-list will do, for instance an eigenvector of the Hessian; here are those that need
-making.
+list will do; here are those that need making.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from flatmin.core import _tensors as ts
 from flatmin.core.filters import NORMS
 from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics.hessian import eigenvalues
 
 #: One tensor per entry of `Objective.w`.
 Direction: TypeAlias = list[Tensor]
@@ -118,6 +118,47 @@ def between(objective: Objective, other: Weights) -> Direction:
     """
     pairs = zip(_weights(objective, other), objective.w, strict=True)
     return [x - p.detach() for x, p in pairs]
+
+
+def eigenvectors(
+    objective: Objective, k: int = 2, *, tol: float = 1e-3, seed: int = 0
+) -> list[Direction]:
+    r"""Along which the loss curves upwards most: eigenvectors of the Hessian.
+
+    .. math::
+        H x_i = \lambda_i x_i, \qquad \lambda_1 \ge \dots \ge \lambda_k, \qquad
+        \|x_i\| = 1
+
+    They are at right angles, and of length 1, whatever the length of the weights: the
+    coordinates of a line along one are distances in weight space. Which of ``x`` and
+    ``-x`` is returned depends on the seed, and means nothing.
+
+    Args:
+        objective: whose Hessian.
+        k: how many.
+        tol: residuals are at most so much times the eigenvalue.
+        seed: of the random start, which is alike on every device and in every process.
+
+    Returns:
+        ``k`` directions in the dtypes of ``objective.w``, the steepest first.
+
+    Raises:
+        ValueError: k or tol is out of range.
+        RuntimeError: no convergence.
+
+    Example:
+        >>> import torch
+        >>> from flatmin.diagnostics import Objective, directions
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double()  # H = 2 X'X / n
+        >>> data = [(x, torch.zeros(2, 1).double())]
+        >>> objective = Objective(model, torch.nn.functional.mse_loss, data)
+        >>> [[u], [v]] = directions.eigenvectors(objective)
+        >>> (u.abs().round(decimals=6).tolist(), v.abs().round(decimals=6).tolist())
+        ([[1.0, 0.0]], [[0.0, 1.0]])
+    """
+    found = eigenvalues(objective, k, tol=tol, vectors=True, seed=seed)
+    return [list(vector) for vector in found.vectors or ()]
 
 
 def through(objective: Objective, first: Weights, second: Weights) -> Basis:

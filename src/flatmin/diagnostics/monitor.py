@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import radius, whole
 from flatmin.diagnostics._ball import ball_of, climb, step_of
@@ -23,6 +26,14 @@ _GRADIENTS, _PRODUCT = 2.0, 4.5
 #: What two gradients say.
 _POINTS = ("loss", "loss_eps", "sharpness", "gradient_norm", "cosine")
 
+#: What a step of SAM measures, and what a record calls it.
+_OF_A_BATCH = {
+    "batch_loss": "loss",
+    "batch_sharpness": "sharpness",
+    "batch_gradient_norm": "grad_norm",
+    "batch_cosine": "cosine",
+}
+
 
 class Monitor:
     r"""Measures the surroundings of the weights every n steps, and writes it down.
@@ -31,7 +42,8 @@ class Monitor:
     ``loss_eps`` L(w + eps), ``sharpness`` their difference, ``gradient_norm`` ||g||,
     ``cosine`` cos(g, g_eps), and ``lambda_max`` if wanted; ``seconds`` is what it took.
     What `flatmin.SAM` measured on its own batch in the last step, it has for free:
-    given its ``statistics``, a record has them too, as ``batch_loss`` and so on.
+    given its ``statistics``, a record has them too, as ``batch_loss`` and so on, the
+    mean over the objective's group.
 
     The objective is built with the model in evaluation mode, on a fixed part of the
     training set. For each record the model is put into evaluation mode and back; its
@@ -47,8 +59,10 @@ class Monitor:
         every: steps from one record to the next; the first is of step 0.
         rho: the radius of the sharpness.
         lambda_max: whether to measure it.
-        jsonl: a file to append the records to, one line of JSON each.
-        tensorboard: a folder for TensorBoard's event files (needs tensorboard).
+        jsonl: a file to append the records to, one line of JSON each. Of a group, the
+            first process alone writes; the others may be given the same file.
+        tensorboard: a folder for TensorBoard's event files (needs tensorboard), written
+            like ``jsonl``.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -83,6 +97,9 @@ class Monitor:
         self.rho = radius(rho)
         self.lambda_max = lambda_max
         self.records: list[dict[str, Any]] = []
+        group = objective.group
+        if group is not None and dist.get_rank(group) != 0:
+            jsonl = tensorboard = None
         self._jsonl = None if jsonl is None else Path(jsonl)
         self._board = None if tensorboard is None else _board(tensorboard)
 
@@ -94,8 +111,8 @@ class Monitor:
     def __call__(self, step: int, optimizer: Any = None) -> dict[str, Any] | None:
         """A record if this step is due, else None.
 
-        In a group of processes all of them have to call it, with the same step; each
-        has the records, and those with a file or a folder write them.
+        In a group of processes all of them have to call it, with the same step; all
+        have the same records, but for ``seconds``.
 
         Args:
             step: how many steps have been made.
@@ -104,7 +121,7 @@ class Monitor:
         if step % self.every:
             return None
         began = time.perf_counter()
-        record: dict[str, Any] = {"step": step, **_statistics(optimizer)}
+        record: dict[str, Any] = {"step": step, **self._statistics(optimizer)}
         with evaluating(self.objective.model):
             self._try(record, _POINTS, self._points)
             if self.lambda_max:
@@ -147,6 +164,24 @@ class Monitor:
     def _lambda_max(self) -> tuple[Any, ...]:
         return (eigenvalues(self.objective, 1, tol=0.03).value,)
 
+    def _statistics(self, optimizer: Any) -> dict[str, float]:
+        """What a step of SAM measured, under names of its batch."""
+        found = getattr(optimizer, "statistics", None)
+        values = [getattr(found, name, None) for name in _OF_A_BATCH.values()]
+        # A process may lack a number that another one has.
+        there = [value is not None for value in values]
+        sums = torch.tensor(
+            [[float(value or 0) for value in values], there],
+            dtype=torch.float64,
+            device=self.objective.device,
+        )
+        totals, counts = self.objective.sum(sums)
+        return {
+            name: float(total / count)
+            for name, total, count in zip(_OF_A_BATCH, totals, counts, strict=True)
+            if count
+        }
+
     def _write(self, record: dict[str, Any]) -> None:
         if self._jsonl is not None:
             plain = {name: _plain(value) for name, value in record.items()}
@@ -158,18 +193,6 @@ class Monitor:
                 if isinstance(value, float):
                     self._board.add_scalar(f"flatmin/{name}", value, record["step"])
             self._board.flush()
-
-
-def _statistics(optimizer: Any) -> dict[str, float]:
-    """What a step of SAM measured, under names of its batch."""
-    found = getattr(optimizer, "statistics", None)
-    numbers = {
-        "batch_loss": getattr(found, "loss", None),
-        "batch_sharpness": getattr(found, "sharpness", None),
-        "batch_gradient_norm": getattr(found, "grad_norm", None),
-        "batch_cosine": getattr(found, "cosine", None),
-    }
-    return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

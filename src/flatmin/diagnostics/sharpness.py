@@ -84,6 +84,8 @@ def worst_sharpness(
     within: TwoPoint | None = None,
     steps: int = 20,
     step_size: float | None = None,
+    restarts: int = 0,
+    seed: int = 0,
 ) -> Maximum:
     r"""``max L(w + eps) - L(w)`` over the ball, as far as an ascent finds it.
 
@@ -93,11 +95,15 @@ def worst_sharpness(
     `sharpness`, nor below 0, which ``eps = 0`` reaches; like every ascent it may be
     below the true maximum, and `history` shows whether it still rose at the end.
 
+    The gradient may lead to a lower hill than others in the ball. Each of ``restarts``
+    more ascents begins at a random point of the surface, in a Gaussian direction, and
+    the best of all counts: more of them never give less.
+
     The ball is that of the weights: a scale is computed there and then kept, so that
     with ``within=TwoPoint(scale=scales.Adaptive(0))`` this is adaptive worst-case
     sharpness, ``|| eps / |w| ||_p <= rho``. The projection is to the nearest point, in
     units of the scale, for p = 2 and infinity, and along the ray to 0 for other p.
-    Takes ``steps + 2`` gradients.
+    Takes ``1 + (restarts + 1) (steps + 1)`` gradients.
 
     Args:
         objective: the loss.
@@ -108,9 +114,12 @@ def worst_sharpness(
         steps: how many, after the first.
         step_size: the length of the first of them, in the norm of the ball; ``rho`` if
             not given.
+        restarts: how many ascents from random points.
+        seed: of these points, which are alike on every device and in every process.
 
     Returns:
-        The highest rise found, and the rise of every point tried.
+        The highest rise found, the rise of every point on the way there, and the
+        highest rise from each start.
 
     Raises:
         TypeError: an argument is of the wrong kind, or the metric is no ball.
@@ -131,28 +140,29 @@ def worst_sharpness(
     """
     rho, within = radius(rho), ball_of(p, within)
     whole("steps", steps, 0)
+    whole("restarts", restarts, 0)
     length = rho if step_size is None else radius(step_size, "step_size")
     how = f"{steps} steps of at most {length:g}"
+    if restarts:
+        how += f", {restarts} restarts, seed {seed}"
     loss, g = objective.gradient()
     ball = Fixed.at(objective, within, g, rho)
-    eps = ball.project(ball.climb(g, rho), rho)
-    top, g = _slope_at(objective, eps, rho)
-    history = [float(top - loss)]
-    for _ in range(steps):
-        trial = ball.project(_sum(eps, ball.climb(g, length)), rho)
-        value, slope = _slope_at(objective, trial, rho)
-        history.append(float(value - loss))
-        if value > top:
-            eps, top, g = trial, value, slope
-        else:
-            length /= 2
+    draw = torch.Generator().manual_seed(seed)
+    first = ball.project(ball.climb(g, rho), rho)
+    ascents = [_ascent(objective, ball, first, rho, steps, length)]
+    for _ in range(restarts):
+        start = ball.random(rho, draw)
+        ascents.append(_ascent(objective, ball, start, rho, steps, length))
+    rises = [tuple(float(value - loss) for value in ascent) for ascent in ascents]
+    best = max(rises, key=max)
     return Maximum(
         name="worst sharpness",
-        value=max(0.0, float(top - loss)),
+        value=max(0.0, *best),
         n=objective.n,
         settings=described(rho, within),
         how=how,
-        history=tuple(history),
+        history=best,
+        starts=tuple(max(rise) for rise in rises),
     )
 
 
@@ -276,6 +286,28 @@ def finite(loss: Tensor, rho: float) -> Tensor:
             "large for this model. Use a smaller rho."
         )
     return loss
+
+
+def _ascent(
+    objective: Objective,
+    ball: Fixed,
+    eps: Gradients,
+    rho: float,
+    steps: int,
+    length: float,
+) -> list[Tensor]:
+    """The loss at ``eps`` and at every point tried from there."""
+    top, g = _slope_at(objective, eps, rho)
+    losses = [top]
+    for _ in range(steps):
+        trial = ball.project(_sum(eps, ball.climb(g, length)), rho)
+        value, slope = _slope_at(objective, trial, rho)
+        losses.append(value)
+        if value > top:
+            eps, top, g = trial, value, slope
+        else:
+            length /= 2
+    return losses
 
 
 def _slope_at(

@@ -100,6 +100,50 @@ def train(
 
 
 @app.command()
+def sweep(
+    cell: Annotated[
+        str, typer.Argument(help="A cell of a recipe: table4/noise-40/sam.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field; a list makes it part of the grid: 'rho=[0.05,0.1]'.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes to start on this machine.", min=1)
+    ] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLATMIN_STORAGE",
+            metavar="URL",
+            help="Data base for several machines. Default: a file under --out.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
+    ] = Path("data"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of runs; the same command continues there.")
+    ] = Path("runs"),
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
+    ] = False,
+) -> None:
+    """Search the paper's grid for the rho with the lowest validation error."""
+    # Imported late: a wrong argument shall not have to wait for torchvision.
+    from flatmin.experiments.runs import Order
+    from flatmin.experiments.sweep import sweep as run
+
+    order = Order(cell, tuple(settings or ()), smoke, out, data)
+    run(order, Console(), storage, workers)
+
+
+@app.command()
 def sharpness(
     runs: Annotated[
         list[Path],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.progress import Progress
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots, summary
+from flatmin.experiments.comparison import grid
 from flatmin.experiments.config import ARMS, Comparison
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.errors import BadInput
@@ -61,14 +61,6 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     console.print(summary.terminal_table(rows))
     console.print(summary.headline(rows), highlight=False)
     return root / "report.html"
-
-
-def grid(config: Comparison) -> Iterator[Run]:
-    """All runs, seed by seed, so that an early look sees every arm."""
-    for noise in config.noise:
-        for seed in range(config.seeds):
-            for arm in ARMS:
-                yield Run(config, arm, noise, seed)
 
 
 def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def run_folder(root: Path, cell: Cell, arm: Experiment, seed: int) -> Path:
         ValueError: as `arm_name`.
     """
     return root / cell.folder / arm_name(cell, arm) / f"seed-{seed}"
+
+
+def sweep_folder(root: Path, cell: Cell) -> Path:
+    """The folder of a sweep, as in ``runs/sweep/table4/noise-40/sam``."""
+    return root / "sweep" / cell.name
+
+
+def point_folder(sweep: Path, point: Mapping[str, float]) -> Path:
+    """The folder of a sweep's point, which has one for each seed.
+
+    Args:
+        sweep: the folder of the sweep.
+        point: the value of each of its fields, as in ``rho-0.05-lr-0.1``.
+    """
+    return sweep / "-".join(f"{field}-{value}" for field, value in point.items())
 
 
 def arm_name(cell: Cell, arm: Experiment) -> str:

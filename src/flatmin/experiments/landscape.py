@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from torch.nn.functional import cross_entropy
 
@@ -16,10 +14,10 @@ from flatmin import pictures
 from flatmin.diagnostics import Objective, directions
 from flatmin.diagnostics import landscape as measure
 from flatmin.diagnostics.landscape import Plane
-from flatmin.experiments.config import ARMS, Comparison
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.comparison import Finished, finished
+from flatmin.experiments.data import Data
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, locked, read_json, write, write_json
+from flatmin.experiments.store import RunStore, locked, write, write_json
 from flatmin.experiments.train import Run, percent
 
 #: Examples per pass.
@@ -95,26 +93,26 @@ def landscape(
         The path of ``landscape.html``.
 
     Raises:
-        BadInput: a folder holds no finished run; nothing was written then.
+        BadInput: a folder does not hold one finished run; nothing was written then.
     """
     try:
         at = measure.axis(points, radius)
     except ValueError as refused:
         raise BadInput(str(refused)) from None
-    runs = [_found(folder) for folder in folders]
-    names = [title(run) for run, _ in runs]
+    opened = [_one(folder) for folder in folders]
+    runs = [one.runs[0] for one in opened]
+    names = [title(run) for run in runs]
     if len(set(names)) < len(names):
-        names = [f"{title(run)}, seed {run.seed}" for run, _ in runs]
+        names = [f"{title(run)}, seed {run.seed}" for run in runs]
     if len(set(names)) < len(names):
         raise BadInput("a run is given twice, or two comparisons have the same runs.")
-    loaded = [(run, root, _data(root)) for run, root in runs]
-    top = ceiling(max(len(data.classes) for _, _, data in loaded))
+    top = ceiling(max(len(one.data.classes) for one in opened))
     with locked(out):
         # Of one name each, so that what was interrupted is continued.
         parts = [out / f".plane-{k}.json" for k in range(len(runs))]
         planes = {
-            name: _watched(name, console, run, data, root, at, part)
-            for name, part, (run, root, data) in zip(names, parts, loaded, strict=True)
+            name: _watched(name, console, run, one.data, one.root, at, part)
+            for name, part, run, one in zip(names, parts, runs, opened, strict=True)
         }
         draw(planes, out, top)
         for part in parts:
@@ -146,38 +144,12 @@ def draw(planes: dict[str, Plane], out: Path, top: float) -> None:
     write(out / "landscape.html", pictures.page(planes, text=text, top=top))
 
 
-def _found(folder: Path) -> tuple[Run, Path]:
-    """The run that is stored in a folder, and the root of its comparison."""
-    folder = folder.resolve()
-    root = folder.parents[2] if len(folder.parents) > 2 else folder
-    stored = read_json(root / "config.json")
-    try:
-        config = Comparison.model_validate((stored or {}).get("config"))
-    except (AttributeError, ValidationError):
+def _one(folder: Path) -> Finished:
+    """The comparison of a folder that holds one finished run."""
+    opened = finished(folder)
+    if len(opened.runs) > 1:
         raise BadInput(
-            f"{folder} is no run of flatmin compare. Give folders such as "
-            "runs/compare/noise-40/sam/seed-0."
-        ) from None
-    for run in _all(config):
-        if run.folder(root) == folder and RunStore(folder).result() is not None:
-            return run, root
-    raise BadInput(f"{folder} holds no finished run of the comparison in {root}.")
-
-
-def _all(config: Comparison) -> list[Run]:
-    return [
-        Run(config, arm, noise, seed)
-        for noise in config.noise
-        for arm in ARMS
-        for seed in range(config.seeds)
-    ]
-
-
-def _data(root: Path) -> Data:
-    """The images of a comparison, if they are what they were."""
-    stored = json.loads((root / "config.json").read_text())
-    config = Comparison.model_validate(stored["config"])
-    data = load(config)
-    if data.digest() != stored.get("data_sha256"):
-        raise BadInput(f"the images of {root} have changed since it was made.")
-    return data.to(config.device)
+            f"{folder} holds {len(opened.runs)} finished runs. Give folders of one, "
+            "such as runs/compare/noise-40/sam/seed-0."
+        )
+    return opened

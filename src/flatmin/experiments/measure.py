@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import cross_entropy
@@ -21,11 +19,10 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
-from flatmin.experiments.compare import grid
-from flatmin.experiments.config import Comparison
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.comparison import finished
+from flatmin.experiments.data import Data
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, read_json
+from flatmin.experiments.store import RunStore
 from flatmin.experiments.train import Run, percent
 
 #: Examples per pass, rounded down to a multiple of m.
@@ -54,11 +51,12 @@ def measure(
         raise BadInput(f"--m must be at least 1, got {m}.")
     table: Table | None = None
     for folder in folders:
-        root, config, data, runs = _opened(folder)
-        for run in runs:
+        opened = finished(folder)
+        root, radius = opened.root, rho or opened.config.sharpness_rho
+        for run in opened.runs:
             where = run.folder(root).relative_to(root)
             with console.status(f"measuring {where}"):
-                found = _measured(run, data, root, rho or config.sharpness_rho, m)
+                found = _measured(run, opened.data, root, radius, m)
             table = table or _titles(found)
             who = percent(run.noise), run.arm.label, str(run.seed)
             table.add_row(*who, *(f"{one.value:.4g}" for _, one in found))
@@ -85,37 +83,6 @@ def _measured(
         ]
     except (ValueError, RuntimeError) as error:
         raise BadInput(f"{run.folder(root)} cannot be measured: {error}") from None
-
-
-def _opened(folder: Path) -> tuple[Path, Comparison, Data, list[Run]]:
-    """The comparison that a folder belongs to, its data, and the finished runs."""
-    root = next((f for f in _upwards(folder) if (f / "config.json").is_file()), None)
-    if root is None:
-        raise BadInput(f"{folder} is no run folder of flatmin compare.")
-    stored: Any = read_json(root / "config.json")
-    try:
-        config = Comparison.model_validate(stored["config"])
-        digest = stored["data_sha256"]
-    except (KeyError, TypeError, ValidationError):
-        raise BadInput(f"{root / 'config.json'} is damaged.") from None
-    inside = [run for run in grid(config) if _is_in(run.folder(root), folder)]
-    runs = [run for run in inside if RunStore(run.folder(root)).result() is not None]
-    if not runs:
-        raise BadInput(f"{folder} holds no finished run. Let flatmin compare finish.")
-    data = load(config)
-    if data.digest() != digest:
-        raise BadInput(f"the images are not those that {root} was trained on.")
-    return root, config, data, runs
-
-
-def _upwards(folder: Path) -> Iterable[Path]:
-    """The folder and the three above it, the depth of a run in its comparison."""
-    here = folder.resolve()
-    return [here, *list(here.parents)[:3]]
-
-
-def _is_in(run: Path, folder: Path) -> bool:
-    return run.resolve().is_relative_to(folder.resolve())
 
 
 def _titles(found: list[tuple[str, Measurement]]) -> Table:

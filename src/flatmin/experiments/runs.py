@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flatmin.experiments.datasets import SETS, DataSet, load, prepared
-from flatmin.experiments.datasets.tiny import write_tiny
+from flatmin.experiments.datasets.tiny import TINY, write_tiny
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import run_folder
 from flatmin.experiments.processes import launched
 from flatmin.experiments.progress import bars
 from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
 from flatmin.experiments.run import train
-from flatmin.experiments.store import Busy, claim, locked, write_json
+from flatmin.experiments.store import Busy, claim, in_turn, locked, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def train_all(order: Order, console: Console) -> bool:
     with bars(console) as progress:
         everything = progress.add_task(what.name, total=len(todo), note="")
         for job in todo:
-            result = _train(fabric, job, order, progress)
+            result = train_job(fabric, job, order, progress)
             finished += result is not None
             progress.advance(everything)
     if finished < len(todo):
@@ -107,13 +107,24 @@ def _sign(order: Order, what: Recipe) -> None:
     name = what.name
     asked = {"recipe": name, "part": order.name, "settings": list(order.settings)}
     record = {**asked, "smoke": order.small, "seeds": what.seeds}
-    write_json(order.root / f"recipe-{name}.json", record)
+    path = order.root / f"recipe-{name}.json"
+    # Another process may be starting with the same recipe.
+    mine = path.with_suffix(f".{os.getpid()}")
+    write_json(mine, record)
+    mine.replace(path)
 
 
-def _train(
+def train_job(
     fabric: Fabric, job: Job, order: Order, progress: Progress
 ) -> dict[str, Any] | None:
-    """The result of a run; None if another process is at it."""
+    """Train a run, or what is left of it.
+
+    Returns:
+        Its result; None if another process is at it.
+
+    Raises:
+        BadInput: settings, data or folder do not fit.
+    """
     with ExitStack() as stack:
         free = True
         if fabric.is_global_zero:
@@ -148,9 +159,10 @@ def _watched(
 
     result = train(fabric, job.experiment, data, job.folder, watch, tick)
     progress.remove_task(task)
+    kind = "validation" if job.experiment.validation else "test"
+    error, seconds = result["test_error"], result["seconds"]
     progress.console.print(
-        f"{name}: test error {result['test_error']:.2f} %, {result['seconds']:.1f} s",
-        highlight=False,
+        f"{name}: {kind} error {error:.2f} %, {seconds:.1f} s", highlight=False
     )
     return result
 
@@ -170,23 +182,13 @@ def data_of(experiment: Experiment, order: Order) -> DataSet:
     root = order.data
     if order.small and experiment.data in SETS:
         root = order.root / "tiny"
-        _make_up(experiment.data, root)
+        with in_turn(root):
+            # Another process may be reading what is there.
+            if not (root / experiment.data / TINY).is_file():
+                write_tiny(experiment.data, root)
     # Images of a set are brought to another size on their way to the network.
     size = None if experiment.data in SETS else experiment.image_size
     return prepared(_loaded(experiment.data, root, size), experiment)
-
-
-def _make_up(name: str, root: Path) -> None:
-    """Have a made-up data set, whoever else wants the same at the same time."""
-    if (root / name).exists():
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root, prefix=".") as new:
-        write_tiny(name, Path(new))
-        made = Path(new) / name
-        if made.exists():  # Nothing is written for digits.
-            with suppress(OSError):  # Somebody else was first.
-                made.rename(root / name)
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -37,6 +37,7 @@ __all__ = [
     "Busy",
     "RunStore",
     "claim",
+    "in_turn",
     "locked",
     "read_json",
     "write",
@@ -118,22 +119,43 @@ def locked(folder: Path) -> Iterator[None]:
         Busy: another process does.
         BadInput: the folder cannot be made.
     """
+    with _lock(folder) as file:
+        if not _held(file, wait=False):
+            raise Busy(f"another process is writing to {folder}.")
+        yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """As `locked`, but waits until the others are done: for moments, not for runs.
+
+    Raises:
+        BadInput: the folder cannot be made.
+    """
+    with _lock(folder) as file:
+        _held(file, wait=True)
+        yield
+
+
+def _lock(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("w")
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}.") from None
+
+
+def _held(file: IO[str], *, wait: bool) -> bool:
+    """Whether this process has the lock now."""
     try:
         import fcntl
     except ImportError:  # Windows has no flock
-        yield
-        return
+        return True
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise BadInput(f"cannot write to {folder}: {error.strerror}.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"another process is writing to {folder}.") from None
-        yield
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,12 @@ def tablet(noises: Sequence[str] = ("20", "40"), **fields: Any) -> Recipe:
             name=f"tablet/noise-{noise}/{method}",
             labels=(f"{noise} %", method.upper()),
             arms=arms,
-            paper=Paper(value, spread, below=method == "sam"),
+            paper=Paper.printed(printed),
         )
         for noise in noises
-        for method, arms, value, spread in (
-            ("sgd", (SGD, SGD_2X), 20.0, 0.25),
-            ("sam", (SAM,), 13.4, 0.1),
+        for method, arms, printed in (
+            ("sgd", (SGD, SGD_2X), "20.0±.25"),
+            ("sam", (SAM,), "13.4±<.1"),
         )
     )
     values: dict[str, Any] = {

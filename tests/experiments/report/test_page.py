@@ -56,7 +56,7 @@ def test_tab_leads_to_the_recipes_the_download_and_the_tables(
         focused.append(page.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
     assert focused[0].startswith('<a href="#recipe-0"')
     assert focused[1].startswith('<a class="download"')
-    assert focused[2].startswith('<div class="wide" tabindex="0"')
+    assert focused[2].startswith('<div class="wide numbers" tabindex="0"')
 
 
 @pytest.mark.browser

@@ -57,9 +57,29 @@ def test_the_heading_method_is_found_wherever_it_stands(tmp_path: Path) -> None:
     assert [p.title for p in curves(collected(tmp_path, recipe))] == ["20 %", "40 %"]
 
 
+def test_labels_that_do_not_tell_runs_apart_are_in_no_title(tmp_path: Path) -> None:
+    cells = tuple(
+        Cell(
+            f"tablet/{steps}/{metric[:3]}", ("CIFAR-10", steps, metric), (SAM,), metric,
+            folder=f"tablet/{steps}",
+        )
+        for steps in ("1", "2")
+        for metric in ("test_error", "lambda_max")
+    )  # fmt: skip
+    recipe = tablet(headings=("data", "steps up", "number"), cells=cells)
+    start(tmp_path, recipe)
+    for cell in cells[::2]:
+        finish(tmp_path, cell, SAM, [13.0, 13.5, 14.0])
+    (panel,) = curves(collected(tmp_path, recipe))
+    assert panel.title == "CIFAR-10"
+    assert [line.name for line in panel.lines] == ["1", "2"]
+
+
 def test_cells_that_share_runs_are_drawn_once(tmp_path: Path) -> None:
     cells = tuple(
-        Cell(f"tablet/{metric}", (metric, "SAM"), (SAM,), metric, folder="tablet/sam")
+        Cell(
+            f"tablet/{metric[:3]}", (metric, "SAM"), (SAM,), metric, folder="tablet/sam"
+        )
         for metric in ("test_error", "top5_error")
     )
     recipe = tablet(cells=cells)
@@ -104,15 +124,36 @@ def test_two_numbers_or_words_are_no_axis(
     assert trends(collected(tmp_path, recipe)) == []
 
 
-def test_labels_of_what_is_compared_can_be_the_axis(tmp_path: Path) -> None:
+def grid(*headings: str, rhos: tuple[str, ...]) -> Recipe:
     cells = tuple(
-        Cell(f"tablet/{rho}", (rho,), (SAM.model_copy(update={"rho": float(rho)}),))
-        for rho in ("0.01", "0.05", "0.1")
-    )
-    recipe = tablet(headings=("rho",), cells=cells)
+        Cell(
+            f"tablet/{k}/{rho}", (*(str(k) for _ in headings[1:]), rho),
+            (SAM.model_copy(update={"rho": float(rho)}),),
+        )
+        for k in range(1 + 2 * (len(headings) > 1))
+        for rho in rhos
+    )  # fmt: skip
+    return tablet(headings=headings, cells=cells)
+
+
+def test_with_one_heading_there_is_one_line(tmp_path: Path) -> None:
+    recipe = grid("rho", rhos=("0.01", "0.05", "0.1"))
     complete(tmp_path, recipe)
     (panel,) = trends(collected(tmp_path, recipe))
     assert [(one.name, one.x) for one in panel.lines] == [("ours", (0.01, 0.05, 0.1))]
+    assert not panel.log
+
+
+def test_of_two_headings_with_numbers_the_last_is_the_axis(tmp_path: Path) -> None:
+    recipe = grid("m", "rho", rhos=("1e-6", "1e-2", "1e3"))
+    complete(tmp_path, recipe)
+    (panel,) = trends(collected(tmp_path, recipe))
+    assert panel.x == "rho"
+    assert [one.name for one in panel.lines] == ["0", "1", "2"]
+    assert panel.lines[0].x == (1e-6, 1e-2, 1e3)
+    assert panel.log
+    assert _figures.drawn(panel).to_dict()["layout"]["xaxis"]["type"] == "log"
+    assert _figures.printed([panel]).axes[0].get_xscale() == "log"
 
 
 def test_twenty_five_lines_look_different() -> None:

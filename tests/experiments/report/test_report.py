@@ -217,6 +217,30 @@ def test_whatever_is_shown_is_no_html_in_markdown(tmp_path: Path) -> None:
     assert (len(rows), cells) == (6, {12})
 
 
+def test_markdown_has_scale_and_notes_below_the_table(tmp_path: Path) -> None:
+    recipe = tablet(notes=("The paper is silent.", "So is its code."))
+    complete(tmp_path, recipe, smoke=True)
+    text = _tables.markdown(collected(tmp_path, recipe))
+    assert text.startswith("# A small table\n\n| noise | method | quantity | ours |")
+    assert text.endswith(
+        "\n\nScale: that of the paper, but for\n\n- a smoke run: it shows that the "
+        "recipe runs, and nothing else\n\nNotes:\n\n- The paper is silent.\n- So is "
+        "its code.\n"
+    )
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_has_a_column_for_every_number(name: str, tmp_path: Path) -> None:
+    recipe = recipes.recipe(name)
+    cell = next(cell for cell in recipe.cells if cell.arms)
+    start(tmp_path, recipe, seeds=1)
+    for arm in cell.arms:
+        finish(tmp_path, cell, arm, [13.0])
+    record = records(collected(tmp_path, recipe))[0]
+    assert list(record)[1 : 1 + len(recipe.headings)] == list(recipe.headings)
+    assert len(record) == 15 + len(recipe.headings)
+
+
 def test_the_page_carries_its_numbers(reported: Path) -> None:
     page = (reported / "report.html").read_text()
     match = re.search(r'id="numbers">(.*?)</script>', page)
@@ -247,17 +271,18 @@ def test_two_recipes_are_on_one_page(tmp_path: Path) -> None:
     start(tmp_path, other)
     write_report(tmp_path, one, other)
     page = (tmp_path / "report.html").read_text()
-    assert [page.index(t) > 0 for t in ('id="recipe-0"', 'id="recipe-1"')]
+    titles = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', page)
+    assert titles == [("recipe-0", "Another"), ("recipe-1", "A small table")]
     text = (tmp_path / "tables/other.md").read_text()
     assert "| pending, 0 of 3 runs |  |  |  |  |  |  | 1, 2 |" in text
-    assert text.endswith("\n\n1. Odd.\n\n2. Even.\n")
+    assert text.endswith("\n\n1. Odd.\n2. Even.\n")
     assert not (tmp_path / "figures/other-curves.svg").exists()
 
 
 def test_the_command_reports_on_its_folders(
     program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipes, "recipe", lambda _: tablet(), raising=False)
+    monkeypatch.setattr(recipes, "recipe", lambda _: tablet())
     monkeypatch.chdir(tmp_path)
     complete(Path("runs"), tablet())
     code, out, err = program("report")
@@ -269,7 +294,7 @@ def test_the_command_reports_on_its_folders(
 def test_the_command_refuses_a_damaged_folder_in_one_line(
     program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipes, "recipe", lambda _: tablet(), raising=False)
+    monkeypatch.setattr(recipes, "recipe", lambda _: tablet())
     complete(tmp_path, tablet())
     (tmp_path / RUN / "result.json").write_text("{")
     code, _, err = program("report", tmp_path)

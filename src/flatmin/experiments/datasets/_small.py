@@ -21,16 +21,13 @@ def svhn(folder: Path) -> Parts:
 
     files = [Remote(url, md5) for url, _, md5 in SVHN.split_list.values()]
     fetch("SVHN", files, folder)
-    parts = [_svhn(folder, split) for split in ("train", "extra")]
-    x, y = (torch.cat(both) for both in zip(*parts, strict=True))
-    test = Tensors(*_svhn(folder, "test"))
+    train = _svhn(folder, "train", "extra")
+    test = _svhn(folder, "test")
     split = f"the {len(test.y):,} official test images; train and extra are trained on"
-    return Parts(Tensors(x.contiguous(), y), test, tuple("0123456789"), split)
+    return Parts(train, test, tuple("0123456789"), split)
 
 
-def _svhn(
-    folder: Path, split: Literal["train", "extra", "test"]
-) -> tuple[Tensor, Tensor]:
+def _svhn(folder: Path, *splits: Literal["train", "extra", "test"]) -> Tensors:
     from torchvision.datasets import SVHN
 
     class Checked(SVHN):
@@ -38,11 +35,16 @@ def _svhn(
         def _check_integrity(self) -> bool:
             return True
 
-    path = folder / SVHN.split_list[split][1]
-    check(path, None)
-    with reading(path):
-        found = Checked(folder, split)
-    return torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels)
+    x: list[Tensor] = []
+    y: list[Tensor] = []
+    for split in splits:
+        path = folder / SVHN.split_list[split][1]
+        check(path, None)
+        with reading(path):
+            found = Checked(folder, split)
+            x.append(torch.from_numpy(found.data))
+            y.append(torch.from_numpy(found.labels))
+    return Tensors(torch.cat(x).contiguous(), torch.cat(y))
 
 
 def fashion_mnist(folder: Path) -> Parts:

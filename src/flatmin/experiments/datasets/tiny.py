@@ -104,11 +104,11 @@ def _cifar10(folder: Path, pictures: Pictures) -> None:
     base, names = folder / "cifar-10-batches-py", _CIFAR10.split()
     x, y = pictures.train(10, 32, 3)
     parts = [(f"data_batch_{k + 1}", x[k::5], y[k::5]) for k in range(5)]
-    for file, x, y in (*parts, ("test_batch", *pictures.test(10, 32, 3))):
-        png = [f"{names[label]}_s_{i:06}.png" for i, label in enumerate(y.tolist())]
-        entry = {"batch_label": file, "labels": y.tolist(), "data": _rows(x)}
+    for file, pixels, labels in (*parts, ("test_batch", *pictures.test(10, 32, 3))):
+        png = [f"{names[k]}_s_{i:06}.png" for i, k in enumerate(labels.tolist())]
+        entry = {"batch_label": file, "labels": labels.tolist(), "data": _rows(pixels)}
         _pickle(base / file, {**entry, "filenames": png})
-    meta = {"num_cases_per_batch": len(x), "label_names": names, "num_vis": 3072}
+    meta = {"num_cases_per_batch": len(x) // 5, "label_names": names, "num_vis": 3072}
     _pickle(base / "batches.meta", meta)
 
 

@@ -43,6 +43,8 @@ def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     given = parsed(settings, [*Experiment.model_fields, "seeds"])
     if "seed" in given:
         raise BadInput("seed: a recipe runs seeds 0, 1 and so on; set seeds.")
+    if "length" in given:
+        raise BadInput("length: it tells arms apart, in folders too; set epochs.")
     seeds = _seeds(given.pop("seeds", recipe.seeds))
     for field in given:
         _check(recipe, field, given)

@@ -7,9 +7,9 @@ EQUAL_COST = (
     "gradients."
 )
 SGD = (
-    "The paper says SGD with momentum 0.9. The SAM code's is Nesterov and clips the "
-    "gradient's norm at 5.0 by default. Here: the paper's; the code's is "
-    "nesterov=true clip=5."
+    "The paper says SGD with momentum 0.9, of ImageNet and of fine-tuning. The SAM "
+    "code's is Nesterov and clips the gradient's norm at 5.0 by default. Here: the "
+    "paper's everywhere; the code's is nesterov=true clip=5."
 )
 DECAY = (
     "The paper's eq. 1 keeps weight decay outside of the maximum; in the SAM code it "
@@ -17,9 +17,10 @@ DECAY = (
     'method_options={"decay_in_ascent": true}.'
 )
 DEVICES = (
-    "The paper's perturbation is that of one accelerator's examples, which only a "
-    "footnote says: 256 examples on 8 make m = 32, as here for SGD's BatchNorm too. "
-    "With m=256 it is a different experiment."
+    "The paper's perturbation is that of one accelerator's examples: 256 on 8 make "
+    "m = 32, a number that it does not print. SGD's BatchNorm has the same groups "
+    "here. With m=256 it is a different experiment; a footnote of the paper says that "
+    "SAM gains by not sharing perturbations."
 )
 
 #: Of recipes on CIFAR, SVHN and Fashion-MNIST.
@@ -46,8 +47,8 @@ CUTOUT = (
     "drawn for each image; in the SAM code, one square for a whole batch."
 )
 NOISE = (
-    "The paper follows Jiang et al. for label noise and does not give learning rate, "
-    "weight decay, batch size or augmentation. Here: learning rate 0.1 and weight "
+    "The paper follows Jiang et al. with label noise and does not give learning rate, "
+    "weight decay or augmentation. Here: learning rate 0.1 and weight "
     "decay 0.0002 of Jiang et al. (arXiv:1911.09781), and batch size 256 and flip and "
     "crop of the paper's other experiments on CIFAR."
 )

@@ -77,7 +77,8 @@ def c5() -> Recipe:
             "With p = inf the perturbation is rho sign(g), in eq. 2 as in C.5. A rho "
             "means another length for each p: the figure sweeps each by itself, and "
             "none can be carried over.",
-            "The paper does not give the settings. Here: those of C.4, with WRN-40-2.",
+            "The paper says a wide ResNet and not which, nor its settings. Here: those "
+            "of C.4, with WRN-40-2.",
             _notes.SGD,
             _notes.DECAY,
             _notes.DEVICES,

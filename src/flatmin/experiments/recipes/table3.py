@@ -47,10 +47,11 @@ _NOTES = (
     "Fine-tuning begins with timm's copies of the published weights, which are "
     "downloaded. BatchNorm keeps its statistics; the last layer begins anew but for "
     "ImageNet.",
-    "The paper does not give the pixels of the images. Here: those of the networks, "
-    "600 for b7 and 475 for L2.",
-    "The paper mentions AutoAugment for the two CIFAR sets alone, and no other "
-    "augmentation. Here: a random resized crop and a flip everywhere.",
+    "The paper gives the pixels of the images for L2 alone, 475. Here: 600 for b7, "
+    "those of its weights.",
+    "The paper says AutoAugment for the two CIFAR sets, and for the others no "
+    "augmentation but the preprocessing of its ImageNet experiments. Here that is "
+    "Table 2's, a random resized crop and a flip, for all sets.",
     "Batch 1024 on 64 cores makes m = 16 for b7, 512 on 128 cores makes m = 4 for L2.",
     'For L2 the paper says that the steps are "adjusted" to half the batch. Here: '
     "10,000 instead of 5,000.",

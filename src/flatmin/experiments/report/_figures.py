@@ -60,6 +60,7 @@ def drawn(panel: Panel) -> go.Figure:
             )
     figure.update_layout(
         xaxis_title=escape(panel.x),
+        xaxis_type="log" if panel.log else "linear",
         yaxis_title=escape(panel.y),
         template="plotly_white",
         showlegend=True,
@@ -81,6 +82,7 @@ def printed(panels: Sequence[Panel]) -> Figure:
     for panel, axes in zip(panels, grid.flat, strict=False):
         for k, line in enumerate(panel.lines):
             _draw(axes, line, k)
+        axes.set_xscale("log" if panel.log else "linear")
         # Names are text, never TeX.
         axes.set_title(panel.title, fontsize="medium", parse_math=False)
         axes.set_xlabel(panel.x, parse_math=False)

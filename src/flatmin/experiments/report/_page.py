@@ -12,7 +12,8 @@ from flatmin.experiments.report._scale import PLACES, commands, environments, sc
 from flatmin.pictures import html
 
 _STYLE = """
-td { white-space: normal; } td:first-child, th:first-child { text-align: left; }
+td:first-child, th:first-child, .places td, .places th { text-align: left; }
+.places td, .numbers td:nth-last-child(4) { white-space: normal; min-width: 9rem; }
 li, p, figcaption { overflow-wrap: anywhere; }
 """
 
@@ -90,7 +91,7 @@ def _environment(report: Report) -> str:
         for place in environments(report)
     )
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Environment">'
+        '<div class="wide places" tabindex="0" role="region" aria-label="Environment">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flatmin.experiments.report._numbers import Arm, Report, Row
 from flatmin.experiments.report._tables import QUANTITIES
 
-_NUMBER = re.compile(r"\s*([-+]?\d+(?:\.\d+)?)\s*%?\s*")
+_NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
 
 #: Fewer points are no line.
 _POINTS = 3
+
+#: An axis that spans this ratio is logarithmic.
+_WIDE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +42,31 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes and their lines."""
+    """Axes and their lines; ``log`` is whether the horizontal one is logarithmic."""
 
     title: str
     x: str
     y: str
     lines: tuple[Line, ...]
+    log: bool = False
 
 
 def curves(report: Report) -> list[Panel]:
     """Test error over training, of every arm that has runs; cells that share runs once.
 
-    Lines in one panel differ in the heading "method", or in the last one if none is
-    called so.
+    Lines in one panel differ in the heading "method", or else in the last one that
+    tells runs apart.
     """
-    chosen = _compared(report)
-    panels: dict[tuple[str, ...], list[Line]] = {}
-    drawn: set[str] = set()
+    rows_of: dict[str, list[Row]] = {}
     for row in report.rows:
-        if row.cell.folder not in drawn:
-            drawn.add(row.cell.folder)
-            lines = panels.setdefault(_others(row, chosen), [])
-            lines += _curves(row, row.cell.labels[chosen])
+        rows_of.setdefault(row.cell.folder, []).append(row)
+    headings = [k for k in _all(report) if all(map(_same(k), rows_of.values()))]
+    compared = _compared(report, headings)
+    panels: dict[tuple[str, ...], list[Line]] = {}
+    for row, *_ in rows_of.values():
+        title = tuple(row.cell.labels[k] for k in headings if k != compared)
+        name = _label(row, compared)
+        panels.setdefault(title, []).extend(_curves(row, name))
     return [
         Panel(", ".join(title), "gradient examples", "test error %", tuple(lines))
         for title, lines in panels.items()
@@ -69,41 +75,61 @@ def curves(report: Report) -> list[Panel]:
 
 
 def trends(report: Report) -> list[Panel]:
-    """Results against the first heading whose labels are three or more numbers."""
-    done = [row for row in report.rows if _is_known(row)]
-    at = next((k for k in range(len(report.recipe.headings)) if _numeric(done, k)), -1)
-    if at < 0:
+    """Results against the last heading whose labels are three or more numbers.
+
+    Lines in one panel differ in the heading "method", or else in the last other one.
+    """
+    known = [row for row in report.rows if _is_known(row)]
+    at = next((k for k in reversed(_all(report)) if _numeric(known, k)), None)
+    if at is None:
         return []
-    chosen = _compared(report)
+    others = [k for k in _all(report) if k != at]
+    compared = _compared(report, others)
     panels: dict[tuple[str, ...], dict[str, list[Row]]] = {}
-    for row in done:
-        key = (*_others(row, at, chosen), QUANTITIES[row.cell.metric])
-        name = "ours" if chosen == at else row.cell.labels[chosen]
-        panels.setdefault(key, {}).setdefault(name, []).append(row)
-    drawn = []
-    for (*title, quantity), rows_of in panels.items():
-        lines = tuple(
-            _trend(name, rows, at)
-            for name, rows in rows_of.items()
-            if len(rows) >= _POINTS
-        )
-        if lines:
-            heading = report.recipe.headings[at]
-            drawn.append(Panel(", ".join(title), heading, quantity, lines))
-    return drawn
+    for row in known:
+        title = tuple(row.cell.labels[k] for k in others if k != compared)
+        lines = panels.setdefault((*title, QUANTITIES[row.cell.metric]), {})
+        lines.setdefault(_label(row, compared), []).append(row)
+    return [
+        _against(report.recipe.headings[at], title, quantity, lines)
+        for (*title, quantity), bundle in panels.items()
+        if (lines := _trends(bundle, at))
+    ]
+
+
+def _all(report: Report) -> range:
+    return range(len(report.recipe.headings))
+
+
+def _same(heading: int) -> Callable[[list[Row]], bool]:
+    return lambda rows: len({row.cell.labels[heading] for row in rows}) == 1
+
+
+def _compared(report: Report, headings: Sequence[int]) -> int | None:
+    """The heading in which lines differ; None if all is one line."""
+    names = {report.recipe.headings[k]: k for k in headings}
+    return names.get("method", headings[-1] if headings else None)
+
+
+def _label(row: Row, heading: int | None) -> str:
+    return "ours" if heading is None else row.cell.labels[heading]
+
+
+def _trends(bundle: dict[str, list[Row]], at: int) -> tuple[Line, ...]:
+    long = {name: rows for name, rows in bundle.items() if len(rows) >= _POINTS}
+    return tuple(_trend(name, rows, at) for name, rows in long.items())
+
+
+def _against(
+    heading: str, title: Sequence[str], quantity: str, lines: tuple[Line, ...]
+) -> Panel:
+    x = [x for line in lines for x in line.x]
+    log = min(x) > 0 and max(x) >= _WIDE * min(x)
+    return Panel(", ".join(title), heading, quantity, lines, log)
 
 
 def _is_known(row: Row) -> bool:
     return row.reported is not None and math.isfinite(row.reported.mean)
-
-
-def _compared(report: Report) -> int:
-    headings = report.recipe.headings
-    return headings.index("method") if "method" in headings else len(headings) - 1
-
-
-def _others(row: Row, *but: int) -> tuple[str, ...]:
-    return tuple(label for k, label in enumerate(row.cell.labels) if k not in but)
 
 
 def _curves(row: Row, name: str) -> list[Line]:

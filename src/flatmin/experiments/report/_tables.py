@@ -14,8 +14,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flatmin.experiments.recipes._recipe import Metric, Paper
+from flatmin.experiments.recipes._recipe import Metric
 from flatmin.experiments.report._numbers import Arm, Report, Row, records
+from flatmin.experiments.report._scale import scale
 
 #: How tables call what cells report.
 QUANTITIES: dict[Metric, str] = {
@@ -62,12 +63,16 @@ def waiting(report: Report) -> str:
 def markdown(report: Report) -> str:
     """The table of a recipe, with its title, notes and scale, for documents."""
     head = [*report.recipe.headings, *COLUMNS]
-    table = [head, ["---"] * len(head), *(map(_plain, one) for one in lines(report))]
-    notes = [f"{k}. {note}" for k, note in enumerate(footnotes(report), start=1)]
+    table = [head, ["---"] * len(head), *lines(report)]
+    below = [f"{k}. {_plain(note)}" for k, note in enumerate(footnotes(report), 1)]
     paragraphs = [
         f"# {_plain(report.recipe.title)}",
-        "\n".join("| " + " | ".join(line) + " |" for line in table),
-        *map(_plain, (waiting(report), reading(report), *notes)),
+        "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in table),
+        _plain(waiting(report)),
+        _plain(reading(report)),
+        "\n".join(below),
+        _bullets("Scale: that of the paper, but for", scale(report)),
+        _bullets("Notes:", report.recipe.notes),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
@@ -93,19 +98,19 @@ def html(report: Report) -> str:
     )
     label = escape(f"Table of {report.recipe.title}", quote=True)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
+        f'<div class="wide numbers" tabindex="0" role="region" aria-label="{label}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def terminal(report: Report) -> Table:
-    """For rich; fits 80 columns, for which cost and arms are left to the files."""
+    """For rich; fits 80 columns: what is quoted, and cost, are left to the files."""
     table = Table(title=Text(report.recipe.title), box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(", ".join(report.recipe.headings), overflow="fold")
     for name in ("ours", "paper", "diff.", "arm"):
         table.add_column(name, justify="right", overflow="fold")
     wanted = [COLUMNS.index(name) for name in ("ours", "paper", "difference", "arm")]
-    for row in report.shown:
+    for row in (row for row in report.shown if row.arms):
         numbers = _numbers(row, [])
         labels = ", ".join(row.cell.labels)
         table.add_row(Text(labels), *(Text(numbers[i]) for i in wanted))
@@ -118,9 +123,10 @@ def reading(report: Report) -> str:
         "Ours: mean over the seeds after the last epoch ± half of Student's 95 % "
         "interval, and in brackets the number of seeds. Paper: ± is its "
         f"{report.recipe.spread}. Difference: ours - paper, in the unit of the "
-        "quantity. Arm: of several lengths of training (x1, x2), the one with the "
-        "least mean error; all of them stand beside it. Gradient examples and "
-        "seconds: per run of that arm."
+        "quantity. Quoted: the paper's number is that of others, and nothing is run "
+        "for it. Arm: of several, which differ in length (x1, x2) or in what their "
+        "names say, the one with the least mean error; all of them stand beside it. "
+        "Gradient examples and seconds: per run of that arm."
     )
 
 
@@ -130,7 +136,7 @@ def _numbers(row: Row, notes: Sequence[str]) -> list[str]:
     return [
         QUANTITIES[row.cell.metric],
         _ours(arm) if arm else _pending(row),
-        _paper(row.cell.paper),
+        row.cell.paper.text if row.cell.paper else "",
         "" if row.difference is None else f"{row.difference:+.2f}",
         arm.name if arm else "",
         "; ".join(f"{one.name}: {_ours(one)}" for one in row.arms) if several else "",
@@ -142,7 +148,7 @@ def _numbers(row: Row, notes: Sequence[str]) -> list[str]:
 
 def _pending(row: Row) -> str:
     if not row.arms:
-        return "not run: quoted by the paper"
+        return "quoted"
     return f"pending, {row.done} of {row.asked} runs"
 
 
@@ -156,25 +162,16 @@ def _ours(arm: Arm) -> str:
     return f"{mean:.2f}{around} ({len(arm.results)})"
 
 
-def _paper(paper: Paper | None) -> str:
-    if paper is None:
-        return ""
-    if paper.spread is None:
-        return _printed(paper.value)
-    below = "<" if paper.below else ""
-    return f"{_printed(paper.value)} ± {below}{_printed(paper.spread)}"
-
-
-def _printed(number: float) -> str:
-    """With one decimal, as papers print errors, or as many as it has."""
-    return f"{number:.1f}" if round(number, 1) == number else f"{number:g}"
-
-
 def _plain(text: str) -> str:
     """Text in which Markdown finds neither HTML nor the end of a table's cell."""
     for special in ("\\", "|", "<"):
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())
+
+
+def _bullets(title: str, items: Sequence[str]) -> str:
+    lines = "\n".join(f"- {_plain(item)}" for item in items)
+    return f"{title}\n\n{lines}" if items else ""
 
 
 def _field(value: Any) -> Any:

@@ -1,0 +1,155 @@
+"""What a sweep tries: the points of a grid, each an experiment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import product
+from types import NoneType
+from typing import Any, get_args
+
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.recipes import Cell, Recipe, changed, recipe, smoke
+from flatmin.experiments.recipes._arms import RHOS
+from flatmin.experiments.runs import Order
+from flatmin.experiments.settings import parsed, validated
+
+#: Share of the training images that is held out: the paper's "10% of the training set".
+VALIDATION = 0.1
+
+#: The value of each field that the grid is over.
+Point = dict[str, float]
+
+#: How many names a message lists.
+_MOST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The points of a sweep.
+
+    Attributes:
+        cell: of the recipe.
+        axes: the values of each field that is tried.
+        arm: what all points have in common; it has the first value of each axis.
+        seeds: runs per point, with seeds from 0 on.
+    """
+
+    cell: Cell
+    axes: dict[str, tuple[float, ...]]
+    arm: Experiment
+    seeds: int
+
+    @property
+    def points(self) -> list[Point]:
+        """Every combination of the axes' values, the last axis running fastest."""
+        combinations = product(*self.axes.values())
+        return [dict(zip(self.axes, values, strict=True)) for values in combinations]
+
+    def experiment(self, point: Point, seed: int = 0) -> Experiment:
+        """What is trained at a point.
+
+        Raises:
+            BadInput: it cannot be.
+        """
+        values = {**self.arm.model_dump(), **point, "seed": seed}
+        return validated(Experiment, values)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """All that decides the points' numbers, but the point."""
+        settings = self.arm.model_dump(mode="json", exclude={*self.axes, "seed"})
+        return {"experiment": settings, "axes": sorted(self.axes), "seeds": self.seeds}
+
+    @property
+    def name(self) -> str:
+        """The cell's, and a fingerprint of `common`: other settings, other name."""
+        text = json.dumps(self.common, sort_keys=True)
+        return f"{self.cell.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def grid(order: Order) -> Grid:
+    """The grid that was asked for.
+
+    A list for a field that is a number makes it an axis. Without a setting of rho, the
+    axis of rho is the paper's; without one of ``validation``, 10 % are held out.
+
+    Raises:
+        BadInput: the name does not stand for one cell with one arm, nothing is held
+            out, there is no axis, or a point cannot be trained.
+    """
+    values = parsed(order.settings, [*Experiment.model_fields, "seeds"])
+    axes = {name: x for name, x in values.items() if _is_axis(name, x)}
+    found = _one_cell(order.name, recipe(order.name))
+    method = values.get("method", found.cells[0].arms[0].method)
+    if "rho" not in values and method != "sgd":
+        axes = {"rho": list(RHOS), **axes}
+    if not axes:
+        raise BadInput("nothing to sweep; give a grid, as in --set 'lr=[0.05,0.1]'.")
+    for name, numbers in axes.items():
+        _check(name, numbers)
+    single = {name: numbers[0] for name, numbers in axes.items()}
+    given = {"validation": VALIDATION, **values, **single}
+    settings = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    made = changed(smoke(found) if order.small else found, settings)
+    return _checked(made, axes)
+
+
+def _is_axis(field: str, value: Any) -> bool:
+    """Whether a list was given for a field that is a number."""
+    if field in ("seed", "seeds") or not isinstance(value, list):
+        return False
+    kind = Experiment.model_fields[field].annotation
+    return set(get_args(kind) or (kind,)) <= {int, float, NoneType}
+
+
+def _check(field: str, numbers: list[Any]) -> None:
+    if not numbers or any(type(x) not in (int, float) for x in numbers):
+        raise BadInput(f"{field}: a grid is a list of numbers, got {numbers}.")
+    if len(set(numbers)) < len(numbers):
+        raise BadInput(f"{field}: the grid has a number twice: {numbers}.")
+
+
+def _checked(made: Recipe, axes: dict[str, list[Any]]) -> Grid:
+    """The grid, with its values as `Experiment` has them."""
+    cell = made.cells[0]
+    arm = cell.arms[0]
+    if not arm.validation:
+        raise BadInput("validation: a sweep holds some training images out, got 0.")
+    proper = {
+        name: tuple(
+            getattr(validated(Experiment, {**arm.model_dump(), name: x}), name)
+            for x in numbers
+        )
+        for name, numbers in axes.items()
+    }
+    found = Grid(cell, proper, arm, made.seeds)
+    for point in found.points:
+        found.experiment(point)
+    return found
+
+
+def _one_cell(name: str, part: Recipe) -> Recipe:
+    """The recipe's one cell that is trained.
+
+    Raises:
+        BadInput: there are several, none, or it has several arms.
+    """
+    trained = [cell for cell in part.cells if cell.arms]
+    if len(trained) == 1 and len(trained[0].arms) == 1:
+        return part.part(trained[0].name)
+    inside = _sweepable(part) or _sweepable(recipe(part.name))
+    what = "is one cell with one arm"
+    advice = f"Choose one, such as {', '.join(inside)}." if inside else ""
+    raise BadInput(f"{name} is not what a sweep needs, which {what}. {advice}")
+
+
+def _sweepable(part: Recipe) -> list[str]:
+    names = [
+        cell.name
+        for cell in part.cells
+        if len(cell.arms) == 1 and cell.arms[0].method != "sgd"
+    ]
+    return names[:_MOST]

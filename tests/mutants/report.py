@@ -1,0 +1,94 @@
+"""Defects of the report on runs, and the test that each of them must turn red."""
+
+from tests.mutants.mutant import Mutant
+
+FOLDERS = "experiments/folders.py"
+NUMBERS = "experiments/report/_numbers.py"
+PANELS = "experiments/report/_panels.py"
+STORED = "experiments/report/_stored.py"
+TABLES = "experiments/report/_tables.py"
+
+TESTS = "tests/experiments/report/"
+OF_FILES = f"{TESTS}test_report.py::"
+OF_NUMBERS = f"{TESTS}test_numbers.py::"
+
+REPORT = [
+    Mutant(
+        "two arms of one name share a folder",
+        FOLDERS,
+        "if names.count(name) > 1:",
+        "if names.count(name) > 2:",
+        "tests/experiments/test_folders.py::test_two_arms_never_share_a_folder",
+    ),
+    Mutant(
+        "an error stands where an accuracy should",
+        NUMBERS,
+        'return 100 - getattr(measured, "test_error", math.nan)',
+        'return getattr(measured, "test_error", math.nan)',
+        f"{OF_NUMBERS}test_a_cell_reports_its_metric[test_accuracy-86.9]",
+    ),
+    Mutant(
+        "the worse of two arms is reported",
+        NUMBERS,
+        "return min(self.arms, key=lambda arm: arm.error)",
+        "return max(self.arms, key=lambda arm: arm.error)",
+        f"{OF_NUMBERS}test_the_better_length_is_reported_beside_the_other",
+    ),
+    Mutant(
+        "a cell is reported while runs of it are missing",
+        NUMBERS,
+        "if self.done < self.asked or not self.arms:",
+        "if not self.done or not self.arms:",
+        f"{OF_NUMBERS}test_a_cell_waits_for_every_run_of_every_arm",
+    ),
+    Mutant(
+        "a seed too many stands for one that is missing",
+        NUMBERS,
+        "min(len(arm.results), self.seeds)",
+        "len(arm.results)",
+        f"{OF_NUMBERS}test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one",
+    ),
+    Mutant(
+        "the difference has the wrong sign",
+        NUMBERS,
+        "return ours - self.cell.paper.value",
+        "return self.cell.paper.value - ours",
+        f"{OF_NUMBERS}test_means_and_intervals_are_students_over_the_seeds",
+    ),
+    Mutant(
+        "runs that two cells report count twice",
+        NUMBERS,
+        "if run.folder not in seen:",
+        "if run.folder:",
+        f"{TESTS}test_scale.py::test_runs_that_two_cells_report_count_once",
+    ),
+    Mutant(
+        "runs of two experiments are averaged",
+        STORED,
+        "        if fields:\n",
+        "        if not fields:\n",
+        f"{OF_FILES}test_runs_of_two_experiments_are_not_averaged",
+    ),
+    Mutant(
+        "the band of a curve has no lower end",
+        PANELS,
+        "low=tuple(map(min, errors)),",
+        "low=tuple(map(max, errors)),",
+        f"{TESTS}test_panels.py::"
+        "test_a_curve_is_mean_and_range_as_far_as_every_seed_has_come",
+    ),
+    Mutant(
+        "labels are HTML in the page",
+        TABLES,
+        "<td>{escape(text)}</td>",
+        "<td>{text}</td>",
+        f"{OF_FILES}test_whatever_is_shown_is_escaped_in_the_page",
+    ),
+    Mutant(
+        "labels are HTML in Markdown",
+        TABLES,
+        'for special in ("\\\\", "|", "<"):',
+        'for special in ("\\\\", "|"):',
+        f"{OF_FILES}test_whatever_is_shown_is_no_html_in_markdown",
+    ),
+]
