@@ -22,9 +22,11 @@ class Site:
         shift: how many bytes too late its parts begin.
         cut: after how many bytes each answer breaks off; later ones do not.
         status: of all answers; None for those that fit.
-        held: an answer waits for it.
+        held: the first answer waits for it.
         asked: the headers of every request.
         sent: how many bytes of the file went out with each answer.
+        reached: set by the first request.
+        address: where it is.
     """
 
     content: bytes = b""
@@ -64,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
         site, whole = self.site, len(self.site.content)
         site.asked.append(self.headers)
         site.reached.set()
-        site.held.wait()
+        if len(site.asked) == 1:
+            site.held.wait()
         start = self._start()
         if site.status is not None:
             self._answer(site.status, {}, b"no")

@@ -45,12 +45,12 @@ def get(site: Site, folder: Path, md5: str | None = MD5) -> bytes:
     return path.read_bytes()
 
 
-def broken(site: Site, folder: Path, md5: str | None = MD5, at: int = AT) -> None:
-    """A start that gets the first bytes, and nothing when it asks for more."""
-    site.cut = [at, 0]
-    with pytest.raises(OSError, match=rf"{at:,} of {len(site.content):,} bytes came"):
+def broken(site: Site, folder: Path, md5: str | None = MD5, then: int = 0) -> None:
+    """A start that gets the first bytes, and ``then`` as many when it asks again."""
+    site.cut = [AT, then]
+    with pytest.raises(OSError, match=rf"{AT:,} of {len(site.content):,} bytes came"):
         download(f"{site.address}/file", md5, folder / "file", Bars())
-    assert (folder / "file.part").read_bytes() == site.content[:at]
+    assert (folder / "file.part").read_bytes() == site.content[:AT]
     assert not (folder / "file").exists()
     site.asked.clear()
     site.sent.clear()
@@ -80,7 +80,7 @@ def test_the_next_start_sends_no_byte_again(
 
 def test_a_server_without_ranges_starts_over(site: Site, tmp_path: Path) -> None:
     site.ranges = False
-    broken(site, tmp_path)
+    broken(site, tmp_path, then=AT)
     assert get(site, tmp_path) == FILE
     assert site.sent == [len(FILE)]
 
@@ -131,7 +131,7 @@ def test_nothing_is_continued_that_nobody_could_check(
     headers: dict[str, str], site: Site, tmp_path: Path
 ) -> None:
     site.headers = headers
-    broken(site, tmp_path, None)
+    broken(site, tmp_path, None, then=AT)
     site.content = OTHER
     assert get(site, tmp_path, None) == OTHER
     assert [asked["Range"] for asked in site.asked] == [None]

@@ -134,9 +134,7 @@ def _alone(title: str, folder: Path, progress: Progress) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder))
         except Busy:
-            progress.console.print(
-                f"{title}: another process has begun; waiting for it."
-            )
+            progress.console.print(f"{title}: waiting for the process that brings it.")
             stack.enter_context(in_turn(folder))
         yield
 
