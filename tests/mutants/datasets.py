@@ -61,7 +61,7 @@ DATASETS = [
         DOWNLOAD,
         "if checked or _condition(version) else 0",
         "if False else 0",
-        f"{DOWNLOADED}test_a_connection_that_breaks_off_is_taken_up_at_once",
+        f"{DOWNLOADED}test_a_part_that_is_complete_needs_no_byte_more",
     ),
     Mutant(
         "a changed file is mixed with its old part",

@@ -80,10 +80,10 @@ def test_a_download_that_breaks_off_is_never_used(
 def test_what_a_killed_process_was_unpacking_is_thrown_away(
     site: Site, tmp_path: Path
 ) -> None:
-    (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / "set").write_text("half")
+    (tmp_path / ".part" / "set").mkdir(parents=True)
+    (tmp_path / ".part" / "set" / "old.txt").write_text("half")
     fetch("Set", [Remote(f"{site.address}/good.tar.gz", None, "set")], tmp_path)
-    assert (tmp_path / "set/b.txt").read_bytes() == b"b"
+    assert {p.name for p in (tmp_path / "set").iterdir()} == {"a.txt", "b.txt"}
     assert not (tmp_path / ".part").exists()
 
 
