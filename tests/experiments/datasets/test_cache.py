@@ -115,6 +115,7 @@ def test_a_change_in_the_folder_is_seen(
         lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
         lambda data: data.replace(b'"crc"', b'"c_c"'),
     ],
+    ids=["empty", "no tensors", "cut", "a bit", "no sum"],
 )
 def test_a_damaged_cache_is_ignored_and_written_again(
     damage: Callable[[bytes], bytes], photos: Path, decoded: Decoded

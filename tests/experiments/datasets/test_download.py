@@ -115,8 +115,9 @@ def test_a_file_that_has_changed_is_not_mixed_with_its_old_part(
         ({"ETag": 'W/"1"'}, None),
         ({}, None),
     ],
+    ids=["strong tag", "weak tag and date", "weak tag", "nothing"],
 )
-def test_the_condition_is_the_strongest_that_the_server_gave(
+def test_the_strongest_condition_is_asked_for(
     headers: dict[str, str], condition: str | None, site: Site, tmp_path: Path
 ) -> None:
     site.headers = headers
