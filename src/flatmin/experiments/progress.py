@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,10 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_OPEN: ContextVar[Progress | None] = ContextVar("open", default=None)
 
-def bars(console: Console) -> Progress:
+
+@contextmanager
+def bars(console: Console) -> Iterator[Progress]:
     """A bar per task, with the time that is left and the task's ``note``."""
-    return Progress(
+    with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -25,4 +32,25 @@ def bars(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
-    )
+    ) as progress:
+        token = _OPEN.set(progress)
+        try:
+            yield progress
+        finally:
+            _OPEN.reset(token)
+
+
+@contextmanager
+def open_bars() -> Iterator[Progress]:
+    """The bars that are open; new ones on stderr, if it is a terminal, if none are.
+
+    A terminal cannot show two displays at once.
+    """
+    progress = _OPEN.get()
+    if progress is not None:
+        yield progress
+        return
+    console = Console(stderr=True)
+    console.quiet = not console.is_terminal
+    with bars(console) as progress:
+        yield progress

@@ -127,7 +127,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """As `locked`, but waits until the others are done: for moments, not for runs.
+    """As `locked`, but waits until the others are done, however long that takes.
 
     Raises:
         BadInput: the folder cannot be made.

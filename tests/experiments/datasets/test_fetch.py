@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+import os
 import random
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
 
@@ -17,6 +18,7 @@ import pytest
 from flatmin.experiments.datasets import SETS, load
 from flatmin.experiments.datasets._fetch import Remote, fetch
 from flatmin.experiments.errors import BadInput
+from tests.experiments.datasets.site import Site
 
 
 def archive(files: dict[str, bytes]) -> bytes:
@@ -34,37 +36,10 @@ GOOD = archive({"set/a.txt": NOISE, "set/b.txt": b"b"})
 MD5 = hashlib.md5(GOOD).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves, by name: ``cut`` announces more than it sends."""
-
-    def __init__(self, asked: list[str], *arguments: object) -> None:
-        self.asked = asked
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(GOOD)))
-        self.end_headers()
-        self.wfile.write(GOOD[:-30] if "cut" in self.path else GOOD)
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-
 @pytest.fixture
-def asked() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def server(asked: list[str]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, asked)) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-        thread.join()
+def site() -> Iterator[Site]:
+    with Site(GOOD, {"ETag": '"1"'}).running() as running:
+        yield running
 
 
 @pytest.fixture
@@ -76,36 +51,78 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_archive_is_downloaded_once_and_unpacked(
-    server: str, asked: list[str], tmp_path: Path
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    files = [Remote(f"{server}/good.tar.gz", MD5, "set")]
+    files = [Remote(f"{site.address}/good.tar.gz", MD5, "set")]
     fetch("Set", files, tmp_path, "inside")
-    before = len(asked)
     fetch("Set", files, tmp_path, "inside")
     assert (tmp_path / "inside/set/a.txt").read_bytes() == NOISE
-    assert len(asked) == before > 0
+    assert site.sent == [len(GOOD)]
     assert {p.name for p in (tmp_path / "inside").iterdir()} == {"good.tar.gz", "set"}
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("md5", [MD5, None])
 def test_a_download_that_breaks_off_is_never_used(
-    md5: str | None, server: str, tmp_path: Path
+    md5: str | None, site: Site, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput):
-        fetch("Set", [Remote(f"{server}/cut.tar.gz", md5, "set")], tmp_path)
-    assert not (tmp_path / "set").exists()
+    site.cut = [4000, 0]
+    files = [Remote(f"{site.address}/good.tar.gz", md5, "set")]
+    with pytest.raises(BadInput, match=rf"\(4,000 of {len(GOOD):,} bytes came\)"):
+        fetch("Set", files, tmp_path)
+    kept = {".lock", "good.tar.gz.part", "good.tar.gz.part.json"}
+    assert {p.name for p in tmp_path.iterdir()} == kept
+    fetch("Set", files, tmp_path)
+    assert site.sent == [4000, 0, len(GOOD) - 4000]
+    assert {p.name for p in tmp_path.iterdir()} == {".lock", "good.tar.gz", "set"}
+
+
+def test_what_a_killed_process_was_unpacking_is_thrown_away(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / ".part" / "set").mkdir(parents=True)
+    (tmp_path / ".part" / "set" / "old.txt").write_text("half")
+    fetch("Set", [Remote(f"{site.address}/good.tar.gz", None, "set")], tmp_path)
+    assert {p.name for p in (tmp_path / "set").iterdir()} == {"a.txt", "b.txt"}
     assert not (tmp_path / ".part").exists()
 
 
-def test_what_a_killed_download_left_is_thrown_away(
-    server: str, tmp_path: Path
+def test_of_two_processes_one_downloads_and_the_other_says_that_it_waits(
+    site: Site, tmp_path: Path
 ) -> None:
-    (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / "good.tar.gz").write_bytes(archive({"set/b.txt": b"old"}))
-    (tmp_path / ".part" / "set").write_text("half")
-    fetch("Set", [Remote(f"{server}/good.tar.gz", None, "set")], tmp_path)
-    assert (tmp_path / "set/b.txt").read_bytes() == b"b"
-    assert not (tmp_path / ".part").exists()
+    files = [Remote(f"{site.address}/good.tar.gz", MD5, "set")]
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from flatmin.experiments.datasets._fetch import Remote, fetch\n"
+        "fetch('Set', [Remote(sys.argv[1], sys.argv[2], 'set')], Path(sys.argv[3]))"
+    )
+    site.held.clear()
+    first = threading.Thread(target=fetch, args=("Set", files, tmp_path))
+    first.start()
+    site.reached.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, files[0].url, MD5, str(tmp_path)],
+        env={**os.environ, "FORCE_COLOR": "1"},  # rich takes the pipe for a terminal
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as second:
+        assert second.stderr is not None
+        waiting = any("Set: waiting for" in line for line in second.stderr)
+        site.held.set()
+        first.join()
+        second.stderr.read()
+    assert waiting
+    assert second.returncode == 0
+    assert len(site.asked) == 1
+    assert (tmp_path / "set/a.txt").read_bytes() == NOISE
+
+
+def test_what_is_there_is_read_from_a_folder_that_nobody_may_write_to(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_bytes(GOOD)
+    fetch("Set", [Remote("https://x.org/file", MD5)], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_that_was_put_there_by_hand_is_unpacked(
@@ -126,7 +143,7 @@ def test_a_broken_archive_is_named(
     path.write_bytes(content)
     with pytest.raises(BadInput, match=re.escape(f"{path} is damaged")):
         fetch("Set", [Remote("https://x.org/good.tar.gz", md5, "set")], tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["good.tar.gz"]
+    assert {p.name for p in tmp_path.iterdir()} == {".lock", "good.tar.gz"}
 
 
 def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:

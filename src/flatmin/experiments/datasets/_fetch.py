@@ -1,4 +1,4 @@
-"""Files of data sets: downloaded whole or not at all, checked, unpacked.
+"""Files of data sets: used whole or not at all, checked, unpacked.
 
 A folder that holds a file called ``TINY`` was written by ``write_tiny``: its files are
 in the format of the real ones, but cannot have their checksums. There, and only there,
@@ -14,12 +14,16 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
+from rich.progress import Progress
+
+from flatmin.experiments.datasets._download import FAILURES, download
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.progress import open_bars
+from flatmin.experiments.store import Busy, in_turn, locked
 
 TINY = "TINY"
 _PART = ".part"
@@ -54,8 +58,8 @@ def is_tiny(folder: Path) -> bool:
 def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -> None:
     """Have each file, or what its archive holds, in ``folder / inside``.
 
-    torchvision downloads, with a progress bar, and compares the checksum; a download
-    that broke off starts again. Of several processes, let one be here at a time.
+    A download that broke off is continued. Of several processes, one downloads and the
+    others wait.
 
     Raises:
         BadInput: a file cannot be downloaded, or is damaged.
@@ -63,18 +67,13 @@ def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -
     if is_tiny(folder):
         return
     place = folder / inside
-    needed = [
-        file for file in files if not (place / (file.holds or file.name)).exists()
-    ]
-    absent = [file for file in needed if not (place / file.name).exists()]
-    for file in absent:
-        _download(title, file, absent, place)
+    if _needed(files, place):
+        with open_bars() as progress, _alone(title, folder, progress):
+            # Not what another process has brought meanwhile.
+            _bring(title, _needed(files, place), place, progress)
     for file in files:
         if file.holds is None:
             check(place / file.name, file.md5)
-        elif file in needed:
-            check(place / file.name, file.md5)
-            _unpack(place / file.name, file.holds)
 
 
 def require(title: str, names: Sequence[str], folder: Path, how: str) -> None:
@@ -125,19 +124,38 @@ def _line(why: object) -> str:
     return " ".join(str(why).partition("\n")[0].split())
 
 
-def _download(title: str, file: Remote, absent: Sequence[Remote], place: Path) -> None:
-    from torchvision.datasets.utils import download_url
+def _needed(files: Sequence[Remote], place: Path) -> list[Remote]:
+    return [file for file in files if not (place / (file.holds or file.name)).exists()]
 
-    with _part(place) as part:
+
+@contextmanager
+def _alone(title: str, folder: Path, progress: Progress) -> Iterator[None]:
+    with ExitStack() as stack:
         try:
-            download_url(file.url, part, file.name, file.md5)
-            (part / file.name).replace(place / file.name)
-        except (OSError, HTTPException, RuntimeError) as error:
+            stack.enter_context(locked(folder))
+        except Busy:
+            progress.console.print(f"{title}: waiting for the process that brings it.")
+            stack.enter_context(in_turn(folder))
+        yield
+
+
+def _bring(
+    title: str, needed: Sequence[Remote], place: Path, progress: Progress
+) -> None:
+    absent = [file for file in needed if not (place / file.name).exists()]
+    for file in absent:
+        try:
+            download(file.url, file.md5, place / file.name, progress)
+        except FAILURES as error:
             urls = ", ".join(other.url for other in absent)
             raise BadInput(
                 f"{title} cannot be downloaded ({_line(error)}). "
                 f"Put into {place}: {urls}"
             ) from None
+    for file in needed:
+        if file.holds is not None:
+            check(place / file.name, file.md5)
+            _unpack(place / file.name, file.holds)
 
 
 def _unpack(archive: Path, holds: str) -> None:
@@ -159,7 +177,7 @@ def _unpack(archive: Path, holds: str) -> None:
 
 @contextmanager
 def _part(place: Path) -> Iterator[Path]:
-    """Where a file is incomplete; what a killed process left there is thrown away."""
+    """Where an archive is unpacked; what a killed process left there is thrown away."""
     part = place / _PART
     shutil.rmtree(part, ignore_errors=True)
     try:

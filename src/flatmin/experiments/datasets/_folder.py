@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flatmin.experiments.datasets._cache import kept
 from flatmin.experiments.datasets._types import (
     Files,
     ImageFiles,
@@ -39,12 +40,13 @@ def digits() -> tuple[Tensors, Tensors, tuple[str, ...], str]:
     return Tensors(x[train], y[train]), Tensors(x[test], y[test]), names, split
 
 
-def folder(root: Path, size: int | None, test_share: float = 0.2) -> Parts:
+def folder(root: Path, size: int | None, cache: Path, test_share: float = 0.2) -> Parts:
     """The images of a folder, in memory if they are small.
 
     Args:
         root: holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``.
         size: side to which images are brought; None for that of the first image.
+        cache: folder in which images in memory are kept for the next time.
         test_share: of a folder without train and test.
 
     Raises:
@@ -54,7 +56,8 @@ def folder(root: Path, size: int | None, test_share: float = 0.2) -> Parts:
     side = size or min(open_image(root / train.names[0]).size)
     if side > SMALL:
         return Parts(Files(train, train.y), Files(test, test.y), classes, split)
-    return Parts(in_memory(train, side), in_memory(test, side), classes, split)
+    trained, tested = kept(cache, (train, test), side, in_memory)
+    return Parts(trained, tested, classes, split)
 
 
 def listed(

@@ -200,7 +200,8 @@ def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
         name: a key of `SETS`, or the path of an image folder:
             ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``, or ``FOLDER/CLASS/*``,
             of which a fifth of each class becomes the test set.
-        root: where data sets are; image folders are elsewhere.
+        root: where data sets are; image folders are elsewhere, and their images in
+            memory are kept in ``root / ".cache"``, until one of them changes.
         image_size: side to which images in memory are brought; None for their own.
             Images of a folder are in memory if this side, or that of the first image,
             is at most 64. Files have the size they have.
@@ -219,7 +220,7 @@ def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
         source, policy = SETS[name], SETS[name].policy
         parts = _from(source, root / name)
     else:
-        parts = image_folder(_path(name), image_size)
+        parts = image_folder(_path(name), image_size, root / ".cache")
         policy = "cifar10" if isinstance(parts.train, Tensors) else "imagenet"
     train, test = (_sized(split, image_size) for split in parts[:2])
     mean, std = statistics(train)

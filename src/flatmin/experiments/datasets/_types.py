@@ -121,17 +121,18 @@ class DataSet:
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
-            sha.update(_bytes(split.y))
+            sha.update(memory(split.y))
             if isinstance(split, Tensors):
                 sha.update(str(tuple(split.x.shape)).encode())
-                sha.update(_bytes(split.x))
+                sha.update(memory(split.x))
             else:
                 for root, name in _located(split.images):
                     sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
         return sha.hexdigest()
 
 
-def _bytes(x: Tensor) -> memoryview:
+def memory(x: Tensor) -> memoryview:
+    """The bytes of a tensor in main memory; of a copy if it is not contiguous."""
     array: Any = x.contiguous().numpy()
     return memoryview(array)
 
