@@ -6,6 +6,7 @@ from tests.mutants.diagnostics import DIAGNOSTICS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
+from tests.mutants.opened import OPENED
 from tests.mutants.optim import OPTIM
 from tests.mutants.recipes import RECIPES
 from tests.mutants.report import REPORT
@@ -23,6 +24,7 @@ MUTANTS = [
     *RECIPES,
     *DATASETS,
     *REPORT,
+    *OPENED,
 ]
 
 __all__ = ["MUTANTS", "Mutant"]

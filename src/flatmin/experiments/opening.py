@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from flatmin.experiments import comparison, trained
+from flatmin.experiments.datasets import load
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.finished import Finished
 from flatmin.experiments.store import read_json
@@ -26,7 +28,9 @@ def finished(folders: Sequence[Path], data: Path) -> list[Finished]:
             images are not there, have changed, or are read from files; a run comes
             twice.
     """
-    runs = [run for folder in folders for run in _inside(folder, data)]
+    # Runs share their data sets, as long as they are open.
+    shared = lru_cache(maxsize=2)(load)
+    runs = [run for folder in folders for run in _inside(folder, data, shared)]
     counts = Counter(run.folder for run in runs)
     for folder, times in counts.items():
         if times > 1:
@@ -34,7 +38,7 @@ def finished(folders: Sequence[Path], data: Path) -> list[Finished]:
     return runs
 
 
-def _inside(folder: Path, data: Path) -> list[Finished]:
+def _inside(folder: Path, data: Path, load: trained.Load) -> list[Finished]:
     here = folder.resolve()
     homes = _homes(here)
     if not homes:
@@ -42,7 +46,7 @@ def _inside(folder: Path, data: Path) -> list[Finished]:
             f"{folder} is no run folder of flatmin compare or flatmin train, and none "
             "that holds some, such as runs/figure1."
         )
-    runs = [run for home in homes for run in _of(home, here, data)]
+    runs = [run for home in homes for run in _of(home, here, data, load)]
     if not runs:
         raise BadInput(
             f"{folder} holds no finished run. The command that began it continues it."
@@ -75,9 +79,10 @@ def _by_number(path: Path) -> list[str | int]:
     return [int(word) if word.isdigit() else word for word in words]
 
 
-def _of(home: Path, here: Path, data: Path) -> list[Finished]:
+def _of(home: Path, here: Path, data: Path, load: trained.Load) -> list[Finished]:
     stored = read_json(home / "config.json")
     if not isinstance(stored, dict) or "experiment" not in stored:
         return comparison.finished(home, stored, here)
-    # What lies inside of a run, such as Bootstrap's teacher, is none.
-    return trained.finished(home, stored, data) if home.is_relative_to(here) else []
+    if not home.is_relative_to(here):
+        return []  # What lies inside of a run, such as Bootstrap's teacher, is none.
+    return trained.finished(home, stored, data, load)

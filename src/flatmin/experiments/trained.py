@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flatmin.experiments.datasets import SETS, DataSet, Files, load, prepared
+from flatmin.experiments.datasets import SETS, DataSet, Files, prepared
 from flatmin.experiments.datasets.tiny import TINY
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -23,6 +23,9 @@ from flatmin.experiments.finished import Batch, Finished, device_like, restored
 from flatmin.experiments.models import build
 from flatmin.experiments.store import RunStore
 from flatmin.experiments.train import percent
+
+#: `flatmin.experiments.datasets.load`, which may remember what it has read.
+Load = Callable[[str, Path, int | None], DataSet]
 
 #: The paper's, where a run has measured no sharpness of its own.
 _RHO = 0.05
@@ -37,7 +40,7 @@ class _Config(BaseModel):
     data_sha256: str
 
 
-def finished(folder: Path, stored: Any, data: Path) -> list[Finished]:
+def finished(folder: Path, stored: Any, data: Path, load: Load) -> list[Finished]:
     """The run in a folder; none if it is not finished.
 
     Args:
@@ -45,6 +48,7 @@ def finished(folder: Path, stored: Any, data: Path) -> list[Finished]:
         stored: what is in its ``config.json``.
         data: where the data sets are. Those that ``--smoke`` has made up are found
             beside the run.
+        load: reads a data set.
 
     Raises:
         BadInput: ``stored`` is damaged, or the images are not there, have changed, or
@@ -57,7 +61,8 @@ def finished(folder: Path, stored: Any, data: Path) -> list[Finished]:
     if RunStore(folder).result() is None:
         return []
     experiment = config.experiment
-    root = _root(folder, config, data)
+    root = _root(folder, config, data, load)
+    images = partial(_images, experiment, root, load)
     return [
         Finished(
             folder=folder,
@@ -65,9 +70,9 @@ def finished(folder: Path, stored: Any, data: Path) -> list[Finished]:
             method=_method(experiment),
             noise=experiment.noise,
             seed=experiment.seed,
-            classes=len(_images(experiment, root).classes),
+            classes=len(images().classes),
             rho=experiment.flatness_rho or _RHO,
-            read=_Reader(folder, experiment, root),
+            read=_Reader(folder, experiment, images),
         )
     ]
 
@@ -87,13 +92,13 @@ def _method(experiment: Experiment) -> str:
     return words if experiment.method == "sgd" else f"{words}, rho {experiment.rho:g}"
 
 
-def _root(folder: Path, config: _Config, data: Path) -> Path:
+def _root(folder: Path, config: _Config, data: Path, load: Load) -> Path:
     """Where the images are that a run was trained on."""
     name = config.experiment.data
     made_up = (parent / "tiny" for parent in folder.parents)
     for root in (*(r for r in made_up if (r / name / TINY).is_file()), data):
         try:
-            images = _images(config.experiment, root)
+            images = _images(config.experiment, root, load)
         except BadInput:
             if root is data:
                 raise
@@ -112,15 +117,10 @@ def _root(folder: Path, config: _Config, data: Path) -> Path:
     )
 
 
-def _images(experiment: Experiment, root: Path) -> DataSet:
+def _images(experiment: Experiment, root: Path, load: Load) -> DataSet:
     # As in training: sets are brought to another size on their way to the network.
     size = None if experiment.data in SETS else experiment.image_size
-    return prepared(_loaded(experiment.data, root, size), experiment)
-
-
-@lru_cache(maxsize=2)
-def _loaded(name: str, root: Path, size: int | None) -> DataSet:
-    return load(name, root, size)
+    return prepared(load(experiment.data, root, size), experiment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,10 @@ class _Reader:
 
     folder: Path
     experiment: Experiment
-    root: Path
+    images: Callable[[], DataSet]
 
     def __call__(self, size: int) -> tuple[nn.Module, _Batches]:
-        experiment, images = self.experiment, _images(self.experiment, self.root)
+        experiment, images = self.experiment, self.images()
         device = device_like(experiment.device)
         kind = torch.float64 if experiment.precision == "64-true" else torch.float32
         options = dict(experiment.model_options)
