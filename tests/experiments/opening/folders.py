@@ -15,10 +15,10 @@ from flatmin.experiments.noise import flip_labels
 
 
 def experiment(**fields: Any) -> Experiment:
-    """A small network on 40 of scikit-learn's digits, with noise in their labels."""
+    """A small network on 16 of scikit-learn's digits, with noise in their labels."""
     values: dict[str, Any] = {
         "data": "digits",
-        "train_examples": 40,
+        "train_examples": 16,
         "noise": 0.4,
         "augment": (),
     }

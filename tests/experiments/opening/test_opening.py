@@ -149,7 +149,7 @@ def large_images(run: Path) -> None:
 
 DAMAGES = {
     "is damaged": lambda run: change(run, experiment={"epochs": -1}),
-    "has no label for each of 40": bad_labels,
+    "has no label for each of 16": bad_labels,
     "labels.safetensors cannot be read": lambda run: (
         run / "labels.safetensors"
     ).unlink(),

@@ -22,7 +22,7 @@ from flatmin.diagnostics import (
 )
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments import trained
-from flatmin.experiments.datasets import first_n, load
+from flatmin.experiments.datasets import Tensors, first_n, load
 from flatmin.experiments.datasets.tiny import write_tiny
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.finished import Finished, device_like
@@ -58,6 +58,7 @@ def only(folder: Path, data: Path = Path("nowhere")) -> Finished:
 def by_hand(run: Path, root: Path) -> tuple[nn.Module, Tensor, Tensor]:
     """Network, images and labels of a smoke run on CIFAR-10, step by step."""
     data = load("cifar10", root)
+    assert isinstance(data.train, Tensors)
     chosen = first_n(data.train.y, 16)
     x = F.interpolate(
         data.train.x[chosen] / 255, (16, 16), mode="bilinear", antialias=True
@@ -178,6 +179,7 @@ def test_batches_are_cut_anew_in_their_order(tmp_path: Path, size: int) -> None:
         len(part) for part in torch.arange(900).split(size)
     ]
     data = load("digits", tmp_path)
+    assert isinstance(data.train, Tensors)
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     expected = (data.train.x / 255 - mean) / std
     for found in (first, again):
