@@ -112,8 +112,8 @@ def _root(folder: Path, config: _Config, data: Path, load: Load) -> Path:
         if images.digest() == config.data_sha256:
             return root
     raise BadInput(
-        f"the images in {data} are not those that {folder} was trained on. Say with "
-        "--data where those are."
+        f"the images of {name} are not those that {folder} was trained on. Say with "
+        "--data where the data sets are that it had."
     )
 
 
@@ -176,13 +176,8 @@ class _Batches:
         rest: list[Batch] = []
         for batch in self.feed.alone():
             x, y = (torch.cat(parts) for parts in zip(*rest, batch, strict=True))
-            whole = len(y) // self.size * self.size
-            pieces = (
-                x[:whole].to(self.kind).split(self.size),
-                y[:whole].split(self.size),
-            )
+            x, whole = x.to(self.kind), len(y) // self.size * self.size
+            pieces = x[:whole].split(self.size), y[:whole].split(self.size)
             yield from zip(*pieces, strict=True) if whole else ()
             rest = [(x[whole:], y[whole:])]
-        for x, y in rest:
-            if len(y):
-                yield x.to(self.kind), y
+        yield from ((x, y) for x, y in rest if len(y))

@@ -166,7 +166,7 @@ def test_images_come_from_data_where_none_were_made_up(
         assert torch.equal(found, expected)
     code, out, err = program("sharpness", run, "--data", root / "tiny")
     assert (code, out) == (2, "")
-    assert f"the images in {root / 'tiny'} are not those that {run} was" in err
+    assert f"the images of cifar10 are not those that {run} was" in err
     assert "--data" in err
 
 
