@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("landscape.py", 3),
         ("model_table.py", 16),
         ("augment_cost.py", 6),
+        ("loop_cost.py", 2),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

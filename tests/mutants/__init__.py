@@ -3,6 +3,7 @@
 from tests.mutants.core import CORE
 from tests.mutants.datasets import DATASETS
 from tests.mutants.diagnostics import DIAGNOSTICS
+from tests.mutants.experiments import EXPERIMENTS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
@@ -25,6 +26,7 @@ MUTANTS = [
     *DATASETS,
     *REPORT,
     *OPENED,
+    *EXPERIMENTS,
 ]
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -16,12 +16,15 @@ import traceback
 from pathlib import Path
 
 import hypothesis.strategies
+import lightning_fabric
 import lion_pytorch
 import numpy as np
 import pytest
 import torch._dynamo
+import torch.utils.tensorboard
+import torchvision.transforms.v2
 
-_WARM = (hypothesis.strategies, lion_pytorch, np, torch._dynamo)
+_WARM = (hypothesis.strategies, lightning_fabric, lion_pytorch, np, torch, torchvision)
 _WARNING = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 _FLAGS = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
 

@@ -26,26 +26,18 @@ def save(fabric: Fabric, folder: Path, step: int, state: dict[str, Any]) -> None
     """Remember where all processes are; each calls this with what is its own.
 
     Raises:
-        BadInput: the disk is full, or cannot be written to. The checkpoint before is
+        OSError: the disk is full, or cannot be written to. The checkpoint before is
             still there.
     """
     home = folder / "checkpoint"
     buffer = io.BytesIO()
     torch.save(state, buffer)
     path = home / f"step-{step}" / f"rank-{fabric.global_rank}.pt"
-    try:
-        write(path, buffer.getvalue())
-        fabric.barrier()
-        if fabric.is_global_zero:
-            found = {"step": step, "world": fabric.world_size}
-            write_json(folder / "checkpoint.json", found)
-    except OSError as error:
-        raise BadInput(
-            f"cannot write the checkpoint {path}: {error.strerror}. The run continues "
-            "from the one before when there is room."
-        ) from None
+    write(path, buffer.getvalue())
     fabric.barrier()
     if fabric.is_global_zero:
+        found = {"step": step, "world": fabric.world_size}
+        write_json(folder / "checkpoint.json", found)
         for old in home.iterdir():
             if old.name != f"step-{step}":
                 shutil.rmtree(old)
@@ -63,7 +55,10 @@ def load(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
     try:
         step, world = int(found["step"]), int(found["world"])
     except (KeyError, TypeError, ValueError):
-        raise BadInput(f"{folder / 'checkpoint.json'} is damaged.") from None
+        raise BadInput(
+            f"{folder / 'checkpoint.json'} is damaged. Remove it, and this run starts "
+            "from its beginning."
+        ) from None
     if world != fabric.world_size:
         raise BadInput(
             f"{folder} was begun by {world} processes, and now there are "

@@ -60,6 +60,7 @@ def dry_run(order: Order, console: Console) -> None:
     todo = jobs(what, order.root)
     first = todo[0].experiment
     fabric, total = launched(first), 0.0
+    console.quiet = not fabric.is_global_zero
     console.print(first.model_dump_json(indent=2), highlight=False, markup=False)
     console.print(f"{what.name}: {len(todo)} runs. Scale: {what.scale}.", markup=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -92,7 +93,7 @@ def estimate(fabric: Fabric, experiment: Experiment, order: Order) -> Estimate:
 
 def _examples(experiment: Experiment, order: Order) -> int:
     """How many images are trained on."""
-    if experiment.data in SETS and not order.small:
+    if experiment.data in SETS:
         n = min(experiment.train_examples or math.inf, SETS[experiment.data].train)
         return round(n * (1 - experiment.validation))
     return len(data_of(experiment, order).train.y)

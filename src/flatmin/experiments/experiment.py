@@ -22,6 +22,12 @@ Augmentation = Literal[
     "random_resized_crop", "auto_augment", "rand_augment", "flip", "crop", "cutout"
 ]
 
+#: Methods that choose among the examples of a pass, and so have to see all at once.
+_CHOOSING = ("k_sam", "esam")
+
+#: Methods that differentiate otherwise than Fabric does with mixed precision.
+_DIFFERENTIATING = (*_CHOOSING, "second_order_sam")
+
 #: The paper's "Basic", "Cutout" and "AA".
 BASIC: tuple[Augmentation, ...] = ("flip", "crop")
 CUTOUT: tuple[Augmentation, ...] = (*BASIC, "cutout")
@@ -126,14 +132,25 @@ class Experiment(BaseModel):
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: there is no such method, an augmentation comes twice, groups do
-                not fill the batch, or a spectrum is asked for after the last epoch.
+            ValueError: there is no such method, it excludes another setting, an
+                augmentation comes twice, groups do not fill the batch, or a spectrum
+                is asked for after the last epoch.
         """
         del context
         from flatmin.methods import METHODS
 
         if self.method != "sgd" and self.method not in METHODS:
             raise ValueError(unknown("method", self.method, ("sgd", *METHODS)))
+        if self.method in _CHOOSING and self.accumulate > 1:
+            raise ValueError(
+                f"method {self.method} chooses among the examples of a pass, which "
+                f"accumulate={self.accumulate} would cut"
+            )
+        if self.method in _DIFFERENTIATING and self.precision.endswith("-mixed"):
+            raise ValueError(
+                f"method {self.method} differentiates by itself, which precision "
+                f"{self.precision} excludes"
+            )
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
         if self.m is not None and self.batch_size % self.m:

@@ -7,6 +7,7 @@ interrupted, and one that is spread over other processes, sees the same images.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Feed:
         share: Share,
     ) -> None:
         self.experiment, self.share, self.device = experiment, share, device
-        self.groups = _groups(experiment, share)
+        self._parts = _parts(experiment, share.world)
+        self.groups = self._parts // share.world
         self.steps = len(y) // experiment.batch_size
         if self.steps == 0:
             raise BadInput(
@@ -102,14 +104,15 @@ class Feed:
 
         The last images of the epoch's order, too few for a batch, are left out.
         """
-        order = torch.randperm(len(self.y), generator=self._generator(epoch))
+        shuffle = Generator().manual_seed(self._seed(epoch))
+        order = torch.randperm(len(self.y), generator=shuffle)
         size = self.experiment.batch_size
-        mine = range(self.share.rank * self.groups, (self.share.rank + 1) * self.groups)
+        mine = range(self.share.rank, self._parts, self.share.world)
         parts: list[Part] = []
         for step in range(first, self.steps):
             batch = order[step * size : (step + 1) * size]
-            cut = batch.tensor_split(self.groups * self.share.world)
-            parts += [(cut[k], self._seed(epoch, step + 1, k + 1)) for k in mine]
+            cut = batch.tensor_split(self._parts)
+            parts += [(cut[k], self._seed(epoch, step, k)) for k in mine]
         groups = self._train.read(parts)
         seeds = (seed for _, seed in parts)
         for _ in range(first, self.steps):
@@ -161,27 +164,32 @@ class Feed:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         return (x - self._mean) / self._std
 
-    def _seed(self, epoch: int, step: int = 0, group: int = 0) -> int:
-        """A number of its own for each group of each step of each epoch."""
-        seed = self.experiment.seed
-        for part, most in ((epoch, 1 << 15), (step, 1 << 20), (group, 1 << 10)):
-            seed = seed * most + part
-        return 2 * (seed % (1 << 61))
+    def _seed(self, epoch: int, *place: int) -> int:
+        """An even number for an epoch, or for a step and a part of it.
 
-    def _generator(self, epoch: int) -> Generator:
-        return Generator().manual_seed(self._seed(epoch))
+        Hashed, because torch's CPU generators ignore all but the lowest 32 bits.
+        """
+        name = repr((self.experiment.seed, epoch, *place)).encode()
+        drawn = hashlib.blake2b(name, digest_size=8).digest()
+        return int.from_bytes(drawn) >> 2 << 1
 
 
-def _groups(experiment: Experiment, share: Share) -> int:
-    """How many groups of a batch a process has."""
-    m = experiment.m or experiment.batch_size // share.world
-    groups = experiment.batch_size // max(m, 1)
-    if m == 0 or groups % share.world or groups * m != experiment.batch_size:
+def _parts(experiment: Experiment, world: int) -> int:
+    """How many parts a batch is cut into: one for each group and process that has it.
+
+    Sharded weights have one perturbation, so that all processes have a part of each
+    group; else each group is one process's.
+    """
+    size = experiment.batch_size
+    sharers = world if experiment.strategy == "fsdp" else 1
+    m = experiment.m or size * sharers // world
+    parts = size * sharers // max(m, 1)
+    if m == 0 or parts % world or parts * m != size * sharers or size % parts:
         raise BadInput(
-            f"a batch of {experiment.batch_size} does not make equal groups of "
-            f"{experiment.m or 'examples'} for {share.world} processes."
+            f"a batch of {size} does not make equal groups of "
+            f"{experiment.m or 'examples'} for {world} processes."
         )
-    return groups // share.world
+    return parts
 
 
 def _on_bytes(
@@ -255,9 +263,16 @@ class _Disk:
             batch_sampler=[_seeded(index, seed) for index, seed in parts],
             num_workers=min(_READERS, (os.cpu_count() or 1) - 1, len(parts)),
             pin_memory=self.device.type == "cuda",
+            # The global stream belongs to the network, and goes on where it stopped.
+            generator=Generator(),
         )
-        for x, (index, _) in zip(loader, parts, strict=True):
-            yield x.to(self.device, non_blocking=True), self.y[index].to(self.device)
+        try:
+            for x, (index, _) in zip(loader, parts, strict=True):
+                here = x.to(self.device, non_blocking=True)
+                yield here, self.y[index].to(self.device)
+        except BadInput as error:
+            # A reader's error arrives with its traceback as the message.
+            raise BadInput(str(error).rpartition("BadInput: ")[2].strip()) from None
 
 
 def _seeded(index: Tensor, seed: int) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ def flatness(
 
     BatchNorm uses its running statistics, so that the loss is a function of the
     weights alone. What cannot be measured, because training has diverged, is NaN.
+    Label smoothing and mixup have no part in this loss.
 
     Args:
         model: the network; it is put into evaluation mode.

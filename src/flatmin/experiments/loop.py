@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -66,16 +66,14 @@ class Loop:
         self.optimizer = method(experiment, self.model)
         self._stepper: Any = fabric.setup_optimizers(self.optimizer)
         self._schedule = LambdaLR(self.optimizer, _cosine(steps, warmup))
-        self._average = None
-        if experiment.ema is not None:
-            ema = get_ema_multi_avg_fn(experiment.ema)
-            self._average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
-        self._climbs = experiment.method != "sgd" and experiment.rho > 0
+        # torch's AveragedModel copies the network, which sharding forbids.
+        self._average: dict[str, Tensor] = {}
         self._mixed = experiment.precision.endswith("-mixed")
         # Loss, sharpness and error sharpness, and the examples of each, since the last
         # look.
-        self._sums = torch.zeros(6, dtype=torch.float64, device=fabric.device)
-        self._wrong: list[Tensor] = []
+        self._sums = self._zeros(6)
+        # The share of wrong predictions at w and at w + eps.
+        self._wrong: dict[bool, Tensor | float] = {}
         self.step = self.gradient_examples = 0
         # Dropout and shaking differ between processes, as their images do.
         torch.manual_seed(1_000_003 * experiment.seed + fabric.global_rank + 1)
@@ -99,27 +97,39 @@ class Loop:
             )
         self._stepper.step()
         self._schedule.step()
-        if self._average is not None:
-            self._average.update_parameters(self.network)
+        if self.experiment.ema is not None:
+            self._follow(self.experiment.ema)
         self.step += 1
+
+    def _follow(self, decay: float) -> None:
+        """Move the average towards the network as it is; it begins with the first."""
+        now = self.network.state_dict()
+        if not self._average:
+            self._average = {name: x.clone() for name, x in now.items()}
+        for name, mean in self._average.items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
 
     def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> None:
         """A gradient of one group, in as many parts as memory asks for."""
         x, y = probe.take(x, y)
         parts = min(self.experiment.accumulate, len(x))
-        climbs = self._climbs and not probe.perturbed
-        total, wrong = torch.zeros(2, device=x.device)
-        for i, (a, b) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True)):
+        total: Tensor | float = 0.0
+        wrong: Tensor | float = 0.0
+        pairs = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
+        for i, (a, b) in enumerate(pairs):
             waits = self.fabric.no_backward_sync(self.model, enabled=i < parts - 1)
-            with waits, true_gradient(self.model, when=climbs):
+            with waits, true_gradient(self.model, when=probe.climbs):
                 outputs = self.model(a)
                 losses = self.loss(outputs, b, reduction="none")
                 self._backward(probe, losses, share * len(a) / len(x))
-            total += losses.detach().sum()
-            wrong += (outputs.argmax(1) != (b if b.dim() == 1 else b.argmax(1))).sum()
+            total = total + losses.detach().sum()
+            likely = b if b.dim() == 1 else b.argmax(1)
+            wrong = wrong + (outputs.argmax(1) != likely).sum()
         probe.loss = total / len(x)
-        self._wrong.append(wrong / len(x))
-        self.gradient_examples += len(x) * self.fabric.world_size
+        self._wrong[probe.perturbed] = wrong / len(x)
 
     def _backward(self, probe: Probe, losses: Tensor, share: float) -> None:
         if self._mixed:
@@ -127,19 +137,21 @@ class Loop:
             self.fabric.backward(share * losses.mean())
         else:
             probe.backward(losses if share == 1 else share * losses)
+        if losses.requires_grad:  # Some methods take passes for the losses alone.
+            self.gradient_examples += len(losses) * self.fabric.world_size
 
     def loss(self, outputs: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
         """What is trained: cross entropy, with the experiment's label smoothing."""
         smoothing = self.experiment.label_smoothing
+        y = y.to(outputs.dtype) if y.is_floating_point() else y
         return F.cross_entropy(
             outputs, y, reduction=reduction, label_smoothing=smoothing
         )
 
     def _note(self, n: int) -> None:
         found = self.optimizer.statistics
-        rise = (
-            100 * (self._wrong[-1] - self._wrong[0]) if len(self._wrong) > 1 else None
-        )
+        both = len(self._wrong) == 2
+        rise = 100 * (self._wrong[True] - self._wrong[False]) if both else None
         for place, value in enumerate((found.loss, found.sharpness, rise)):
             if value is not None:
                 self._sums[2 * place] += n * value
@@ -157,9 +169,9 @@ class Loop:
         """Means over the training steps since the last call, over all processes.
 
         Returns:
-            ``train_loss``, the learning rate, and of methods with a perturbation
-            ``sharpness`` and ``error_sharpness``: by how much loss and error (in per
-            cent) of a batch rise from the first pass to the last.
+            The learning rate ``lr``; ``train_loss``, if the method takes passes at
+            ``w``; ``sharpness`` and ``error_sharpness``, if it takes passes at
+            ``w + eps`` too: by how much loss and error (in per cent) of a group rise.
         """
         sums = self._all(self._sums).view(3, 2).tolist()
         self._sums.zero_()
@@ -171,10 +183,10 @@ class Loop:
     def tested(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Error, top-5 error (per cent) and loss, with the averaged weights if any."""
         self.model.eval()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
+        sums = self._zeros(4)
         with self.averaged():
             for x, y in batches:
-                outputs = self.model(x).float()
+                outputs = self.model(x)
                 best = outputs.topk(min(5, outputs.shape[1])).indices
                 hits = best == y[:, None]
                 real = y != IGNORED
@@ -182,7 +194,7 @@ class Loop:
                     outputs, y, ignore_index=IGNORED, reduction="sum"
                 )
                 right = hits[:, :1].any(1).sum(), hits.any(1).sum()
-                sums += torch.stack([*right, loss, real.sum()]).double()
+                sums += torch.stack([*right, loss, real.sum()])
         self.train_mode()
         first, five, loss, n = self._all(sums).tolist()
         return {
@@ -193,16 +205,23 @@ class Loop:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the network has the average of its weights, if there is one."""
-        if self._average is None:
-            yield
-            return
-        mine = {name: x.clone() for name, x in self.network.state_dict().items()}
-        self.network.load_state_dict(self._average.module.state_dict())
+        """Within, the network is what is tested, alike in all processes.
+
+        It has the average of its weights, if there is one, and the first process's
+        running statistics.
+        """
+        mine: dict[str, Tensor] = {}
+        if self._average:
+            mine = {name: x.clone() for name, x in self.network.state_dict().items()}
+            self.network.load_state_dict(self._average)
+        if self.fabric.world_size > 1:
+            for buffer in self.network.buffers():
+                dist.broadcast(buffer, 0)
         try:
             yield
         finally:
-            self.network.load_state_dict(mine)
+            if mine:
+                self.network.load_state_dict(mine)
 
     def state(self) -> dict[str, Any]:
         """All that this process needs to continue to the same end."""
@@ -211,7 +230,7 @@ class Loop:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "average": self._average.state_dict() if self._average else None,
+            "average": self._average,
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state() if gpu else None,
@@ -225,8 +244,9 @@ class Loop:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+        self._average = {
+            name: x.to(self.fabric.device) for name, x in state["average"].items()
+        }
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         torch.set_rng_state(state["random"])
         if state["random_gpu"] is not None:
@@ -234,6 +254,11 @@ class Loop:
         self._sums.copy_(state["sums"])
         self.step = state["step"]
         self.gradient_examples = state["gradient_examples"]
+
+    def _zeros(self, n: int) -> Tensor:
+        # Apple's devices have no float64.
+        exact = torch.float32 if self.fabric.device.type == "mps" else torch.float64
+        return torch.zeros(n, dtype=exact, device=self.fabric.device)
 
     def _all(self, sums: Tensor) -> Tensor:
         total: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
@@ -40,19 +41,30 @@ def launched(experiment: Experiment) -> Fabric:
         devices=local,
         num_nodes=world // local,
         strategy=_strategy(experiment.strategy, world) if world > 1 else "auto",
-        precision=experiment.precision,
+        **_precision(experiment.precision),
     )
     fabric.launch()
     return fabric
 
 
+class _Double(DoublePrecision):
+    """The loss is in double precision too; Fabric rounds the outputs before it."""
+
+    def convert_output(self, data: Any) -> Any:
+        """As they are."""
+        return data
+
+
+def _precision(name: str) -> dict[str, Any]:
+    return {"plugins": [_Double()]} if name == "64-true" else {"precision": name}
+
+
 def _device(wanted: str) -> str:
-    if wanted == "cpu" or (wanted == "auto" and not torch.accelerator.is_available()):
-        return "cpu"
-    found: Any = torch.accelerator.current_accelerator()
-    if found is None or wanted not in ("auto", found.type):
+    found = torch.accelerator.current_accelerator(check_available=True)
+    here = "cpu" if found is None else found.type
+    if wanted not in ("auto", "cpu", here):
         raise BadInput(f"no {wanted} device here. Use --set device=cpu.")
-    return found.type
+    return here if wanted == "auto" else wanted
 
 
 def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
@@ -64,8 +76,11 @@ def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
 def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Each part of the network is gathered when it is its turn."""
     processes = mesh["data_parallel"]
-    for part in network.children():
-        if next(part.parameters(), None) is not None:
-            fully_shard(part, mesh=processes)
-    fully_shard(network, mesh=processes)
+    try:
+        for part in network.children():
+            if next(part.parameters(), None) is not None:
+                fully_shard(part, mesh=processes)
+        fully_shard(network, mesh=processes)
+    except ValueError as refused:  # Scalars, of networks without BatchNorm
+        raise BadInput(f"this network cannot be sharded: {refused}") from None
     return network

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
+    set_model_state_dict,
 )
 
 from flatmin.experiments import checkpoint
+from flatmin.experiments.board import Board
 from flatmin.experiments.datasets import DataSet, Files
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -67,6 +69,9 @@ def train(
         BadInput: data, settings or files do not fit, or the disk is full; the folder
             holds what was there before.
     """
+    if (result := _result(fabric, RunStore(folder))) is not None:
+        return result
+    _check_measurable(experiment, data)
     y = flip_labels(
         data.train.y.cpu(),
         experiment.noise,
@@ -81,6 +86,32 @@ def train(
     spent = teacher.finished()
     y = _predicted(teacher)
     return _Run(fabric, experiment, data, y, folder, watch, tick, spent).finished()
+
+
+def _result(fabric: Fabric, store: RunStore) -> dict[str, Any] | None:
+    """The result of a run that is finished, whose checkpoint is not needed any more."""
+    result = fabric.broadcast(store.result())
+    if result is not None and fabric.is_global_zero:
+        checkpoint.clear(store.folder)
+    return result
+
+
+def _check_measurable(experiment: Experiment, data: DataSet) -> None:
+    """Refuse in the beginning what could not be measured in the end."""
+    if experiment.flatness_rho is None and not experiment.spectrum_at:
+        return
+    why = None
+    if isinstance(data.train, Files):
+        why = f"all images in memory, and those of {data.name} are read from files"
+    elif experiment.strategy == "fsdp":
+        why = "the weights in one piece, and strategy fsdp shards them"
+    elif experiment.precision == "bf16-true":
+        why = "weights of 32 bits, and precision bf16-true has 16"
+    if why is not None:
+        raise BadInput(
+            f"sharpness and spectra need {why}. Use --set flatness_rho=null"
+            f"{' spectrum_at=[]' if experiment.spectrum_at else ''}."
+        )
 
 
 class _Run:
@@ -104,11 +135,6 @@ class _Run:
         self.fabric, self.experiment = fabric, experiment
         self.watch, self.tick = watch, tick
         self.folder, self.store = folder, RunStore(folder)
-        if experiment.flatness_rho is not None and isinstance(data.train, Files):
-            raise BadInput(
-                f"sharpness after training needs all images in memory, and those of "
-                f"{data.name} are read from files. Use --set flatness_rho=null."
-            )
         share = Share(fabric.global_rank, fabric.world_size)
         self.feed = Feed(data, y, experiment, fabric.device, share)
         self.steps = experiment.steps_in_all(self.feed.steps)
@@ -119,14 +145,33 @@ class _Run:
         if spent is not None:
             self.loop.gradient_examples = spent["gradient_examples"]
             self.seconds = spent["seconds"]
+        if self.feed.groups > 1 and not getattr(
+            self.loop.optimizer.method, "adds_up", True
+        ):
+            raise BadInput(
+                f"method {experiment.method} takes a process's part of the batch as "
+                f"one group. Use --set m={experiment.batch_size // share.world}."
+            )
         self._last: dict[str, float] = {}
+        self._board: Board | None = None
         self._saved = self._began = time.perf_counter()
 
     def finished(self) -> dict[str, Any]:
         """The result, after what is left to do."""
-        result = self.fabric.broadcast(self.store.result())
-        if result is not None:
+        if (result := _result(self.fabric, self.store)) is not None:
             return result
+        try:
+            return self._rest()
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder}: {error.strerror or error}. The same command continues "
+                "from the last checkpoint."
+            ) from error
+        finally:
+            if self._board is not None:
+                self._board.close()
+
+    def _rest(self) -> dict[str, Any]:
         self._resume()
         self.loop.train_mode()
         while self.loop.step < self.steps:
@@ -145,7 +190,8 @@ class _Run:
             self.tick(self.loop.step, self.steps)
             if self.loop.step == self.steps:
                 return
-            if self.loop.step % _ASK_EVERY == 0:
+            # The end of an epoch has a line of metrics, before its checkpoint.
+            if self.loop.step % _ASK_EVERY == 0 and self.loop.step % self.feed.steps:
                 self._pause()
                 self._save_if_due()
 
@@ -157,11 +203,14 @@ class _Run:
         if self.fabric.is_global_zero:
             done = self.loop.step
             self.store.keep([m for m in self.store.metrics() if m["step"] <= done])
+            self._board = Board(self.folder, done)
             labels = {"y": self.feed.y.contiguous()}
             write(self.folder / "labels.safetensors", save(labels))
 
     def _pause(self) -> None:
         """Count the time since training went on; what follows is none of it."""
+        if self.fabric.device.type != "cpu":
+            torch.accelerator.synchronize(self.fabric.device)
         now = time.perf_counter()
         self.seconds += now - self._began
         self._began = now
@@ -193,8 +242,11 @@ class _Run:
             found |= spectrum(self.loop.network, self._measured(), self._group)
             self.loop.train_mode()
         if self.fabric.is_global_zero:
-            self.store.append(_finite(found))
-            self.watch(_finite(found))
+            line = _finite(found)
+            self.store.append(line)
+            if self._board is not None:
+                self._board.add(line)
+            self.watch(line)
 
     def _finish(self) -> dict[str, Any]:
         """Measure what was found, store it, and forget the checkpoint."""
@@ -218,10 +270,11 @@ class _Run:
                     self.experiment.flatness_rho,
                     self._group,
                 )
+            # They are the network's own, and the average only in here.
             weights = _whole(loop.network)
-        if self.fabric.is_global_zero:
-            self.store.finish(weights, _finite(result))
-            checkpoint.clear(self.folder)
+            if self.fabric.is_global_zero:
+                self.store.finish(weights, _finite(result))
+                checkpoint.clear(self.folder)
         self.fabric.barrier()
         return _finite(result)
 
@@ -231,12 +284,16 @@ class _Run:
 
     def _measured(self) -> Batches:
         """This process's training images, none of them twice."""
-        return [(x[y != IGNORED], y[y != IGNORED]) for x, y in self.feed.plain()]
+        kind = next(self.loop.network.parameters()).dtype
+        real = ((x.to(kind), y, y != IGNORED) for x, y in self.feed.plain())
+        return [(x[here], y[here]) for x, y, here in real]
 
 
 def _predicted(run: _Run) -> Tensor:
     """The labels that a finished run's network gives the training images."""
-    run.loop.network.load_state_dict(run.store.weights())
+    options = StateDictOptions(full_state_dict=True)
+    weights: dict[str, Any] = {**run.store.weights()}
+    set_model_state_dict(run.loop.network, weights, options=options)
     run.loop.model.eval()
     everything = run.feed.alone()
     with torch.no_grad():

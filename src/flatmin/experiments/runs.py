@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -106,7 +107,11 @@ def _sign(order: Order, what: Recipe) -> None:
     name = what.name
     asked = {"recipe": name, "part": order.name, "settings": list(order.settings)}
     record = {**asked, "smoke": order.small, "seeds": what.seeds}
-    write_json(order.root / f"recipe-{name}.json", record)
+    path = order.root / f"recipe-{name}.json"
+    # Another process may be starting with the same recipe.
+    mine = path.with_suffix(f".{os.getpid()}")
+    write_json(mine, record)
+    mine.replace(path)
 
 
 def train_job(
@@ -121,15 +126,17 @@ def train_job(
         BadInput: settings, data or folder do not fit.
     """
     with ExitStack() as stack:
-        mine = True
+        free = True
         if fabric.is_global_zero:
             try:
                 stack.enter_context(locked(job.folder))
             except Busy:
-                mine = False
-        if not fabric.broadcast(mine):
+                free = False
+        if not fabric.broadcast(free):
             return None
-        data = data_of(job.experiment, order)
+        # Whoever downloads or makes up images must be alone.
+        with fabric.rank_zero_first():
+            data = data_of(job.experiment, order)
         if fabric.is_global_zero:
             settings = job.experiment.model_dump(mode="json")
             mine = {"experiment": settings, "data_sha256": data.digest()}
@@ -145,7 +152,7 @@ def _watched(
     task = progress.add_task(name, total=None, note="")
 
     def watch(line: dict[str, Any]) -> None:
-        progress.update(task, note=_note(line))
+        progress.update(task, note=_note(line), refresh=True)
 
     def tick(step: int, steps: int) -> None:
         progress.update(task, completed=step, total=steps)

@@ -165,19 +165,34 @@ class RunStore:
     folder: Path
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's result; None while it is unfinished."""
-        return read_json(self.folder / "result.json")
+        """The finished run's result; None while it is unfinished.
+
+        Raises:
+            BadInput: the file is damaged.
+        """
+        path = self.folder / "result.json"
+        result = read_json(path)
+        if result is not None and not isinstance(result, dict):
+            raise BadInput(f"{path} is damaged. Remove it and start again.")
+        return result
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far; a line that was cut short is none."""
+        """The epochs so far; a last line that was cut short is none.
+
+        Raises:
+            BadInput: another line is damaged.
+        """
         path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.exists() else []
         epochs: list[dict[str, Any]] = []
-        for line in lines:
-            try:
-                epochs.append(json.loads(line))
-            except ValueError:
-                break
+        for k, line in enumerate(lines, 1):
+            epoch = _record(line)
+            if epoch is not None:
+                epochs.append(epoch)
+            elif k < len(lines):
+                raise BadInput(
+                    f"{path}, line {k}, is damaged. Remove the line and start again."
+                )
         return epochs
 
     def append(self, epoch: dict[str, Any]) -> None:
@@ -234,6 +249,15 @@ class RunStore:
             raise BadInput(
                 f"{path} cannot be read ({error}). Remove its folder and start again."
             ) from None
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The epoch in a line of metrics, if it is one."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "epoch" in found else None
 
 
 def _note_environment(path: Path) -> None:

@@ -16,6 +16,8 @@ class Probe:
     Attributes:
         index: 0 for the first pass of the step.
         perturbed: True at ``w + eps``, False at ``w``.
+        climbs: True if a perturbation is made of this pass's gradient. Plain SGD's only
+            pass, for instance, does not climb.
         losses: the loss of each example, detached, if the method asked for it.
     """
 
@@ -27,6 +29,7 @@ class Probe:
     ) -> None:
         self.index = index
         self.perturbed = ask.at is not None
+        self.climbs = ask.climbs
         self.losses: Tensor | None = None
         self._ask = ask
         self._loss: Tensor | None = None

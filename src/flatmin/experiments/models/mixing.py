@@ -51,8 +51,8 @@ def true_gradient(model: nn.Module, when: bool = True) -> Iterator[None]:
     keeps it in the other. Backward belongs inside as well where activations are
     recomputed. Networks without such layers are left alone.
 
-    A step of radius zero has only a pass at ``w``, which descends: ``when`` is False
-    in the SAM code then.
+    A step of radius zero has only a pass at ``w``, which does not climb; nor do the
+    steps that methods take without a perturbation.
 
     Args:
         model: the network, wrapped or not.
@@ -66,7 +66,7 @@ def true_gradient(model: nn.Module, when: bool = True) -> Iterator[None]:
         >>> optimizer = flatmin.SAM(sgd, model, rho=0.02)
         >>> x = torch.randn(2, 3, 8, 8)
         >>> for probe in optimizer.probes():
-        ...     with true_gradient(model, when=not probe.perturbed):
+        ...     with true_gradient(model, when=probe.climbs):
         ...         model(x).square().sum().backward()
         >>> optimizer.step()
 

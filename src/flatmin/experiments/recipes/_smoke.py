@@ -28,7 +28,8 @@ def smoke(recipe: Recipe) -> Recipe:
 
     Data set, augmentation, noise and method are the recipe's. Networks have their
     initial weights. Groups of ``m`` examples are 1 or 4 of a batch of 8; a spectrum
-    is measured after the 1st, 2nd, ... of as many epochs.
+    is measured after the 1st, 2nd, ... of as many epochs. Sharpness after training is
+    not: it would take longer than the training.
     """
     cells = tuple(
         replace(cell, arms=tuple(_smallest(arm) for arm in cell.arms))
@@ -51,6 +52,7 @@ def _smallest(arm: Experiment) -> Experiment:
         "epochs": max(moments, 1),
         "spectrum_at": tuple(range(1, moments + 1)),
         "steps": None if arm.steps is None else _STEPS,
+        "flatness_rho": None,
     }
     return Experiment.model_validate({**arm.model_dump(), **values})
 

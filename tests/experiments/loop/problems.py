@@ -1,0 +1,102 @@
+"""Small data sets and experiments, and a run in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatmin.experiments.datasets import DataSet, Tensors
+from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.feed import Feed, Share
+from flatmin.experiments.models import build
+from flatmin.experiments.processes import launched
+from flatmin.experiments.run import train
+from flatmin.experiments.store import RunStore
+
+CPU = torch.device("cpu")
+CLASSES = 6
+
+
+def pictures(n: int = 26, test: int = 13, side: int = 8) -> DataSet:
+    """Random images, with labels that can be learned from them."""
+    draw = torch.Generator().manual_seed(5)
+
+    def split(count: int) -> Tensors:
+        y = torch.arange(count) % CLASSES
+        x = torch.randint(0, 120, (count, 3, side, side), generator=draw)
+        x += 20 * y[:, None, None, None]
+        return Tensors(x.to(torch.uint8), y)
+
+    names = tuple(map(str, range(CLASSES)))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    return DataSet(
+        "small", split(n), split(test), names, mean, std, "cifar10", "made up"
+    )
+
+
+def small(**fields: Any) -> Experiment:
+    """Two epochs of three steps, without augmentation and measurements."""
+    values: dict[str, Any] = {
+        "data": "small",
+        "model": "wrn-10-1",
+        "augment": (),
+        "batch_size": 8,
+        "epochs": 2,
+        "device": "cpu",
+        "flatness_rho": None,
+    }
+    return Experiment(**{**values, **fields})
+
+
+def feed_of(
+    experiment: Experiment,
+    data: DataSet,
+    y: Tensor | None = None,
+    share: Share | None = None,
+) -> Feed:
+    """What a process reads."""
+    labels = data.train.y if y is None else y
+    return Feed(data, labels, experiment, CPU, share or Share())
+
+
+def network(experiment: Experiment) -> nn.Module:
+    """The network with its initial weights."""
+    torch.manual_seed(experiment.seed)
+    return build(experiment.model, CLASSES, 3, **experiment.model_options)
+
+
+def trained(
+    experiment: Experiment, folder: Path, data: DataSet | None = None, **watchers: Any
+) -> RunStore:
+    """The folder of a finished run."""
+    data = pictures() if data is None else data
+    train(launched(experiment), experiment, data, folder, **watchers)
+    return RunStore(folder)
+
+
+def labelled(data: DataSet, y: Tensor) -> DataSet:
+    """The same images with other training labels."""
+    assert isinstance(data.train, Tensors)
+    return replace(data, train=Tensors(data.train.x, y))
+
+
+def standard(x: Tensor, data: DataSet) -> Tensor:
+    """Images as a network without augmentation gets them."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
+    return (x.float() / 255 - mean) / std
+
+
+def without_time(record: dict[str, Any]) -> dict[str, Any]:
+    """What two runs must have in common."""
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether weights are equal, bit for bit."""
+    return one.keys() == other.keys() and all(
+        torch.equal(w, other[name]) for name, w in one.items()
+    )
