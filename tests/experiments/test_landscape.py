@@ -10,6 +10,7 @@ from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments import landscape
 from flatmin.experiments.config import ARMS
 from flatmin.experiments.data import load
+from flatmin.experiments.finished import Finished
 from flatmin.experiments.store import RunStore
 from flatmin.experiments.train import Run, train
 from tests.experiments.helpers import Program, tiny
@@ -71,8 +72,8 @@ def test_an_interrupted_landscape_is_continued(
     measured: list[str] = []
     around = landscape.around
 
-    def counted(run: Run, *rest: Any, **more: Any) -> Plane:
-        measured.append(run.arm.name)
+    def counted(run: Finished, *rest: Any, **more: Any) -> Plane:
+        measured.append(run.method)
         if len(measured) == 2:
             raise KeyboardInterrupt
         return around(run, *rest, **more)
@@ -84,7 +85,7 @@ def test_an_interrupted_landscape_is_continued(
     part = tmp_path / ".plane-0.json"
     first = Plane.load(part)
     assert program(*arguments)[0] == 0
-    assert measured == ["sgd-2x", "sam", "sgd-2x", "sam"]
+    assert measured == 2 * ["SGD 2x epochs", "SAM"]
     records = json.loads((tmp_path / "landscape.json").read_text())
     assert Plane.from_dict(records["SGD 2x epochs, 40 % label noise"]) == first
     assert not list(tmp_path.glob(".plane-*"))
@@ -93,7 +94,6 @@ def test_an_interrupted_landscape_is_continued(
 BAD: list[tuple[tuple[str, ...], str]] = [
     (("{empty}",), "is no run folder of flatmin compare"),
     (("/",), "is no run folder of flatmin compare"),
-    (("{root}",), "holds 2 finished runs. Give folders of one"),
     (("{root}/noise-40/sgd/seed-0",), "holds no finished run"),
     (("{root}/noise-40/sam/seed-7",), "holds no finished run"),
     (("{run}", "{run}"), "given twice"),
@@ -123,6 +123,21 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in err
     assert "Traceback" not in out + err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_a_folder_above_some_runs_draws_all_of_them_but_not_too_many(
+    program: Program, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("landscape", runs / "noise-40", "--points", 2, "--out", tmp_path / "o")
+    monkeypatch.setattr(landscape, "_MOST", 1)
+    code, _, err = program(*arguments)
+    assert code == 2
+    assert "these are 2 finished runs, and at most 1 are drawn" in err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(landscape, "_MOST", 2)
+    assert program(*arguments)[0] == 0
+    records = json.loads((tmp_path / "o" / "landscape.json").read_text())
+    assert list(records) == ["SGD 2x epochs, 40 % label noise", "SAM, 40 % label noise"]
 
 
 def test_changed_images_and_damaged_folders_are_refused(

@@ -7,6 +7,7 @@ from tests.mutants.experiments import EXPERIMENTS
 from tests.mutants.loops import LOOPS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
+from tests.mutants.opened import OPENED
 from tests.mutants.optim import OPTIM
 from tests.mutants.recipes import RECIPES
 from tests.mutants.report import REPORT
@@ -24,6 +25,7 @@ MUTANTS = [
     *RECIPES,
     *DATASETS,
     *REPORT,
+    *OPENED,
     *EXPERIMENTS,
 ]
 

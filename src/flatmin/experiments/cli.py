@@ -147,32 +147,41 @@ def sweep(
 def sharpness(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders, or folders inside of one."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of finished runs, or above them: runs/figure1.",
+        ),
     ],
     rho: Annotated[
         float | None,
-        typer.Option(help="Radius. Default: the comparison's sharpness_rho."),
+        typer.Option(help="Radius. Default: that of the runs' own measurement."),
     ] = None,
     m: Annotated[int, typer.Option("--m", help="Examples per group.")] = 16,
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
+    ] = Path("data"),
 ) -> None:
     """Measure the flatness of finished runs: sharpness in four ways, and curvature."""
     from flatmin.experiments.measure import measure
 
-    measure(runs, rho, m, Console())
+    measure(runs, data, rho, m, Console())
 
 
 @app.command()
 def landscape(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            help="Folders of finished runs: runs/compare/noise-40/sam/seed-0."
-        ),
+        typer.Argument(help="Folders of finished runs, or above them: runs/figure1."),
     ],
     points: Annotated[int, typer.Option(help="Along each axis.", min=2, max=501)] = 31,
     radius: Annotated[
         float, typer.Option(help="Half the side: 1 moves each filter by its norm.")
     ] = 1.0,
+    data: Annotated[
+        Path,
+        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
+    ] = Path("data"),
     out: Annotated[
         Path, typer.Option(help="Where landscape.html, .svg, .png and .json go.")
     ] = Path("runs/landscape"),
@@ -181,7 +190,7 @@ def landscape(
     from flatmin.experiments.landscape import landscape as run
 
     console = Console()
-    page = run(runs, out, points, radius, console)
+    page = run(runs, data, out, points, radius, console)
     console.print(f"Page: {page}", highlight=False, markup=False, soft_wrap=True)
 
 

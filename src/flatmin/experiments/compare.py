@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots, summary
-from flatmin.experiments.comparison import grid
+from flatmin.experiments.comparison import grid, opened
 from flatmin.experiments.config import ARMS, Comparison
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.errors import BadInput
@@ -98,7 +98,7 @@ def _landscapes(config: Comparison, data: Data, root: Path) -> plots.Planes:
     for noise in config.noise:
         for arm in (arm for arm in ARMS if arm.name in DRAWN):
             run = Run(config, arm, noise, 0)
-            plane = around(run, data, root, axis(config.landscape_points))
+            plane = around(opened(run, data, root), axis(config.landscape_points))
             planes.setdefault(noise_name(noise), {})[arm.name] = plane
     records = {
         noise: {arm: plane.to_dict() for arm, plane in arms.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,9 @@ from pydantic import ValidationError
 from flatmin.experiments.config import ARMS, Comparison
 from flatmin.experiments.data import Data, load
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, read_json
-from flatmin.experiments.train import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Runs that can be looked at.
-
-    Attributes:
-        root: the folder of their comparison.
-        config: what was compared.
-        data: what they were trained on, on the device of the comparison.
-        runs: at least one.
-    """
-
-    root: Path
-    config: Comparison
-    data: Data
-    runs: list[Run]
+from flatmin.experiments.finished import Finished, Reader, device_like, restored
+from flatmin.experiments.store import RunStore
+from flatmin.experiments.train import Run, percent
 
 
 def grid(config: Comparison) -> Iterator[Run]:
@@ -41,43 +24,57 @@ def grid(config: Comparison) -> Iterator[Run]:
                 yield Run(config, arm, noise, seed)
 
 
-def finished(folder: Path) -> Finished:
-    """The finished runs in a folder.
+def finished(root: Path, stored: Any, inside: Path) -> list[Finished]:
+    """The finished runs of a comparison.
 
     Args:
-        folder: what ``flatmin compare`` wrote, or a part of it, down to one run.
+        root: its folder.
+        stored: what is in its ``config.json``.
+        inside: the runs in this folder; resolved, as ``root`` is.
 
     Raises:
-        BadInput: it is something else, damaged, or without a finished run, or the
-            images have changed.
+        BadInput: ``stored`` is damaged, or the images have changed.
     """
-    root = next((f for f in _upwards(folder) if (f / "config.json").is_file()), None)
-    if root is None:
-        raise BadInput(
-            f"{folder} is no run folder of flatmin compare. Give one, or a part of it "
-            "such as runs/compare/noise-40/sam/seed-0."
-        )
-    stored: Any = read_json(root / "config.json")
     try:
         config = Comparison.model_validate(stored["config"])
         digest = stored["data_sha256"]
     except (KeyError, TypeError, ValidationError):
         raise BadInput(f"{root / 'config.json'} is damaged.") from None
-    inside = [run for run in grid(config) if _is_in(run.folder(root), folder)]
-    runs = [run for run in inside if RunStore(run.folder(root)).result() is not None]
+    runs = [run for run in grid(config) if run.folder(root).is_relative_to(inside)]
+    runs = [run for run in runs if RunStore(run.folder(root)).result() is not None]
     if not runs:
-        raise BadInput(f"{folder} holds no finished run. Let flatmin compare finish.")
+        return []
     data = load(config)
     if data.digest() != digest:
         raise BadInput(f"the images are not those that {root} was trained on.")
-    return Finished(root, config, data.to(config.device), runs)
+    data = data.to(str(device_like(config.device)))
+    return [opened(run, data, root) for run in runs]
 
 
-def _upwards(folder: Path) -> list[Path]:
-    """The folder and the three above it, the depth of a run in its comparison."""
-    here = folder.resolve()
-    return [here, *list(here.parents)[:3]]
+def opened(run: Run, data: Data, root: Path) -> Finished:
+    """A finished run.
+
+    Args:
+        run: which.
+        data: what it was trained on.
+        root: the folder of its comparison.
+    """
+    folder = run.folder(root).resolve()
+    return Finished(
+        folder=folder,
+        title=f"{run.arm.label}, {percent(run.noise)} label noise",
+        method=run.arm.label,
+        noise=run.noise,
+        seed=run.seed,
+        classes=len(data.classes),
+        rho=run.config.sharpness_rho,
+        read=_reader(run, data, folder),
+    )
 
 
-def _is_in(run: Path, folder: Path) -> bool:
-    return run.resolve().is_relative_to(folder.resolve())
+def _reader(run: Run, data: Data, folder: Path) -> Reader:
+    def read(size: int) -> Any:
+        pairs = zip(data.x.split(size), run.labels(data).split(size), strict=True)
+        return restored(run.model(data), folder), list(pairs)
+
+    return read

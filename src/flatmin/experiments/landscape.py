@@ -1,4 +1,4 @@
-"""``flatmin landscape``: the minima that runs of ``flatmin compare`` have found."""
+"""``flatmin landscape``: the minima that finished runs have found."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch.nn.functional import cross_entropy
 
 from flatmin import pictures
-from flatmin.diagnostics import Objective, directions
+from flatmin.diagnostics import directions
 from flatmin.diagnostics import landscape as measure
 from flatmin.diagnostics.landscape import Plane
-from flatmin.experiments.comparison import Finished, finished
-from flatmin.experiments.data import Data
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.store import RunStore, locked, write, write_json
-from flatmin.experiments.train import Run, percent
+from flatmin.experiments.finished import Finished, names
+from flatmin.experiments.opening import finished
+from flatmin.experiments.store import locked, write, write_json
 
 #: Examples per pass.
 _BATCH = 256
+
+#: Side by side, more are too small to be compared.
+_MOST = 12
 
 
 def ceiling(classes: int) -> float:
@@ -29,15 +30,8 @@ def ceiling(classes: int) -> float:
     return 2 * math.log(classes)
 
 
-def title(run: Run) -> str:
-    """What pictures call the model of a run."""
-    return f"{run.arm.label}, {percent(run.noise)} label noise"
-
-
 def around(
-    run: Run,
-    data: Data,
-    root: Path,
+    run: Finished,
     at: Sequence[float],
     file: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, points: None,
@@ -49,8 +43,6 @@ def around(
 
     Args:
         run: which run.
-        data: what it was trained on.
-        root: the run folder of its comparison.
         at: the coordinates along both axes; 1 moves every filter by its own norm.
         file: where unfinished losses are kept.
         progress: called with the points that are done, and all.
@@ -58,12 +50,8 @@ def around(
     Raises:
         BadInput: the run has no weights, or ``file`` is of others.
     """
-    model = run.model(data)
-    model.load_state_dict(RunStore(run.folder(root)).weights())
-    labels = run.labels(data)
-    batches = zip(data.x.split(_BATCH), labels.split(_BATCH), strict=True)
+    objective = run.objective(_BATCH)
     try:
-        objective = Objective(model.eval(), cross_entropy, list(batches))
         return measure.plane(
             objective,
             directions.random(objective, 0),
@@ -71,19 +59,26 @@ def around(
             a=at,
             file=file,
             progress=progress,
-            settings={"run": title(run), "seed": run.seed},
+            settings={"run": run.title, "seed": run.seed},
         )
     except ValueError as refused:
         raise BadInput(str(refused)) from None
 
 
 def landscape(
-    folders: Sequence[Path], out: Path, points: int, radius: float, console: Console
+    folders: Sequence[Path],
+    data: Path,
+    out: Path,
+    points: int,
+    radius: float,
+    console: Console,
 ) -> Path:
     """Measure and draw the minima of some runs on one scale.
 
     Args:
-        folders: of runs, such as ``runs/compare/noise-40/sam/seed-0``.
+        folders: of runs, such as ``runs/compare/noise-40/sam/seed-0``, or above runs,
+            such as ``runs/figure1``.
+        data: where the data sets of ``flatmin train`` are.
         out: where ``landscape.html``, ``.svg``, ``.png`` and ``.json`` go.
         points: along each axis.
         radius: half the side of the plane.
@@ -93,28 +88,28 @@ def landscape(
         The path of ``landscape.html``.
 
     Raises:
-        BadInput: a folder does not hold one finished run; nothing was written then.
+        BadInput: as of `flatmin.experiments.opening.finished`, or there are too many
+            runs; nothing was written then.
     """
     try:
         at = measure.axis(points, radius)
     except ValueError as refused:
         raise BadInput(str(refused)) from None
-    opened = [_one(folder) for folder in folders]
-    runs = [one.runs[0] for one in opened]
-    names = [title(run) for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{title(run)}, seed {run.seed}" for run in runs]
-    if len(set(names)) < len(names):
-        raise BadInput("a run is given twice, or two comparisons have the same runs.")
-    top = ceiling(max(len(one.data.classes) for one in opened))
+    runs = finished(folders, data)
+    if len(runs) > _MOST:
+        raise BadInput(
+            f"these are {len(runs)} finished runs, and at most {_MOST} are drawn side "
+            "by side. Give folders of fewer, such as "
+            "runs/compare/noise-40/sam/seed-0."
+        )
     with locked(out):
         # Of one name each, so that what was interrupted is continued.
         parts = [out / f".plane-{k}.json" for k in range(len(runs))]
         planes = {
-            name: _watched(name, console, run, one.data, one.root, at, part)
-            for name, part, run, one in zip(names, parts, runs, opened, strict=True)
+            name: _watched(name, console, run, at, part)
+            for name, run, part in zip(names(runs), runs, parts, strict=True)
         }
-        draw(planes, out, top)
+        draw(planes, out, ceiling(max(run.classes for run in runs)))
         for part in parts:
             part.unlink()
     return out / "landscape.html"
@@ -142,14 +137,3 @@ def draw(planes: dict[str, Plane], out: Path, top: float) -> None:
         "it can show that a minimum is sharp, not that it is flat."
     )
     write(out / "landscape.html", pictures.page(planes, text=text, top=top))
-
-
-def _one(folder: Path) -> Finished:
-    """The comparison of a folder that holds one finished run."""
-    opened = finished(folder)
-    if len(opened.runs) > 1:
-        raise BadInput(
-            f"{folder} holds {len(opened.runs)} finished runs. Give folders of one, "
-            "such as runs/compare/noise-40/sam/seed-0."
-        )
-    return opened

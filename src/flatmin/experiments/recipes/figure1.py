@@ -27,6 +27,8 @@ def figure1() -> Recipe:
             "and rho 0.05.",
             "The figure's left part, error reductions, is made of the other tables' "
             "numbers.",
+            "Two commands draw it: flatmin train figure1, and then flatmin landscape "
+            "runs/figure1.",
             *_notes.COMMON,
         ),
     )
