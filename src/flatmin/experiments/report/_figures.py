@@ -8,8 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from flatmin.experiments.report._panels import Line, Panel
+from flatmin.experiments.report._panels import COST, Line, Panel
+from flatmin.experiments.report._words import compact
 from flatmin.pictures._scale import STYLES
 
 #: Lines with no more points than this have marks at them.
@@ -71,11 +73,12 @@ def drawn(panel: Panel) -> go.Figure:
     return figure
 
 
-def printed(panels: Sequence[Panel]) -> Figure:
-    """For papers: all panels in one figure."""
+def printed(panels: Sequence[Panel], warning: str = "") -> Figure:
+    """For papers: all panels in one figure, below a warning if there is one."""
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.8 * columns, 3.5 * rows), layout="constrained")
+    figure.suptitle(warning, fontsize="medium")
     grid: Any = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
@@ -83,6 +86,8 @@ def printed(panels: Sequence[Panel]) -> Figure:
         for k, line in enumerate(panel.lines):
             _draw(axes, line, k)
         axes.set_xscale("log" if panel.log else "linear")
+        if panel.x == COST:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: compact(x)))
         # Names are text, never TeX.
         axes.set_title(panel.title, fontsize="medium", parse_math=False)
         axes.set_xlabel(panel.x, parse_math=False)
