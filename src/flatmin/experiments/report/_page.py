@@ -22,11 +22,12 @@ from flatmin.pictures import html
 _STYLE = """
 .label, .joint, .words, .places td, .places th { text-align: left; }
 tbody th { font-weight: normal; }
-thead th, .label, .joint, .words, .places td { white-space: normal; }
+thead th, .label, .joint, .places td { white-space: normal; }
 .places td { min-width: 9rem; }
-.numbers table { width: auto; min-width: min(100%, 40rem); }
+.numbers table { width: auto; }
 .joint { display: none; }
 li, p, h1, h2, figcaption { overflow-wrap: anywhere; }
+section { border-top: 2px solid #ccc; margin-top: 1.5rem; }
 code { background: #f5f5f5; padding: 0 .2rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; padding: .3rem 0; }
 @media (max-width: 40rem) {
@@ -95,19 +96,19 @@ def _paragraph(text: str) -> str:
 
 
 def _figures_of(k: int, report: Report) -> str:
-    trend = _drawn(
-        f"trend-{k}", trends(report),
-        "Mean of the seeds; band: 95 % interval; diamonds: the paper's numbers.",
-    )  # fmt: skip
-    curve = _drawn(
+    trend = trends(report)
+    paper = any(line.paper for panel in trend for line in panel.lines)
+    diamonds = "; diamonds: the paper's numbers" if paper else ""
+    return _drawn(
+        f"trend-{k}", trend, f"Mean of the seeds; band: 95 % interval{diamonds}."
+    ) + _drawn(
         f"curves-{k}", curves(report),
         "Test error over training: mean of the seeds; band: their range.",
     )  # fmt: skip
-    return trend + curve
 
 
 def _drawn(name: str, panels: Sequence[Panel], caption: str) -> str:
-    return "".join(
+    figures = "".join(
         html.figure(
             _figures.drawn(panel),
             f"{name}-{i}",
@@ -115,6 +116,7 @@ def _drawn(name: str, panels: Sequence[Panel], caption: str) -> str:
         )
         for i, panel in enumerate(panels)
     )
+    return f'<div class="pair">{figures}</div>' if figures else ""
 
 
 def _environment(report: Report) -> str:

@@ -56,10 +56,10 @@ class Panel:
 
 
 def curves(report: Report) -> list[Panel]:
-    """Test error over training, of every arm that has runs; cells that share runs once.
+    """Test error over training, of arms tested more than once.
 
-    Lines in one panel differ in the heading "method", or else in the last one that
-    tells runs apart.
+    Cells that share runs are drawn once. Lines in one panel differ in the heading
+    "method", or else in the last one that tells runs apart.
     """
     rows_of: dict[str, list[Row]] = {}
     for row in report.rows:
@@ -138,11 +138,12 @@ def _is_known(row: Row) -> bool:
 
 def _curves(row: Row, name: str) -> list[Line]:
     several = len(row.arms) > 1
-    return [
+    lines = (
         _curve(arm, f"{name}, {_words.arm(arm)}" if several else name)
         for arm in row.arms
-        if any(run.epochs for run in arm.runs)
-    ]
+        if arm.runs
+    )
+    return [line for line in lines if len(line.x) > 1]
 
 
 def _curve(arm: Arm, name: str) -> Line:
