@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from flatmin.experiments.recipes._recipe import Cell, Recipe
 from flatmin.experiments.report import _figures
@@ -198,7 +199,7 @@ def test_a_long_legend_covers_neither_lines_nor_axes() -> None:
         for k in range(20)
     )
     figure = _figures.printed([Panel("40 %", COST, "test error (%)", lines)])
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     legend = axes.get_legend()
     assert legend is not None

@@ -214,8 +214,8 @@ def test_whatever_is_shown_is_no_html_in_markdown(tmp_path: Path) -> None:
     assert re.search(r"(?<!\\)<", text) is None
     rows = [line for line in text.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    # Results and all arms, each with a head, a rule and four lines.
-    assert (len(rows), cells) == (12, {6, 9})
+    # Results and all arms, four and five lines with a head and a rule each.
+    assert (len(rows), cells) == (13, {7, 9})
 
 
 def test_markdown_has_the_command_above_the_table_and_notes_below(

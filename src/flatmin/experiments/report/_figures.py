@@ -35,7 +35,7 @@ def drawn(panel: Panel) -> go.Figure:
             y=line.high + line.low[::-1],
             fill="toself",
             fillcolor=colour,
-            opacity=0.2,
+            opacity=_shade(panel),
             line={"width": 0},
             mode="lines",
             hoverinfo="skip",
@@ -70,7 +70,7 @@ def drawn(panel: Panel) -> go.Figure:
         yaxis_title=escape(panel.y),
         template="plotly_white",
         showlegend=True,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "itemwidth": 45},
         margin={"l": 60, "r": 10, "t": 30, "b": 50},
         height=380 + 18 * max(0, len(panel.lines) - _INSIDE),
     )
@@ -90,7 +90,7 @@ def printed(panels: Sequence[Panel], warning: str = "") -> Figure:
         axes.remove()
     for panel, axes in zip(panels, grid.flat, strict=False):
         for k, line in enumerate(panel.lines):
-            _draw(axes, line, k)
+            _draw(axes, line, k, _shade(panel))
         _label(axes, panel)
     return figure
 
@@ -111,9 +111,11 @@ def _label(axes: Any, panel: Panel) -> None:
         text.set_parse_math(False)
 
 
-def _draw(axes: Any, line: Line, k: int) -> None:
+def _draw(axes: Any, line: Line, k: int, shade: float) -> None:
     colour, dash, _ = _style(k)
-    axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(
+        line.x, line.low, line.high, color=colour, alpha=shade, linewidth=0
+    )
     marker = "o" if len(line.x) <= _MARKED else ""
     axes.plot(
         line.x, line.y, color=colour, linestyle=dash, marker=marker, markersize=4,
@@ -129,3 +131,8 @@ def _style(k: int) -> tuple[str, Any, str]:
     many = len(STYLES)
     _, dash, called = STYLES[(k + k // many) % many]
     return STYLES[k % many][0], dash, called
+
+
+def _shade(panel: Panel) -> float:
+    """How opaque bands are: lines stay visible below many of them."""
+    return 0.2 if len(panel.lines) <= _INSIDE else 0.06
