@@ -101,6 +101,13 @@ REPORT = [
         f"{OF_NUMBERS}test_of_a_smoke_run_no_difference_is_shown",
     ),
     Mutant(
+        "a smoke run is a result once another part was trained",
+        NUMBERS,
+        "started.smoke or any(run.smoke for arm in arms for run in arm.runs)",
+        "started.smoke",
+        f"{OF_NUMBERS}test_a_smoke_run_stays_one_when_another_part_is_trained",
+    ),
+    Mutant(
         "an arm of twice the epochs is said to have half of them",
         WORDS,
         "getattr(trained, name) * trained.length",
@@ -110,8 +117,8 @@ REPORT = [
     Mutant(
         "a smoke run is reported without a warning",
         SCALE,
-        "return _SMOKE if report.started.smoke else",
-        "return _SMOKE if not report.started else",
+        "return _SMOKE if any(row.smoke",
+        "return _SMOKE if not any(row.smoke or True",
         f"{OF_FILES}test_the_page_warns_above_the_table_of_a_smoke_run",
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 import statistics
@@ -21,6 +22,7 @@ from tests.experiments.report.folders import (
     SAM,
     SGD,
     SGD_2X,
+    START,
     begin,
     collected,
     complete,
@@ -240,6 +242,21 @@ def test_of_a_smoke_run_no_difference_is_shown(tmp_path: Path) -> None:
     shown = terminal(tmp_path, recipe)
     assert "diff." not in shown
     assert "A smoke run" in shown
+
+
+def test_a_smoke_run_stays_one_when_another_part_is_trained(tmp_path: Path) -> None:
+    recipe = tablet(seeds=1)
+    start(tmp_path, recipe)
+    smoke, real = recipe.cells[1], recipe.cells[3]
+    finish(tmp_path, smoke, SAM, [13.0])
+    finish(tmp_path, real, SAM, [13.0])
+    begun = {**START, "command": ["flatmin", "train", smoke.name, "--smoke"]}
+    run = tmp_path / "tablet/noise-20/sam/x1/seed-0"
+    (run / "environment.jsonl").write_text(json.dumps(begun) + "\n")
+    text = markdown(tmp_path, recipe)
+    assert "A smoke run" in text
+    assert "| 20 % | SAM | 13.00 | 13.4±\\<.1 |  | 1 of 1 |" in text
+    assert "| 40 % | SAM | 13.00 | 13.4±\\<.1 | -0.40 | 1 of 1 |" in text
 
 
 def test_columns_without_anything_to_say_are_left_out(tmp_path: Path) -> None:

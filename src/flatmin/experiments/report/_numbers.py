@@ -211,7 +211,9 @@ def _row(root: Path, cell: Cell, started: Started) -> Row:
         )
         for arm in cell.arms
     )
-    return Row(cell, arms, started.seeds, started.smoke)
+    # The record is that of the last command; others may have written to the folder.
+    smoke = started.smoke or any(run.smoke for arm in arms for run in arm.runs)
+    return Row(cell, arms, started.seeds, smoke)
 
 
 def _value(run: StoredRun, cell: Cell) -> float:

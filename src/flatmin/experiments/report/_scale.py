@@ -22,7 +22,7 @@ _MOST = 4
 
 def warning(report: Report) -> str:
     """That numbers mean nothing, if so."""
-    return _SMOKE if report.started.smoke else ""
+    return _SMOKE if any(row.smoke for row in report.rows) else ""
 
 
 def summary(report: Report) -> str:
