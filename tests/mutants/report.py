@@ -5,8 +5,10 @@ from tests.mutants.mutant import Mutant
 FOLDERS = "experiments/folders.py"
 NUMBERS = "experiments/report/_numbers.py"
 PANELS = "experiments/report/_panels.py"
+SCALE = "experiments/report/_scale.py"
 STORED = "experiments/report/_stored.py"
 TABLES = "experiments/report/_tables.py"
+WORDS = "experiments/report/_words.py"
 
 TESTS = "tests/experiments/report/"
 OF_FILES = f"{TESTS}test_report.py::"
@@ -80,8 +82,8 @@ REPORT = [
     Mutant(
         "labels are HTML in the page",
         TABLES,
-        "<td>{escape(text)}</td>",
-        "<td>{text}</td>",
+        'class="label">{escape(label)}</th>',
+        'class="label">{label}</th>',
         f"{OF_FILES}test_whatever_is_shown_is_escaped_in_the_page",
     ),
     Mutant(
@@ -90,5 +92,33 @@ REPORT = [
         'for special in ("\\\\", "|", "<"):',
         'for special in ("\\\\", "|"):',
         f"{OF_FILES}test_whatever_is_shown_is_no_html_in_markdown",
+    ),
+    Mutant(
+        "a smoke run differs from the paper by a number",
+        NUMBERS,
+        "or self.cell.paper is None or self.smoke:",
+        "or self.cell.paper is None:",
+        f"{OF_NUMBERS}test_of_a_smoke_run_no_difference_is_shown",
+    ),
+    Mutant(
+        "a smoke run is a result once another part was trained",
+        NUMBERS,
+        "started.smoke or any(run.smoke for arm in arms for run in arm.runs)",
+        "started.smoke",
+        f"{OF_NUMBERS}test_a_smoke_run_stays_one_when_another_part_is_trained",
+    ),
+    Mutant(
+        "an arm of twice the epochs is said to have half of them",
+        WORDS,
+        "getattr(trained, name) * trained.length",
+        "getattr(trained, name)",
+        f"{TESTS}test_words.py::test_an_arm_is_named_by_settings_and_the_epochs_in_all",
+    ),
+    Mutant(
+        "a smoke run is reported without a warning",
+        SCALE,
+        "return _SMOKE if any(row.smoke",
+        "return _SMOKE if not any(row.smoke or True",
+        f"{OF_FILES}test_the_page_warns_above_the_table_of_a_smoke_run",
     ),
 ]

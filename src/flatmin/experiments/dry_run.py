@@ -75,10 +75,10 @@ def dry_run(order: Order, console: Console) -> None:
             f"{found.parameters:,}",
             f"{found.steps:,}",
             f"{found.gradient_examples:,}",
-            _duration(found.seconds),
+            duration(found.seconds),
         )
     console.print(table)
-    console.print(f"In all: {_duration(total)}, one run after the other.", markup=False)
+    console.print(f"In all: {duration(total)}, one run after the other.", markup=False)
 
 
 def estimate(fabric: Fabric, experiment: Experiment, order: Order) -> Estimate:
@@ -150,7 +150,7 @@ def _made_up(experiment: Experiment, order: Order) -> DataSet:
     return DataSet("random", images, images, names, half, half, policy, "made up")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In units that people use."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:

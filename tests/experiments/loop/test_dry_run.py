@@ -115,4 +115,4 @@ def test_it_prints_a_table_and_the_sum_and_writes_nothing(
     [(1.04, "1.0 s"), (120, "2.0 min"), (7200, "2.0 h"), (172_800, "2.0 days")],
 )
 def test_times_are_in_units_that_people_use(seconds: float, words: str) -> None:
-    assert module._duration(seconds) == words
+    assert module.duration(seconds) == words

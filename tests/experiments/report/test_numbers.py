@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.experiments.report.folders import (
     SAM,
     SGD,
     SGD_2X,
+    START,
     begin,
     collected,
     complete,
@@ -76,7 +79,7 @@ def test_means_and_intervals_are_students_over_the_seeds(tmp_path: Path) -> None
 def test_one_run_has_no_interval(tmp_path: Path) -> None:
     row, text = reported(tmp_path, one_cell(), [13.1])
     assert (row["mean"], row["interval"], row["difference"]) == ("13.1", "", "")
-    assert "| 13.10 (1) |" in text
+    assert "| 13.10 | 1 of 1 |" in text
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_what_was_not_measured_is_no_number(tmp_path: Path) -> None:
     cell = one_cell(metric="lambda_max", paper=Paper(20.0))
     row, text = reported(tmp_path, cell, [13.1, 13.2], lambda_max=None)
     assert (row["mean"], row["difference"], row["values"]) == ("", "", " ")
-    assert "| no number (2) |" in text
+    assert "| no number | 20 | 2 of 2 |" in text
 
 
 def test_a_spectrum_is_that_of_its_epoch(tmp_path: Path) -> None:
@@ -130,11 +133,12 @@ def test_the_better_length_is_reported_beside_the_other(tmp_path: Path) -> None:
     assert (two["arm"], two["reported"], two["mean"]) == ("x2", "true", "20.0")
     assert (one["difference"], two["difference"]) == ("", "0.0")
     text = markdown(tmp_path, recipe)
-    line = next(line for line in text.splitlines() if "SGD" in line)
-    assert line == (
-        "| 20 % | SGD | test error % | 20.00 ± 2.48 (3) | 20.0±.25 | +0.00 | x2 | "
-        "x1: 21.00 ± 2.48 (3); x2: 20.00 ± 2.48 (3) | 400 | 61.0 |  |"
-    )
+    assert [line for line in text.splitlines() if "| 20 % | SGD |" in line] == [
+        "| 20 % | SGD | 20.00 ± 2.48 | 20.0±.25 | +0.00 | 3 of 3 | 400 epochs | 400 | "
+        "61.0 s |",
+        "| 20 % | SGD | 200 epochs | 21.00 ± 2.48 | 3 of 3 |",
+        "| 20 % | SGD | 400 epochs | 20.00 ± 2.48 | 3 of 3 |",
+    ]
 
 
 def test_the_better_length_is_so_by_error_also_for_accuracy(tmp_path: Path) -> None:
@@ -163,12 +167,14 @@ def test_a_cell_waits_for_every_run_of_every_arm(tmp_path: Path) -> None:
     finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
     begin(tmp_path, cell, SGD_2X, 2, [epoch(1, 60.0)])
     text = markdown(tmp_path, recipe)
-    line = next(line for line in text.splitlines() if "SGD" in line)
-    assert "| pending, 5 of 6 runs | 20.0±.25 |  |  | x1: 21.00 ± " in line
-    assert "(3); x2: 19.50 ± 6.35 (2) |" in line
-    assert "pending, 5 of 6 runs" in terminal(tmp_path, recipe)
+    assert "| 20 % | SGD | pending | 20.0±.25 | 5 of 6 |" in text
+    assert "| 20 % | SGD | 200 epochs | 21.00 ± 2.48 | 3 of 3 |" in text
+    assert "| 20 % | SGD | 400 epochs | 19.50 ± 6.35 | 2 of 3 |" in text
+    assert re.search(
+        r"20 %, SGD +pending +20.0±.25 +5 of 6", terminal(tmp_path, recipe)
+    )
     assert {row["reported"] for row in table(tmp_path, recipe)} == {"false"}
-    assert "| pending, 0 of 3 runs | 13.4±\\<.1 |" in text
+    assert "| pending | 13.4±\\<.1 | 0 of 3 |" in text
 
 
 def test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one(
@@ -180,8 +186,9 @@ def test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one(
     finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0, 23.0])
     finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
     text = markdown(tmp_path, recipe)
-    assert "| pending, 5 of 6 runs |" in text
-    assert "x1: 21.50 ± 2.05 (4); x2: 19.50" in text
+    assert "| pending | 20.0±.25 | 5 of 6 |" in text
+    assert "| 200 epochs | 21.50 ± 2.05 | 4 of 3 |" in text
+    assert "| 400 epochs | 19.50 ± 6.35 | 2 of 3 |" in text
 
 
 def test_of_a_large_recipe_cells_without_runs_are_counted(tmp_path: Path) -> None:
@@ -199,7 +206,7 @@ def test_of_a_small_recipe_every_cell_is_listed(tmp_path: Path) -> None:
     start(tmp_path, recipe)
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     text = markdown(tmp_path, recipe)
-    assert text.count("pending, 0 of") == 23
+    assert text.count("| pending |") == 23
     assert "without any run" not in text
 
 
@@ -208,7 +215,11 @@ def test_a_number_that_the_paper_quotes_is_shown_as_such(tmp_path: Path) -> None
     recipe = tablet(cells=(*tablet().cells, quoted))
     complete(tmp_path, recipe)
     text = markdown(tmp_path, recipe)
-    assert "| quoted | 6 |" in text
+    results, others = text.split("## Quoted by the paper")
+    assert "Other" not in results
+    assert others.startswith(
+        "\n\n| noise | method | paper |\n| --- | --- | ---: |\n| a | Other | 6 |\n"
+    )
     assert "Other" not in terminal(tmp_path, recipe)
 
 
@@ -218,5 +229,58 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
     shown = terminal(tmp_path, recipe)
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
-    for text in ("20 %, SGD", "15.00 ± 2.48 (3)", "20.0±.25", "-5.00", "x2"):
-        assert text in shown
+    (line,) = (line for line in shown.splitlines() if "20 %, SGD" in line)
+    cells = ["20 %, SGD", "15.00 ± 2.48", "20.0±.25", "-5.00", "3 of 3", "400 epochs"]
+    assert re.split("  +", line.strip()) == cells
+
+
+def test_of_a_smoke_run_no_difference_is_shown(tmp_path: Path) -> None:
+    recipe = tablet()
+    complete(tmp_path, recipe, smoke=True)
+    assert {row["difference"] for row in table(tmp_path, recipe)} == {""}
+    assert "| noise | method | ours | paper | runs |" in markdown(tmp_path, recipe)
+    shown = terminal(tmp_path, recipe)
+    assert "diff." not in shown
+    assert "A smoke run" in shown
+
+
+def test_a_smoke_run_stays_one_when_another_part_is_trained(tmp_path: Path) -> None:
+    recipe = tablet(seeds=1)
+    start(tmp_path, recipe)
+    smoke, real = recipe.cells[1], recipe.cells[3]
+    finish(tmp_path, smoke, SAM, [13.0])
+    finish(tmp_path, real, SAM, [13.0])
+    begun = {**START, "command": ["flatmin", "train", smoke.name, "--smoke"]}
+    run = tmp_path / "tablet/noise-20/sam/x1/seed-0"
+    (run / "environment.jsonl").write_text(json.dumps(begun) + "\n")
+    text = markdown(tmp_path, recipe)
+    assert "A smoke run" in text
+    assert "| 20 % | SAM | 13.00 | 13.4±\\<.1 |  | 1 of 1 |" in text
+    assert "| 40 % | SAM | 13.00 | 13.4±\\<.1 | -0.40 | 1 of 1 |" in text
+
+
+def test_columns_without_anything_to_say_are_left_out(tmp_path: Path) -> None:
+    _, text = reported(tmp_path, one_cell(), [13.1])
+    assert "| noise | method | ours | runs | gradient examples | time |" in text
+    assert "Arm:" not in text
+    assert "Paper:" not in text
+    assert "## All arms" not in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [(("a", "b"), True), (("a", "a"), False)], ids=str
+)
+def test_quantities_are_named_where_no_label_tells_them(
+    labels: tuple[str, str], said: bool, tmp_path: Path
+) -> None:
+    metrics: tuple[Any, Any] = ("test_error", "top5_error")
+    cells = tuple(
+        Cell(f"tablet/{m[:3]}", (label, "SAM"), (SAM,), m, folder="tablet/sam")
+        for label, m in zip(labels, metrics, strict=True)
+    )
+    recipe = tablet(cells=cells, seeds=1)
+    start(tmp_path, recipe)
+    finish(tmp_path, cells[0], SAM, [13.0])
+    text = markdown(tmp_path, recipe)
+    assert ("| top-5 error (%) | 1.30 |" in text) is not said
+    assert ("quantity |" in text) is not said

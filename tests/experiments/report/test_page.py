@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from flatmin.experiments import recipes
 from flatmin.experiments.report import _page
 from flatmin.experiments.report._numbers import records
 from tests.browser import browser as browser
 from tests.browser import opened, width_of
-from tests.experiments.report.folders import collected, complete, tablet
+from tests.experiments.report.folders import (
+    collected,
+    complete,
+    finish,
+    start,
+    tablet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,42 @@ def test_tab_leads_to_the_recipes_the_download_and_the_tables(
     assert focused[0].startswith('<a href="#recipe-0"')
     assert focused[1].startswith('<a class="download"')
     assert focused[2].startswith('<div class="wide numbers" tabindex="0"')
+    assert focused[3].startswith("<summary>All arms")
+
+
+@pytest.mark.browser
+def test_a_narrow_window_keeps_the_labels_in_sight(
+    shown: tuple[Page, int],
+) -> None:
+    page, width = shown
+    table = page.locator(".numbers").first
+    table.evaluate("box => { box.scrollLeft = 1000; }")
+    label = table.locator("tbody th:visible")
+    texts = label.all_inner_texts()
+    assert texts[:2] == (["20 %", "SGD"] if width > 640 else ["20 %, SGD", "20 %, SAM"])
+    box = label.first.bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < width / 2
+    scrolled = table.evaluate("box => box.scrollLeft") > 0
+    assert scrolled is (width < 640)
+
+
+@pytest.mark.browser
+def test_a_figure_grows_with_its_legend(browser: Browser, tmp_path: Path) -> None:
+    recipe = recipes.recipe("table4/noise-40")
+    start(tmp_path, recipe, seeds=2)
+    for cell in recipe.cells:
+        for arm in cell.arms:
+            finish(tmp_path, cell, arm, [20.0, 21.0])
+    path = tmp_path / "report.html"
+    path.write_text(_page.render([collected(tmp_path, recipe)]))
+    with opened(browser, path, 390) as page:
+        assert width_of(page) <= 390
+        (height,) = page.evaluate(
+            "[...document.querySelectorAll('.nsewdrag')]"
+            ".map(axes => axes.getBoundingClientRect().height)"
+        )
+    assert height > 200
 
 
 @pytest.mark.browser

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from flatmin.experiments.recipes._recipe import Cell, Recipe
 from flatmin.experiments.report import _figures
-from flatmin.experiments.report._panels import Line, Panel, curves, trends
+from flatmin.experiments.report._panels import COST, Line, Panel, curves, trends
 from tests.experiments.report.folders import (
     SAM,
     SGD,
@@ -37,7 +38,7 @@ def test_a_curve_is_mean_and_range_as_far_as_every_seed_has_come(
     begin(tmp_path, cell, SAM, 1, [epoch(1, 40.0), epoch(2, 35.0)])
     begin(tmp_path, cell, SAM, 2)
     line = Line("SAM", (100, 200), (45.0, 32.5), (40.0, 30.0), (50.0, 35.0))
-    expected = Panel("20 %", "gradient examples", "test error %", (line,))
+    expected = Panel("20 %", "gradient examples", "test error (%)", (line,))
     assert curves(collected(tmp_path, recipe)) == [expected]
 
 
@@ -47,7 +48,11 @@ def test_a_panel_has_the_methods_and_lengths_that_are_compared(tmp_path: Path) -
     panels = curves(collected(tmp_path, recipe))
     assert [panel.title for panel in panels] == ["20 %", "40 %"]
     for panel in panels:
-        assert [line.name for line in panel.lines] == ["SGD x1", "SGD x2", "SAM"]
+        assert [line.name for line in panel.lines] == [
+            "SGD, 200 epochs",
+            "SGD, 400 epochs",
+            "SAM",
+        ]
 
 
 def test_the_heading_method_is_found_wherever_it_stands(tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ def test_results_are_drawn_against_labels_that_are_numbers(tmp_path: Path) -> No
     complete(tmp_path, recipe)
     (panel,) = trends(collected(tmp_path, recipe))
     sgd, sam = panel.lines
-    assert (panel.title, panel.x, panel.y) == ("", "noise", "test error %")
+    assert (panel.title, panel.x, panel.y) == ("", "noise", "test error (%)")
     assert (sgd.name, sgd.x, sgd.y) == ("SGD", (20.0, 40.0, 60.0), (17.0, 19.0, 15.0))
     assert (sam.name, sam.x, sam.y) == ("SAM", (20.0, 40.0, 60.0), (21.0, 23.0, 19.0))
     assert sam.high == pytest.approx((21 + HALF, 23 + HALF, 19 + HALF))
@@ -172,3 +177,35 @@ def test_names_in_files_are_text_and_not_tex() -> None:
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["$\\rho$ 5 $"]
     assert not legend.get_texts()[0].get_parse_math()
+
+
+def test_an_epoch_alone_is_no_curve(tmp_path: Path) -> None:
+    recipe = tablet()
+    start(tmp_path, recipe)
+    begin(tmp_path, recipe.cells[1], SAM, 0, [epoch(1, 50.0)])
+    assert curves(collected(tmp_path, recipe)) == []
+
+
+def test_the_papers_numbers_are_not_beside_those_of_a_smoke_run(tmp_path: Path) -> None:
+    recipe = tablet(("20", "40", "60"))
+    complete(tmp_path, recipe, smoke=True)
+    (panel,) = trends(collected(tmp_path, recipe))
+    assert [line.paper for line in panel.lines] == [(), ()]
+
+
+def test_a_long_legend_covers_neither_lines_nor_axes() -> None:
+    lines = tuple(
+        Line(f"Mixup, alpha {k}, 400 epochs", (1e6, 2e6), (k, k), (k, k), (k, k))
+        for k in range(20)
+    )
+    figure = _figures.printed([Panel("40 %", COST, "test error (%)", lines)])
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert box.x0 >= axes.get_window_extent().x1
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+    ticks = [text.get_text() for text in axes.get_xticklabels()]
+    assert {"1 M", "2 M"} <= set(ticks)

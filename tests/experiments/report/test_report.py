@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flatmin.experiments import recipes
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.recipes._recipe import Cell, Recipe
+from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import _page, _tables, report
 from flatmin.experiments.report._numbers import records
 from tests.experiments.helpers import Program
@@ -67,7 +67,7 @@ def test_page_tables_and_figures_are_written(reported: Path) -> None:
         ),
     }
     svg = (reported / "figures/tablet-curves.svg").read_text()
-    assert "SGD x2" in svg
+    assert "SGD, 400 epochs" in svg
     png = (reported / "figures/tablet-trend.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -214,18 +214,23 @@ def test_whatever_is_shown_is_no_html_in_markdown(tmp_path: Path) -> None:
     assert re.search(r"(?<!\\)<", text) is None
     rows = [line for line in text.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert (len(rows), cells) == (6, {12})
+    # Results and all arms, four and five lines with a head and a rule each.
+    assert (len(rows), cells) == (13, {7, 9})
 
 
-def test_markdown_has_scale_and_notes_below_the_table(tmp_path: Path) -> None:
+def test_markdown_has_the_command_above_the_table_and_notes_below(
+    tmp_path: Path,
+) -> None:
     recipe = tablet(notes=("The paper is silent.", "So is its code."))
-    complete(tmp_path, recipe, smoke=True)
+    complete(tmp_path, recipe, smoke=True, seeds=2)
     text = _tables.markdown(collected(tmp_path, recipe))
-    assert text.startswith("# A small table\n\n| noise | method | quantity | ours |")
+    assert text.startswith(
+        "# A small table\n\nRun with: flatmin train tablet --set epochs=9\n\nA smoke "
+        "run, a few steps on made-up images: its numbers are no results.\n\n| noise |"
+    )
     assert text.endswith(
-        "\n\nScale: that of the paper, but for\n\n- a smoke run: it shows that the "
-        "recipe runs, and nothing else\n\nNotes:\n\n- The paper is silent.\n- So is "
-        "its code.\n"
+        "\n\n## Differs from the paper\n\n- 2 seeds instead of 3\n\n## Notes\n\n- The "
+        "paper is silent.\n- So is its code.\n"
     )
 
 
@@ -251,13 +256,46 @@ def test_the_page_carries_its_numbers(reported: Path) -> None:
 
 def test_the_page_says_what_was_asked_for_and_how_to_read_it(tmp_path: Path) -> None:
     recipe = tablet(notes=("The paper is silent.",))
-    complete(tmp_path, recipe, settings=["epochs=30"], part="tablet/noise-20")
+    complete(tmp_path, recipe)
     page = _page.render([collected(tmp_path, recipe)])
-    assert "<code>flatmin train tablet/noise-20 --set epochs=30</code>" in page
+    assert (
+        "<p>Run with <code>flatmin train tablet --set epochs=9</code>. "
+        "<span>At the paper&#x27;s scale.</span></p>"
+    ) in page
     assert "<li>The paper is silent.</li>" in page
-    assert "<li>flatmin train tablet --set epochs=9</li>" in page
     assert "NVIDIA H100" in page
-    assert "That of the paper." in page
+    assert "Differs from the paper" not in page
+
+
+def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
+    recipe = tablet()
+    complete(tmp_path, recipe, smoke=True)
+    page = _page.render([collected(tmp_path, recipe)])
+    above, _, _ = page.partition("<table>")
+    assert "<strong>A smoke run, a few steps on made-up images" in above
+
+
+def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:
+    quoted = Cell("tablet/quoted", ("a", "Other"), (), paper=Paper(6.0))
+    recipe = tablet(cells=(*tablet().cells, quoted))
+    complete(tmp_path, recipe)
+    page = _page.render([collected(tmp_path, recipe)])
+    folded = re.findall("<details><summary>(.*?)</summary>(.*?)</details>", page)
+    assert [title for title, _ in folded] == ["All arms", "Quoted by the paper"]
+    assert folded[0][1].count("<tr>") == 1 + 6
+    assert '<td class="words">400 epochs</td><td>15.00 ± 2.48</td>' in folded[0][1]
+    assert "Other" in folded[1][1]
+    assert page.count(">Other<") == 1
+
+
+def test_pending_cells_do_not_lengthen_the_page(tmp_path: Path) -> None:
+    recipe = tablet(tuple(map(str, range(10, 310))))
+    start(tmp_path, recipe)
+    finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
+    page = _page.render([collected(tmp_path, recipe)])
+    assert "<p>599 cells pending, without any run yet.</p>" in page
+    # Of the results and of the environment, each with a head.
+    assert page.count("<tr>") == 4
 
 
 def test_two_recipes_are_on_one_page(tmp_path: Path) -> None:
@@ -274,7 +312,8 @@ def test_two_recipes_are_on_one_page(tmp_path: Path) -> None:
     titles = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', page)
     assert titles == [("recipe-0", "Another"), ("recipe-1", "A small table")]
     text = (tmp_path / "tables/other.md").read_text()
-    assert "| pending, 0 of 3 runs |  |  |  |  |  |  | 1, 2 |" in text
+    assert "| pending | 0 of 3 | 1, 2 |" in text
+    assert "Run with: flatmin train other\n" in text
     assert text.endswith("\n\n1. Odd.\n2. Even.\n")
     assert not (tmp_path / "figures/other-curves.svg").exists()
 
@@ -288,7 +327,7 @@ def test_the_command_reports_on_its_folders(
     code, out, err = program("report")
     assert (code, err) == (0, "")
     assert out.endswith("Page: runs/report.html\n")
-    assert "15.00 ± 2.48 (3)" in out
+    assert "15.00 ± 2.48" in out
 
 
 def test_the_command_refuses_a_damaged_folder_in_one_line(

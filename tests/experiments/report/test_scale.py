@@ -6,12 +6,19 @@ import json
 from pathlib import Path
 
 from flatmin.experiments.recipes._recipe import Cell
-from flatmin.experiments.report._scale import commands, environments, scale
+from flatmin.experiments.report._scale import (
+    commands,
+    environments,
+    scale,
+    summary,
+    warning,
+)
 from tests.experiments.report.folders import (
     SAM,
     SGD,
     SGD_2X,
     START,
+    begin,
     collected,
     complete,
     finish,
@@ -23,28 +30,55 @@ from tests.experiments.report.folders import (
 def test_runs_as_the_recipe_has_them_differ_in_nothing(tmp_path: Path) -> None:
     recipe = tablet()
     complete(tmp_path, recipe)
-    assert scale(collected(tmp_path, recipe)) == []
+    report = collected(tmp_path, recipe)
+    assert scale(report) == []
+    assert summary(report) == "At the paper's scale."
+
+
+def test_the_summary_of_a_smoke_run_is_a_warning(tmp_path: Path) -> None:
+    recipe = tablet()
+    complete(tmp_path, recipe, smoke=True, seeds=1)
+    report = collected(tmp_path, recipe)
+    assert summary(report) == warning(report)
+    assert warning(report).startswith("A smoke run, a few steps on made-up images")
+
+
+def test_without_a_recorded_start_the_command_is_what_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    recipe = tablet()
+    start(tmp_path, recipe, part="tablet/noise-20", settings=["data=a b"], smoke=True)
+    run = begin(tmp_path, recipe.cells[0], SGD, 0)
+    (run / "environment.jsonl").write_text("")
+    assert commands(collected(tmp_path, recipe)) == [
+        "flatmin train tablet/noise-20 --set 'data=a b' --smoke"
+    ]
 
 
 def test_every_field_that_was_changed_is_listed_with_both_values(
     tmp_path: Path,
 ) -> None:
     recipe = tablet(seeds=5, scale="half of the images")
-    start(tmp_path, recipe, seeds=1, smoke=True)
+    start(tmp_path, recipe, seeds=1)
     small = {"epochs": 30, "train_examples": 500, "augment": (), "device": "cpu"}
     sgd, sam = recipe.cells[:2]
     finish(tmp_path, sgd, SGD, [20.0], small)
     finish(tmp_path, sgd, SGD_2X, [20.0], small)
     finish(tmp_path, sam, SAM, [13.0], {**small, "rho": 0.05})
-    assert scale(collected(tmp_path, recipe)) == [
-        "a smoke run: it shows that the recipe runs, and nothing else",
+    report = collected(tmp_path, recipe)
+    assert scale(report) == [
         "the recipe itself: half of the images",
-        "seeds: 1 instead of 5",
-        "train_examples: 500 instead of unset",
-        "augment: none instead of flip, crop",
-        "epochs: 30 instead of 200",
-        "rho: 0.05 instead of 0.1, in 1 of 3 runs",
+        "1 seed instead of 5",
+        "500 training images instead of all",
+        "augment none instead of flip, crop",
+        "30 epochs instead of 200",
+        "rho 0.05 instead of 0.1, in 1 of 3 runs",
     ]
+    assert summary(report) == (
+        "Differs from the paper: the recipe itself: half of the images; 1 seed instead "
+        "of 5; 500 training images instead of all; augment none instead of flip, crop; "
+        "and 2 more, below."
+    )
 
 
 def test_runs_that_two_cells_report_count_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Recipe
-from flatmin.experiments.report import _figures, _page, _panels, _tables
+from flatmin.experiments.report import _figures, _grids, _page, _panels, _scale, _tables
 from flatmin.experiments.report._numbers import Report, collect
 from flatmin.experiments.report._stored import started
 from flatmin.experiments.store import write
@@ -53,8 +53,8 @@ def report(
             write(folder / name, content)
         for one in reports:
             console.print(_tables.terminal(one))
-            if _tables.waiting(one):
-                console.print(_tables.waiting(one), highlight=False, markup=False)
+            if _grids.waiting(one):
+                console.print(_grids.waiting(one), highlight=False, markup=False)
     return [folder / "report.html" for folder in folders]
 
 
@@ -80,7 +80,7 @@ def _files(reports: Sequence[Report]) -> dict[str, bytes | str]:
         kinds = {"curves": _panels.curves(one), "trend": _panels.trends(one)}
         for kind, panels in kinds.items():
             if panels:
-                figure = _figures.printed(panels)
+                figure = _figures.printed(panels, _scale.warning(one))
                 files[f"figures/{name}-{kind}.svg"] = encoded(figure, "svg")
                 files[f"figures/{name}-{kind}.png"] = encoded(figure, "png")
     files["report.html"] = _page.render(reports)

@@ -87,11 +87,13 @@ class Row:
         cell: the recipe's.
         arms: in the recipe's order.
         seeds: runs of each arm that were asked for.
+        smoke: whether they have no meaning.
     """
 
     cell: Cell
     arms: tuple[Arm, ...]
     seeds: int
+    smoke: bool
 
     @property
     def started(self) -> bool:
@@ -120,8 +122,11 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's, in the unit of the metric; None without either."""
-        if self.reported is None or self.cell.paper is None:
+        """Ours minus the paper's, in the unit of the metric.
+
+        None without either, and of a smoke run.
+        """
+        if self.reported is None or self.cell.paper is None or self.smoke:
             return None
         ours = self.reported.mean
         return ours - self.cell.paper.value if math.isfinite(ours) else None
@@ -164,7 +169,7 @@ def collect(root: Path, recipe: Recipe, started: Started) -> Report:
     Raises:
         BadInput: a file is damaged, or runs of an arm differ in more than the seed.
     """
-    rows = tuple(_row(root, cell, started.seeds) for cell in recipe.cells)
+    rows = tuple(_row(root, cell, started) for cell in recipe.cells)
     return Report(recipe, started, rows)
 
 
@@ -196,7 +201,7 @@ def _record(report: Report, row: Row, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _row(root: Path, cell: Cell, seeds: int) -> Row:
+def _row(root: Path, cell: Cell, started: Started) -> Row:
     arms = tuple(
         Arm(
             name=arm_name(cell, arm),
@@ -206,7 +211,9 @@ def _row(root: Path, cell: Cell, seeds: int) -> Row:
         )
         for arm in cell.arms
     )
-    return Row(cell, arms, seeds)
+    # The record is that of the last command; others may have written to the folder.
+    smoke = started.smoke or any(run.smoke for arm in arms for run in arm.runs)
+    return Row(cell, arms, started.seeds, smoke)
 
 
 def _value(run: StoredRun, cell: Cell) -> float:

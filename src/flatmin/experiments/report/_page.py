@@ -5,16 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from flatmin.experiments.report import _figures, _tables
+from flatmin.experiments.report import _figures, _grids, _tables
+from flatmin.experiments.report._grids import Grid
 from flatmin.experiments.report._numbers import Report, records
 from flatmin.experiments.report._panels import Panel, curves, trends
-from flatmin.experiments.report._scale import PLACES, commands, environments, scale
+from flatmin.experiments.report._scale import (
+    PLACES,
+    commands,
+    environments,
+    scale,
+    summary,
+    warning,
+)
 from flatmin.pictures import html
 
 _STYLE = """
-td:first-child, th:first-child, .places td, .places th { text-align: left; }
-.places td, .numbers td:nth-last-child(4) { white-space: normal; min-width: 9rem; }
-li, p, figcaption { overflow-wrap: anywhere; }
+.label, .joint, .words, .places td, .places th { text-align: left; }
+tbody th { font-weight: normal; }
+thead th, .label, .joint, .places td { white-space: normal; }
+.places td { min-width: 9rem; }
+.numbers table { width: auto; }
+.joint { display: none; }
+li, p, h1, h2, figcaption { overflow-wrap: anywhere; }
+section { border-top: 2px solid #ccc; margin-top: 1.5rem; }
+code { background: #f5f5f5; padding: 0 .2rem; }
+details { margin: .6rem 0; } summary { cursor: pointer; padding: .3rem 0; }
+@media (max-width: 40rem) {
+  th, td { padding: .35rem .4rem; }
+  .label { display: none; }
+  .joint { display: table-cell; position: sticky; left: 0; background: #fff;
+           min-width: 7rem; max-width: 9rem; }
+}
+@media print {
+  .wide { overflow: visible; } .download, nav { display: none; }
+  figure, tr { break-inside: avoid; }
+}
 """
 
 
@@ -37,44 +62,53 @@ numbers as JSON</a></p>
 
 def _section(k: int, report: Report) -> str:
     recipe = report.recipe
-    notes = "".join(f"<li>{escape(note)}</li>" for note in _tables.footnotes(report))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in _grids.footnotes(report))
     return f"""<section><h2 id="recipe-{k}">{escape(recipe.title)}</h2>
-{_asked(report)}
-{_tables.html(report)}
-<p>{escape(_tables.waiting(report))}</p>
-<p>{escape(_tables.reading(report))}</p>
+<p>{_run_with(report)}</p>
+{_tables.html(_grids.results(report), f"Results: {recipe.title}")}
+{_paragraph(_grids.waiting(report))}
+{_paragraph(_grids.reading(report))}
 {f"<h3>Notes on cells</h3><ol>{notes}</ol>" if notes else ""}
-<h3>Scale</h3>
-{_list(scale(report)) or "<p>That of the paper.</p>"}
-{_list(recipe.notes, "<h3>Notes on the recipe</h3>")}
+{_folded(report, "All arms", _grids.arms(report))}
+{_folded(report, "Quoted by the paper", _grids.quoted(report))}
 {_figures_of(k, report)}
+{_list(scale(report), "<h3>Differs from the paper</h3>")}
+{_list(recipe.notes, "<h3>Notes on the recipe</h3>")}
 <h3>Environment</h3>
 {_environment(report)}
-{_list(commands(report), "<p>Commands:</p>")}
 </section>"""
 
 
-def _asked(report: Report) -> str:
-    started = report.started
-    settings = [f"--set {setting}" for setting in started.settings]
-    asked = ["flatmin train", started.part or started.recipe, *settings]
-    return f"<p><code>{escape(' '.join(asked))}</code></p>"
+def _run_with(report: Report) -> str:
+    """What was run, and at what scale; a warning stands out."""
+    found = (f"<code>{escape(command)}</code>" for command in commands(report))
+    tag = "strong" if warning(report) else "span"
+    return f"Run with {'; '.join(found)}. <{tag}>{escape(summary(report))}</{tag}>"
+
+
+def _folded(report: Report, title: str, grid: Grid) -> str:
+    table = _tables.html(grid, f"{title}: {report.recipe.title}")
+    return f"<details><summary>{title}</summary>{table}</details>" if table else ""
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>" if text else ""
 
 
 def _figures_of(k: int, report: Report) -> str:
-    trend = _drawn(
-        f"trend-{k}", trends(report),
-        "Mean of the seeds; band: 95 % interval; diamonds: the paper's numbers.",
-    )  # fmt: skip
-    curve = _drawn(
+    trend = trends(report)
+    paper = any(line.paper for panel in trend for line in panel.lines)
+    diamonds = "; diamonds: the paper's numbers" if paper else ""
+    return _drawn(
+        f"trend-{k}", trend, f"Mean of the seeds; band: 95 % interval{diamonds}."
+    ) + _drawn(
         f"curves-{k}", curves(report),
         "Test error over training: mean of the seeds; band: their range.",
     )  # fmt: skip
-    return trend + curve
 
 
 def _drawn(name: str, panels: Sequence[Panel], caption: str) -> str:
-    return "".join(
+    figures = "".join(
         html.figure(
             _figures.drawn(panel),
             f"{name}-{i}",
@@ -82,6 +116,7 @@ def _drawn(name: str, panels: Sequence[Panel], caption: str) -> str:
         )
         for i, panel in enumerate(panels)
     )
+    return f'<div class="pair">{figures}</div>' if figures else ""
 
 
 def _environment(report: Report) -> str:

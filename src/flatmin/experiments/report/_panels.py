@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from flatmin.experiments.report import _words
 from flatmin.experiments.report._numbers import Arm, Report, Row
-from flatmin.experiments.report._tables import QUANTITIES
+from flatmin.experiments.report._words import QUANTITIES
 
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
+
+#: The horizontal axis of learning curves.
+COST = "gradient examples"
 
 #: Fewer points are no line.
 _POINTS = 3
@@ -52,10 +56,10 @@ class Panel:
 
 
 def curves(report: Report) -> list[Panel]:
-    """Test error over training, of every arm that has runs; cells that share runs once.
+    """Test error over training, of arms tested more than once.
 
-    Lines in one panel differ in the heading "method", or else in the last one that
-    tells runs apart.
+    Cells that share runs are drawn once. Lines in one panel differ in the heading
+    "method", or else in the last one that tells runs apart.
     """
     rows_of: dict[str, list[Row]] = {}
     for row in report.rows:
@@ -68,7 +72,7 @@ def curves(report: Report) -> list[Panel]:
         name = _label(row, compared)
         panels.setdefault(title, []).extend(_curves(row, name))
     return [
-        Panel(", ".join(title), "gradient examples", "test error %", tuple(lines))
+        Panel(", ".join(title), COST, QUANTITIES["test_error"], tuple(lines))
         for title, lines in panels.items()
         if lines
     ]
@@ -134,11 +138,12 @@ def _is_known(row: Row) -> bool:
 
 def _curves(row: Row, name: str) -> list[Line]:
     several = len(row.arms) > 1
-    return [
-        _curve(arm, f"{name} {arm.name}" if several else name)
+    lines = (
+        _curve(arm, f"{name}, {_words.arm(arm)}" if several else name)
         for arm in row.arms
-        if any(run.epochs for run in arm.runs)
-    ]
+        if arm.runs
+    )
+    return [line for line in lines if len(line.x) > 1]
 
 
 def _curve(arm: Arm, name: str) -> Line:
@@ -174,7 +179,7 @@ def _trend(name: str, rows: list[Row], heading: int) -> Line:
         arm = row.reported
         assert arm is not None
         points.append((x, arm.mean, arm.interval or 0.0))
-        if row.cell.paper:
+        if row.cell.paper and not row.smoke:
             paper.append((x, row.cell.paper.value))
     x, y, spread = zip(*sorted(points), strict=True)
     return Line(

@@ -8,10 +8,29 @@ from pathlib import PurePath
 from typing import Any
 
 from flatmin.experiments.report._numbers import Report
-from flatmin.experiments.report._stored import differences
+from flatmin.experiments.report._stored import Started, differences
+from flatmin.experiments.report._words import setting, shown
 
 #: Columns of `environments`.
 PLACES = ("hardware", "software", "processes", "runs")
+
+_SMOKE = "A smoke run, a few steps on made-up images: its numbers are no results."
+
+#: Differences that the summary names.
+_MOST = 4
+
+
+def warning(report: Report) -> str:
+    """That numbers mean nothing, if so."""
+    return _SMOKE if any(row.smoke for row in report.rows) else ""
+
+
+def summary(report: Report) -> str:
+    """In one line, how the runs differ from the paper's."""
+    found = scale(report)
+    more = f"; and {len(found) - _MOST} more, below" if len(found) > _MOST else ""
+    words = f"Differs from the paper: {'; '.join(found[:_MOST])}{more}."
+    return warning(report) or (words if found else "At the paper's scale.")
 
 
 def scale(report: Report) -> list[str]:
@@ -20,12 +39,11 @@ def scale(report: Report) -> list[str]:
     Stored experiments are compared with the recipe's own, field by field.
     """
     found = []
-    if report.started.smoke:
-        found.append("a smoke run: it shows that the recipe runs, and nothing else")
     if report.recipe.scale != "paper":
         found.append(f"the recipe itself: {report.recipe.scale}")
     if report.started.seeds != report.recipe.seeds:
-        found.append(f"seeds: {report.started.seeds} instead of {report.recipe.seeds}")
+        seeds = setting("seeds", report.started.seeds)
+        found.append(f"{seeds} instead of {report.recipe.seeds}")
     return [*found, *_changes(report)]
 
 
@@ -40,33 +58,25 @@ def environments(report: Report) -> list[tuple[str, ...]]:
 
 
 def commands(report: Report) -> list[str]:
-    """The commands that started runs, each once."""
+    """The commands that started runs, each once; if unknown, what was asked for."""
     starts = (start for _, run in report.runs for start in run.starts)
-    return list(dict.fromkeys(_command(start) for start in starts))
+    return list(dict.fromkeys(map(_command, starts))) or [_asked(report.started)]
 
 
 def _changes(report: Report) -> list[str]:
-    changes: Counter[tuple[str, str, str]] = Counter()
+    changes: Counter[tuple[str, str]] = Counter()
     total = 0
     for arm, run in report.runs:
         total += 1
         mine = run.config.experiment
         for name in differences(mine, arm.own):
-            stored, own = (_shown(getattr(one, name)) for one in (mine, arm.own))
-            changes[name, stored, own] += 1
+            own = shown(getattr(arm.own, name), name)
+            changes[setting(name, getattr(mine, name)), own] += 1
     return [
-        f"{name}: {stored} instead of {own}"
+        f"{stored} instead of {own}"
         + (f", in {count} of {total} runs" if count < total else "")
-        for (name, stored, own), count in changes.items()
+        for (stored, own), count in changes.items()
     ]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _hardware(start: dict[str, Any]) -> str:
@@ -86,3 +96,10 @@ def _command(start: dict[str, Any]) -> str:
     program, *arguments = map(str, start.get("command") or ["?"])
     name = PurePath(program).name
     return shlex.join(["flatmin" if name == "__main__.py" else name, *arguments])
+
+
+def _asked(started: Started) -> str:
+    settings = (word for one in started.settings for word in ("--set", one))
+    smoke = ["--smoke"] if started.smoke else []
+    part = started.part or started.recipe
+    return shlex.join(["flatmin", "train", part, *settings, *smoke])

@@ -79,6 +79,11 @@ class StoredRun:
     epochs: tuple[Epoch, ...]
     result: Result | None
 
+    @property
+    def smoke(self) -> bool:
+        """Whether a command that started it says so."""
+        return any("--smoke" in (one.get("command") or ()) for one in self.starts)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

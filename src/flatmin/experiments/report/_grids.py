@@ -1,0 +1,165 @@
+"""The tables as text, whatever the format: results, all arms, what is quoted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flatmin.experiments.dry_run import duration
+from flatmin.experiments.report import _words
+from flatmin.experiments.report._numbers import Arm, Report, Row
+
+#: Columns of words; the others but for the labels are of numbers.
+_WORDS = ("quantity", "arm")
+
+#: What the columns mean.
+_MEANING = {
+    "ours": "mean of the seeds after the last epoch ± half of Student's 95 % interval; "
+    "pending while a run is missing",
+    "difference": "ours - paper, in the unit of the quantity",
+    "runs": "finished, of those that were asked for",
+    "arm": "of several, the one with the least mean error",
+    "gradient examples": "examples times gradients, per run",
+    "time": "per run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table as text.
+
+    Attributes:
+        headings: of the labels, which come first.
+        names: of the other columns; one that would be empty is left out.
+        lines: a text for each of both.
+    """
+
+    headings: tuple[str, ...]
+    names: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    @property
+    def words(self) -> list[bool]:
+        """Whether a column is one of words, for each."""
+        return [True for _ in self.headings] + [name in _WORDS for name in self.names]
+
+
+def results(report: Report) -> Grid:
+    """A line for each cell that has runs, or may have."""
+    rows = [row for row in report.shown if row.arms]
+    several = _several(report)
+    return _grid(report, rows, [_result(row, several) for row in rows])
+
+
+def arms(report: Report) -> Grid:
+    """A line for each arm that has runs; none if every cell has only one."""
+    found = [
+        (row, arm)
+        for row in report.shown
+        for arm in row.arms
+        if arm.runs and _several(report)
+    ]
+    texts = [
+        {
+            "arm": _words.arm(arm),
+            "ours": estimate(arm),
+            "runs": f"{len(arm.results)} of {row.seeds}",
+        }
+        for row, arm in found
+    ]
+    return _grid(report, [row for row, _ in found], texts)
+
+
+def quoted(report: Report) -> Grid:
+    """A line for each number that the paper takes from others."""
+    rows = [row for row in report.shown if not row.arms]
+    return _grid(report, rows, [{"paper": _paper(row)} for row in rows])
+
+
+def footnotes(report: Report) -> list[str]:
+    """The notes of the cells in the tables, in order; numbered from 1."""
+    notes = (note for row in report.shown for note in row.cell.notes)
+    return list(dict.fromkeys(notes))
+
+
+def waiting(report: Report) -> str:
+    """How many cells are not in the tables; empty if all are."""
+    hidden = len(report.rows) - len(report.shown)
+    cells = "cell" if hidden == 1 else "cells"
+    return f"{hidden} {cells} pending, without any run yet." if hidden else ""
+
+
+def reading(report: Report) -> str:
+    """What the columns of the results mean, those that there are."""
+    meaning = {**_MEANING, "paper": f"± is its {report.recipe.spread}"}
+    names = results(report).names
+    said = [f"{name}: {meaning[name]}." for name in names if name in meaning]
+    return " ".join(text[0].upper() + text[1:] for text in said)
+
+
+def estimate(arm: Arm) -> str:
+    """The mean of an arm's finished runs, and the interval if there is one."""
+    if not arm.results:
+        return "pending"
+    if not math.isfinite(arm.mean):
+        return "no number"
+    around = "" if arm.interval is None else f" ± {arm.interval:.2f}"
+    return f"{arm.mean:.2f}{around}"
+
+
+def _grid(report: Report, rows: Sequence[Row], texts: list[dict[str, str]]) -> Grid:
+    """Adds what every table has: quantities if nothing else says them, and notes."""
+    unsaid = not _said(report)
+    notes = footnotes(report)
+    full = [
+        {
+            "quantity": _words.QUANTITIES[row.cell.metric] if unsaid else "",
+            **text,
+            "notes": ", ".join(str(notes.index(n) + 1) for n in row.cell.notes),
+        }
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    names = list(dict.fromkeys(k for text in full for k in text))
+    names = [name for name in names if any(text[name] for text in full)]
+    lines = (
+        (*row.cell.labels, *(text[name] for name in names))
+        for row, text in zip(rows, full, strict=True)
+    )
+    return Grid(report.recipe.headings, tuple(names), tuple(lines))
+
+
+def _result(row: Row, several: bool) -> dict[str, str]:
+    arm = row.reported
+    finished = len(arm.results) if arm else row.done
+    return {
+        "ours": estimate(arm) if arm else "pending",
+        "paper": _paper(row),
+        "difference": "" if row.difference is None else f"{row.difference:+.2f}",
+        "runs": f"{finished} of {row.seeds if arm else row.asked}",
+        "arm": _words.arm(arm) if arm and several else "",
+        "gradient examples": _words.compact(arm.gradient_examples) if arm else "",
+        "time": duration(arm.seconds) if arm else "",
+    }
+
+
+def _paper(row: Row) -> str:
+    return row.cell.paper.text if row.cell.paper else ""
+
+
+def _several(report: Report) -> bool:
+    return any(len(row.arms) > 1 for row in report.shown)
+
+
+def _said(report: Report) -> bool:
+    """Whether the title says the quantity, being one, or the labels of a column do."""
+    cells = [row.cell for row in report.shown]
+    metrics = {cell.metric for cell in cells}
+    pairs = (
+        {(c.labels[k], c.metric) for c in cells}
+        for k in range(len(report.recipe.headings))
+    )
+    return len(metrics) <= 1 or any(
+        len(found) == len(metrics) == len({label for label, _ in found})
+        for found in pairs
+    )
