@@ -18,6 +18,7 @@ SMALLER = {
     "epochs",
     "spectrum_at",
     "steps",
+    "flatness_rho",
 }
 
 #: Small networks, and the kind of network that each stands for.
@@ -50,7 +51,7 @@ def test_every_cell_is_there_and_small(name: str) -> None:
             same = before.model_dump(exclude=SMALLER)
             assert arm.model_dump(exclude=SMALLER) == same
             assert before.model in KINDS[arm.model]
-            assert arm.batch_size == 8
+            assert (arm.batch_size, arm.flatness_rho) == (8, None)
             steps = arm.steps or arm.epochs * (arm.train_examples or 0) // 8
             assert steps == 2 * max(len(arm.spectrum_at), 1)
 
