@@ -104,7 +104,7 @@ METHODS = [
     Mutant(
         "waiting for a process that has left",
         "core/_scope.py",
-        "if model._join_config.enable:",
+        "if any(replica._join_config.enable for replica in averaged):",
         "if False:",
         f"{SCOPE}test_join_is_refused_where_it_cannot_stand_in",
     ),
