@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from machine import machine
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
+from turns import in_turns
 
 from flatmin.experiments import augment
 from flatmin.experiments.datasets import DataSet, Tensors
@@ -49,7 +49,7 @@ def main() -> None:
             data="made up", model=model, method=method, batch_size=batch, epochs=10_000
         )
         runs = [by_hand(experiment, data), looped(experiment, data)]
-        hand, loop = in_turns(runs, turns)
+        hand, loop = in_turns(runs, turns, warm=2)
         ratio = statistics.median(b / a for a, b in zip(hand, loop, strict=True))
         speeds = [steps * batch / statistics.median(times) for times in (hand, loop)]
         print(
@@ -128,18 +128,6 @@ def at_eps(
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def in_turns(runs: list[Run], turns: int) -> list[list[float]]:
-    """Seconds of each turn of each, which see the same machine."""
-    times: list[list[float]] = [[] for _ in runs]
-    for k in range(turns + 2):
-        for run, seen in zip(runs, times, strict=True):
-            began = time.perf_counter()
-            run()
-            if k >= 2:
-                seen.append(time.perf_counter() - began)
-    return times
 
 
 if __name__ == "__main__":

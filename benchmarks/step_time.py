@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from machine import machine
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from turns import in_turns
 
 import flatmin
 from flatmin.experiments.models import small_convnet
@@ -109,14 +109,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 def medians(steps: list[Step], rounds: int) -> list[float]:
     """Median seconds of each, taken in turn so that all see the same machine."""
-    times: list[list[float]] = [[] for _ in steps]
-    for k in range(rounds + 3):
-        for step, seen in zip(steps, times, strict=True):
-            began = time.perf_counter()
-            step()
-            if k >= 3:
-                seen.append(time.perf_counter() - began)
-    return [statistics.median(seen) for seen in times]
+    return [statistics.median(seen) for seen in in_turns(steps, rounds, warm=3)]
 
 
 if __name__ == "__main__":

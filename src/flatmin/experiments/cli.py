@@ -16,6 +16,20 @@ from flatmin.experiments.errors import BadInput
 #: What shells report for a program that Ctrl-C ended; newer typer returns it by itself.
 _INTERRUPTED = 130
 
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
+]
+_DataRoot = Annotated[
+    Path, typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are.")
+]
+_Runs = Annotated[
+    Path, typer.Option(help="Folder of runs; the same command continues there.")
+]
+_Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
+]
+
 app = typer.Typer(
     name="flatmin",
     add_completion=False,
@@ -44,10 +58,7 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Run folder; the same command continues there.")
     ] = Path("runs/compare"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
-    ] = None,
+    settings: _Settings = None,
 ) -> None:
     """Train one network under SGD and SAM at equal cost, and show the difference."""
     config = configuration.recipe(recipe)
@@ -68,20 +79,10 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe, or a part of it: table4/noise-40/sam.")
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field."),
-    ] = None,
-    data: Annotated[
-        Path,
-        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
-    ] = Path("data"),
-    out: Annotated[
-        Path, typer.Option(help="Folder of runs; the same command continues there.")
-    ] = Path("runs"),
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
-    ] = False,
+    settings: _Settings = None,
+    data: _DataRoot = Path("data"),
+    out: _Runs = Path("runs"),
+    smoke: _Smoke = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take; train nothing.")
     ] = False,
@@ -123,16 +124,9 @@ def sweep(
             help="Data base for several machines. Default: a file under --out.",
         ),
     ] = None,
-    data: Annotated[
-        Path,
-        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
-    ] = Path("data"),
-    out: Annotated[
-        Path, typer.Option(help="Folder of runs; the same command continues there.")
-    ] = Path("runs"),
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="Two steps of each, on made-up images.")
-    ] = False,
+    data: _DataRoot = Path("data"),
+    out: _Runs = Path("runs"),
+    smoke: _Smoke = False,
 ) -> None:
     """Search the paper's grid for the rho with the lowest validation error."""
     # Imported late: a wrong argument shall not have to wait for torchvision.
@@ -157,10 +151,7 @@ def sharpness(
         typer.Option(help="Radius. Default: that of the runs' own measurement."),
     ] = None,
     m: Annotated[int, typer.Option("--m", help="Examples per group.")] = 16,
-    data: Annotated[
-        Path,
-        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
-    ] = Path("data"),
+    data: _DataRoot = Path("data"),
 ) -> None:
     """Measure the flatness of finished runs: sharpness in four ways, and curvature."""
     from flatmin.experiments.measure import measure
@@ -178,10 +169,7 @@ def landscape(
     radius: Annotated[
         float, typer.Option(help="Half the side: 1 moves each filter by its norm.")
     ] = 1.0,
-    data: Annotated[
-        Path,
-        typer.Option(envvar="FLATMIN_DATA", help="Where the data sets are."),
-    ] = Path("data"),
+    data: _DataRoot = Path("data"),
     out: Annotated[
         Path, typer.Option(help="Where landscape.html, .svg, .png and .json go.")
     ] = Path("runs/landscape"),

@@ -15,13 +15,10 @@ from rich.table import Table
 
 from flatmin.experiments.datasets import SETS, DataSet, Tensors
 from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.feed import Feed, Share
+from flatmin.experiments.feed import IMAGE_SIZE, Feed, Share
 from flatmin.experiments.loop import Loop
 from flatmin.experiments.processes import launched
 from flatmin.experiments.runs import Order, data_of, jobs
-
-#: Side of an image, where the data set does not say and the experiment neither.
-_SIZE = 224
 
 #: Steps that are timed, after one that is not.
 _STEPS = 3
@@ -142,7 +139,7 @@ def _made_up(experiment: Experiment, order: Order) -> DataSet:
         real = data_of(experiment, order)
         channels, classes = len(real.mean), len(real.classes)
         side, policy = None, real.policy
-    side = experiment.image_size or side or _SIZE
+    side = experiment.image_size or side or IMAGE_SIZE
     shape = (experiment.batch_size, channels, side, side)
     x = torch.randint(256, shape, dtype=torch.uint8)
     images = Tensors(x, torch.arange(len(x)) % classes)

@@ -36,8 +36,8 @@ _Change = Callable[[Tensor, Generator], Tensor]
 #: What a test batch is filled up with, so that all processes make equally many passes.
 IGNORED = -100
 
-#: Of a file, if the experiment does not say.
-_IMAGE_SIZE = 224
+#: Side of an image from a file, in pixels, if the experiment does not say.
+IMAGE_SIZE = 224
 
 #: Images per pass without gradients.
 _TEST_BATCH = 512
@@ -93,11 +93,10 @@ class Feed:
             raise BadInput(f"AutoAugment has no policy for {experiment.data}.")
         self._mean = torch.tensor(data.mean, device=device)[:, None, None]
         self._std = torch.tensor(data.std, device=device)[:, None, None]
-        size = experiment.image_size or _IMAGE_SIZE
-        changed = partial(_on_bytes, experiment.augment, data.policy, size)
-        self._train = _source(data.train, y, size, device, changed)
-        self._plain = _source(data.train, y, size, device, None)
-        self._test = _source(data.test, data.test.y, size, device, None)
+        size = experiment.image_size or IMAGE_SIZE
+        self._change = partial(_on_bytes, experiment.augment, data.policy, size)
+        self._train = _source(data.train, y, size, device)
+        self._test = _source(data.test, data.test.y, size, device)
 
     def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch from the ``first`` on: this process's groups of each.
@@ -113,26 +112,25 @@ class Feed:
             batch = order[step * size : (step + 1) * size]
             cut = batch.tensor_split(self._parts)
             parts += [(cut[k], self._seed(epoch, step, k)) for k in mine]
-        groups = self._train.read(parts)
+        groups = self._train.read(parts, self._change)
         seeds = (seed for _, seed in parts)
         for _ in range(first, self.steps):
             yield [self._finished(*next(groups), next(seeds)) for _ in mine]
 
     def plain(self) -> Iterator[Batch]:
         """This process's part of the training images, not augmented."""
-        return self._without_gradients(self._plain, len(self.y), self.share)
+        return self._without_gradients(self._train, self.share)
 
     def alone(self) -> Iterator[Batch]:
         """All training images in their order, not augmented, on every process."""
-        return self._without_gradients(self._plain, len(self.y), Share())
+        return self._without_gradients(self._train, Share())
 
     def test(self) -> Iterator[Batch]:
         """This process's part of the test images; labels that fill up are `IGNORED`."""
-        return self._without_gradients(self._test, len(self._test.y), self.share)
+        return self._without_gradients(self._test, self.share)
 
-    def _without_gradients(
-        self, source: _Source, n: int, share: Share
-    ) -> Iterator[Batch]:
+    def _without_gradients(self, source: _Source, share: Share) -> Iterator[Batch]:
+        n = len(source.y)
         mine = torch.arange(share.rank, n, share.world)
         filled = F.pad(mine, (0, -(-n // share.world) - len(mine)))
         real = torch.arange(len(filled)) < len(mine)
@@ -215,21 +213,17 @@ class _Source(Protocol):
         """The labels ``[n]``."""
         ...
 
-    def read(self, parts: list[Part]) -> Iterator[Batch]:
-        """Images, as bytes, and labels of each part, on the device."""
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+        """Images, as changed bytes, and labels of each part, on the device."""
         ...
 
 
 def _source(
-    split: Tensors | Files,
-    y: Tensor,
-    size: int,
-    device: torch.device,
-    change: _Change | None,
+    split: Tensors | Files, y: Tensor, size: int, device: torch.device
 ) -> _Source:
     if isinstance(split, Tensors):
-        return _Memory(split.x.to(device), y.to(device), change)
-    return _Disk(_Pictures(split.images, size, change), y, device)
+        return _Memory(split.x.to(device), y.to(device))
+    return _Disk(split.images, y, size, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +232,13 @@ class _Memory:
 
     x: Tensor
     y: Tensor
-    change: _Change | None
 
-    def read(self, parts: list[Part]) -> Iterator[Batch]:
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
         for index, seed in parts:
             here = index.to(self.x.device)
             x, y = self.x[here], self.y[here]
-            if self.change is not None:
-                x = self.change(x, Generator().manual_seed(seed))
+            if change is not None:
+                x = change(x, Generator().manual_seed(seed))
             yield x, y
 
 
@@ -253,13 +246,14 @@ class _Memory:
 class _Disk:
     """Images that other processes read and change."""
 
-    pictures: _Pictures
+    images: Any
     y: Tensor
+    size: int
     device: torch.device
 
-    def read(self, parts: list[Part]) -> Iterator[Batch]:
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
         loader = DataLoader(
-            self.pictures,
+            _Pictures(self.images, self.size, change),
             batch_sampler=[_seeded(index, seed) for index, seed in parts],
             num_workers=min(_READERS, (os.cpu_count() or 1) - 1, len(parts)),
             pin_memory=self.device.type == "cuda",

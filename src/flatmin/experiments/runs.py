@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +12,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
 
-from flatmin.experiments.datasets import SETS, DataSet, load, prepared
+from flatmin.experiments.datasets import SETS, DataSet, images_of, load
 from flatmin.experiments.datasets.tiny import TINY, write_tiny
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import run_folder
@@ -107,11 +106,9 @@ def _sign(order: Order, what: Recipe) -> None:
     name = what.name
     asked = {"recipe": name, "part": order.name, "settings": list(order.settings)}
     record = {**asked, "smoke": order.small, "seeds": what.seeds}
-    path = order.root / f"recipe-{name}.json"
     # Another process may be starting with the same recipe.
-    mine = path.with_suffix(f".{os.getpid()}")
-    write_json(mine, record)
-    mine.replace(path)
+    with in_turn(order.root):
+        write_json(order.root / f"recipe-{name}.json", record)
 
 
 def train_job(
@@ -186,9 +183,7 @@ def data_of(experiment: Experiment, order: Order) -> DataSet:
             # Another process may be reading what is there.
             if not (root / experiment.data / TINY).is_file():
                 write_tiny(experiment.data, root)
-    # Images of a set are brought to another size on their way to the network.
-    size = None if experiment.data in SETS else experiment.image_size
-    return prepared(_loaded(experiment.data, root, size), experiment)
+    return images_of(experiment, root, _loaded)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,7 +176,11 @@ def terminal_table(rows: list[Row]) -> Table:
 
 def markdown(rows: list[Row]) -> str:
     """For documents."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(one.cells() for one in rows)]
+    return piped([COLUMNS, ["---"] * len(COLUMNS), *(one.cells() for one in rows)])
+
+
+def piped(lines: Iterable[Sequence[str]]) -> str:
+    """The lines of a table in Markdown."""
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flatmin.experiments.datasets import SETS, DataSet, Files, prepared
+from flatmin.experiments.datasets import SETS, DataSet, Files, images_of
 from flatmin.experiments.datasets.tiny import TINY
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -62,7 +62,7 @@ def finished(folder: Path, stored: Any, data: Path, load: Load) -> list[Finished
         return []
     experiment = config.experiment
     root = _root(folder, config, data, load)
-    images = partial(_images, experiment, root, load)
+    images = partial(images_of, experiment, root, load)
     return [
         Finished(
             folder=folder,
@@ -98,7 +98,7 @@ def _root(folder: Path, config: _Config, data: Path, load: Load) -> Path:
     made_up = (parent / "tiny" for parent in folder.parents)
     for root in (*(r for r in made_up if (r / name / TINY).is_file()), data):
         try:
-            images = _images(config.experiment, root, load)
+            images = images_of(config.experiment, root, load)
         except BadInput:
             if root is data:
                 raise
@@ -115,12 +115,6 @@ def _root(folder: Path, config: _Config, data: Path, load: Load) -> Path:
         f"the images of {name} are not those that {folder} was trained on. Say with "
         "--data where the data sets are that it had."
     )
-
-
-def _images(experiment: Experiment, root: Path, load: Load) -> DataSet:
-    # As in training: sets are brought to another size on their way to the network.
-    size = None if experiment.data in SETS else experiment.image_size
-    return prepared(load(experiment.data, root, size), experiment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,17 @@ def tablet(noises: Sequence[str] = ("20", "40"), **fields: Any) -> Recipe:
     return Recipe(**{**values, **fields})
 
 
+def two_numbers() -> Recipe:
+    """Two cells that report the same runs."""
+    cells = tuple(
+        Cell(
+            f"tablet/{metric[:3]}", (metric, "SAM"), (SAM,), metric, folder="tablet/sam"
+        )
+        for metric in ("test_error", "top5_error")
+    )
+    return tablet(cells=cells)
+
+
 def start(root: Path, recipe: Recipe, **fields: Any) -> None:
     """``recipe-NAME.json``."""
     asked = {"recipe": recipe.name, "part": recipe.name, "settings": []}

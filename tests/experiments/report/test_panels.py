@@ -22,6 +22,7 @@ from tests.experiments.report.folders import (
     finish,
     start,
     tablet,
+    two_numbers,
 )
 
 #: Half the width of the interval around the mean of a, a + 1 and a + 2.
@@ -81,15 +82,9 @@ def test_labels_that_do_not_tell_runs_apart_are_in_no_title(tmp_path: Path) -> N
 
 
 def test_cells_that_share_runs_are_drawn_once(tmp_path: Path) -> None:
-    cells = tuple(
-        Cell(
-            f"tablet/{metric[:3]}", (metric, "SAM"), (SAM,), metric, folder="tablet/sam"
-        )
-        for metric in ("test_error", "top5_error")
-    )
-    recipe = tablet(cells=cells)
+    recipe = two_numbers()
     start(tmp_path, recipe)
-    finish(tmp_path, cells[0], SAM, [13.0, 13.5, 14.0])
+    finish(tmp_path, recipe.cells[0], SAM, [13.0, 13.5, 14.0])
     (panel,) = curves(collected(tmp_path, recipe))
     assert len(panel.lines) == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from flatmin.experiments.recipes._recipe import Cell
 from flatmin.experiments.report._scale import (
     commands,
     environments,
@@ -24,6 +23,7 @@ from tests.experiments.report.folders import (
     finish,
     start,
     tablet,
+    two_numbers,
 )
 
 
@@ -82,15 +82,9 @@ def test_every_field_that_was_changed_is_listed_with_both_values(
 
 
 def test_runs_that_two_cells_report_count_once(tmp_path: Path) -> None:
-    cells = tuple(
-        Cell(
-            f"tablet/{metric[:3]}", (metric, "SAM"), (SAM,), metric, folder="tablet/sam"
-        )
-        for metric in ("test_error", "top5_error")
-    )
-    recipe = tablet(cells=cells)
+    recipe = two_numbers()
     start(tmp_path, recipe)
-    finish(tmp_path, cells[0], SAM, [13.0, 13.5, 14.0])
+    finish(tmp_path, recipe.cells[0], SAM, [13.0, 13.5, 14.0])
     report = collected(tmp_path, recipe)
     assert [row.reported is not None for row in report.rows] == [True, True]
     assert [place[-1] for place in environments(report)] == ["3"]

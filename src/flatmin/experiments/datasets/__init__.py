@@ -6,7 +6,12 @@ Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
 
 from __future__ import annotations
 
-from flatmin.experiments.datasets._select import first_n, held_out, prepared
+from flatmin.experiments.datasets._select import (
+    first_n,
+    held_out,
+    images_of,
+    prepared,
+)
 from flatmin.experiments.datasets._sets import SETS, Source, load
 from flatmin.experiments.datasets._types import (
     DataSet,
@@ -26,6 +31,7 @@ __all__ = [
     "Tensors",
     "first_n",
     "held_out",
+    "images_of",
     "load",
     "prepared",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 from torch.utils.data import Subset
 
 from flatmin.experiments.datasets._folder import shuffled, split_each_class
+from flatmin.experiments.datasets._sets import SETS, load
 from flatmin.experiments.datasets._types import DataSet, Files, Split, Tensors
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
@@ -71,6 +74,26 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
         test=chosen(data.train, held),
         split=f"{experiment.validation:.0%} of each class of the training images",
     )
+
+
+def images_of(
+    experiment: Experiment,
+    root: Path,
+    load: Callable[[str, Path, int | None], DataSet] = load,
+) -> DataSet:
+    """What an experiment trains and tests on.
+
+    Args:
+        experiment: says which images, and of a folder their size. Those of a set are
+            brought to another size on their way to the network.
+        root: where data sets are.
+        load: reads a data set; may remember what it has read.
+
+    Raises:
+        BadInput: as of `load` and `prepared`.
+    """
+    size = None if experiment.data in SETS else experiment.image_size
+    return prepared(load(experiment.data, root, size), experiment)
 
 
 def chosen(split: Split, index: Tensor) -> Split:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from flatmin.experiments.datasets._types import (
     Tensors,
     statistics,
 )
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +249,7 @@ def _path(name: str) -> Path:
         return path
     if len(path.parts) > 1:
         raise BadInput(f"no such folder: {path}")
-    near = difflib.get_close_matches(name, SETS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SETS)}."
-    raise BadInput(f"unknown data set, and no folder: {name!r}; {hint}")
+    raise BadInput(unknown("data set, and no folder:", name, SETS))
 
 
 def _sized(split: Split, size: int | None) -> Split:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flatmin.experiments.runs import Order
 from flatmin.experiments.store import in_turn, write, write_json
-from flatmin.experiments.summary import interval
+from flatmin.experiments.summary import interval, piped
 from flatmin.experiments.sweep._grid import Grid, Point
 from flatmin.experiments.sweep._queue import Standing
 
@@ -90,7 +90,7 @@ def markdown(standings: list[Standing]) -> str:
     for one in standings:
         line = _cells(one)
         lines.append([f"**{x}**" for x in line] if one is first else line)
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return piped(lines)
 
 
 def words(point: Point) -> str:
