@@ -11,11 +11,13 @@ def in_turns(
 ) -> list[list[float]]:
     """Seconds of each turn of each, which see the same machine.
 
-    Of the first ``warm`` turns, which come on top, no time is taken.
+    Every other turn goes through them backwards, so that none always comes after the
+    same. Of the first ``warm`` turns, which come on top, no time is taken.
     """
     times: list[list[float]] = [[] for _ in runs]
+    pairs = list(zip(runs, times, strict=True))
     for k in range(turns + warm):
-        for run, seen in zip(runs, times, strict=True):
+        for run, seen in pairs[:: 1 - 2 * (k % 2)]:
             began = time.perf_counter()
             run()
             if k >= warm:
