@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from contextlib import suppress
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def flatness(
     """How flat the loss on the training set is, with the labels trained on.
 
     BatchNorm uses its running statistics, so that the loss is a function of the
-    weights alone. What cannot be measured, because training has diverged, is NaN.
+    weights alone. What cannot be measured, for instance because training has diverged,
+    is NaN, and a RuntimeWarning says why: whoever has trained for days gets the rest.
     Label smoothing and mixup have no part in this loss.
 
     Args:
@@ -38,7 +40,7 @@ def flatness(
         ``sharpness`` and ``lambda_max``.
     """
     numbers = {"sharpness": math.nan, "lambda_max": math.nan}
-    with suppress(ValueError, RuntimeError):
+    with _tried("sharpness or lambda_max"):
         objective = _objective(model, batches, group)
         numbers["sharpness"] = diagnostics.sharpness(objective, rho).value
         numbers["lambda_max"] = diagnostics.eigenvalues(objective, 1, tol=0.01).value
@@ -54,10 +56,18 @@ def spectrum(
         ``lambda_max`` and ``lambda_ratio``, lambda_max / lambda_5.
     """
     numbers = {"lambda_max": math.nan, "lambda_ratio": math.nan}
-    with suppress(ValueError, RuntimeError):
+    with _tried("the spectrum"):
         found = diagnostics.eigenvalues(_objective(model, batches, group), 5, tol=0.01)
-        numbers = {"lambda_max": found.value, "lambda_ratio": found.ratio}
+        numbers |= {"lambda_max": found.value, "lambda_ratio": found.ratio}
     return numbers
+
+
+@contextmanager
+def _tried(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        warnings.warn(f"{what} is not known: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _objective(
