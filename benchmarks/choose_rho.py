@@ -16,11 +16,15 @@ from pathlib import Path
 
 from machine import machine
 
+from flatmin.experiments.comparison import Run
 from flatmin.experiments.config import ARMS, changed, recipe
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.data import load
+from flatmin.experiments.datasets import DataSet, Tensors
+from flatmin.experiments.finished import percent
 from flatmin.experiments.noise import flip_labels
+from flatmin.experiments.processes import launched
+from flatmin.experiments.run import train
 from flatmin.experiments.summary import interval
-from flatmin.experiments.train import Run, percent, train
 
 GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -32,7 +36,7 @@ def main() -> None:
     settings = ["epochs=1", "seeds=1", "width=4"] if smoke else []
     config = changed(recipe("digits"), settings)
     data = load(config)
-    sam = next(arm for arm in ARMS if arm.sharpness_aware)
+    sam = next(arm for arm in ARMS if arm.method == "sam")
 
     print(machine() + "\n")
     print(f"Validation error %, {config.seeds} seeds, {config.epochs} epochs.\n")
@@ -54,16 +58,18 @@ def main() -> None:
         print(f"| {rho:g} | " + " | ".join(cells) + " |", flush=True)
 
 
-def held_out(data: Data, noise: float, seed: int) -> Data:
+def held_out(data: DataSet, noise: float, seed: int) -> DataSet:
     """The training set alone, its last tenth for validation, its labels noisy."""
-    y = flip_labels(data.y, noise, len(data.classes), seed)
-    n = len(y) * 9 // 10
-    return replace(data, x=data.x[:n], y=y[:n], test_x=data.x[n:], test_y=y[n:])
+    assert isinstance(data.train, Tensors)
+    y = flip_labels(data.train.y, noise, len(data.classes), seed)
+    x, n = data.train.x, len(y) * 9 // 10
+    return replace(data, train=Tensors(x[:n], y[:n]), test=Tensors(x[n:], y[n:]))
 
 
-def validation_error(run: Run, data: Data) -> float:
+def validation_error(run: Run, data: DataSet) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return train(run, data, Path(folder), lambda _: None)["test_error"]
+        fabric = launched(run.experiment)
+        return train(fabric, run.experiment, data, Path(folder))["test_error"]
 
 
 if __name__ == "__main__":

@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from embedded import digits
 from machine import machine
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics import Objective, eigenvalues
-from flatmin.experiments.config import digits
-from flatmin.experiments.data import load
 from flatmin.experiments.models import small_convnet
 
 with warnings.catch_warnings():
@@ -80,18 +79,18 @@ def trained(
     make: Callable[[], nn.Module], epochs: int, n: int
 ) -> tuple[nn.Module, Batches]:
     """A network, and the first n of the examples that it was trained on."""
-    data = load(digits())
+    x, y = digits()
     torch.manual_seed(0)
     model = make()
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(data.y)).split(64):
+        for chosen in torch.randperm(len(y)).split(64):
             base.zero_grad()
-            cross_entropy(model(data.x[chosen]), data.y[chosen]).backward()
+            cross_entropy(model(x[chosen]), y[chosen]).backward()
             base.step()
     base.zero_grad()
-    x, y = data.x[:n].split(300), data.y[:n].split(300)
-    return model.eval(), list(zip(x, y, strict=True))
+    parts = x[:n].split(300), y[:n].split(300)
+    return model.eval(), list(zip(*parts, strict=True))
 
 
 def table(name: str, model: nn.Module, data: Batches, rounds: int) -> None:

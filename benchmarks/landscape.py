@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from embedded import digits
 from machine import machine
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -31,8 +32,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flatmin.diagnostics import Objective, directions, landscape
 from flatmin.diagnostics._grid import Grid
-from flatmin.experiments import config
-from flatmin.experiments.data import load
 from flatmin.experiments.models import small_convnet
 
 #: That of `flatmin compare`.
@@ -87,12 +86,12 @@ def report(width: int, points: int, turns: int) -> None:
 
 
 def problem(width: int) -> tuple[torch.nn.Module, TensorDataset]:
-    digits = load(config.digits())
+    images, labels = digits()
     torch.manual_seed(0)
     model = small_convnet(1, 10, width)
-    for x in digits.x.split(100):
+    for x in images.split(100):
         model(x)
-    return model.eval(), TensorDataset(digits.x, digits.y)
+    return model.eval(), TensorDataset(images, labels)
 
 
 def plain(

@@ -14,14 +14,13 @@ import argparse
 import time
 
 import torch
+from embedded import digits
 from machine import machine
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import flatmin
 from flatmin.diagnostics import Objective, m_sharpness
-from flatmin.experiments.config import digits
-from flatmin.experiments.data import load
 from flatmin.experiments.models import small_convnet
 
 SIZES = (1, 4, 16, 64, 256)
@@ -39,8 +38,7 @@ def main() -> None:
         "| trained with | rho | m | groups | m-sharpness | standard error | seconds |"
     )
     print("| --- " * 7 + "|")
-    data = load(digits())
-    x, y = data.x[:n], data.y[:n]
+    x, y = (part[:n] for part in digits())
     for name in ("SGD", "SAM"):
         model = trained(x, y, width, epochs, sharpness_aware=name == "SAM")
         objective = Objective(model, cross_entropy, batches(x, y))

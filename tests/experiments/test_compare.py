@@ -17,10 +17,10 @@ from tests.experiments.helpers import TINY, Program, image_folder
 #: The program with a checkpoint after every epoch, so that short runs have some.
 EAGER = (
     "import signal\n"
-    "from flatmin.experiments import cli, train\n"
+    "from flatmin.experiments import cli, run\n"
     # Whoever started the tests in the background has it ignored.
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "train.CHECKPOINT_EVERY = 0.0\n"
+    "run.CHECKPOINT_EVERY = 0.0\n"
     "cli.main()"
 )
 
@@ -42,7 +42,8 @@ def table(root: Path) -> list[dict[str, Any]]:
 
 
 def epochs_done(root: Path) -> int:
-    return sum(len(path.read_text().splitlines()) for path in root.rglob("*.jsonl"))
+    found = root.glob("*/*/*/metrics.jsonl")
+    return sum(len(path.read_text().splitlines()) for path in found)
 
 
 def weights(root: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -122,7 +123,7 @@ def test_the_whole_job_on_digits(program: Program, tmp_path: Path) -> None:
         "report.html",
     }
     assert [row["arm"] for row in table(root)] == ["sgd", "sgd-2x", "sam"]
-    assert [row["gradient_examples"] for row in table(root)] == [1800, 3600, 3600]
+    assert [row["gradient_examples"] for row in table(root)] == [1792, 3584, 3584]
     assert "SGD 2x epochs" in (root / "table.md").read_text()
 
 
@@ -194,6 +195,16 @@ def test_a_folder_of_another_comparison_is_left_alone(
     assert code == 2
     assert "holds another experiment (different: rho)" in err
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_several_processes_are_refused(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = program("compare", *TINY, "--out", tmp_path / "run")
+    assert code == 2
+    assert "start it without torchrun" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_verb_the_help_is_shown(program: Program) -> None:

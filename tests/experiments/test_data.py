@@ -6,22 +6,27 @@ import torch
 from PIL import Image
 
 from flatmin.experiments.config import Comparison
-from flatmin.experiments.data import load
+from flatmin.experiments.data import load, shape
+from flatmin.experiments.datasets import Tensors
 from flatmin.experiments.errors import BadInput
-from tests.experiments.helpers import image_folder
+from tests.experiments.helpers import image_folder, standardised
 
 
 def test_digits_are_all_there_and_split_once() -> None:
     data = load(Comparison())
-    rows = torch.cat([data.x, data.test_x]).flatten(1)
-    assert data.x.shape == (900, 1, 8, 8)
-    assert data.test_x.shape == (897, 1, 8, 8)
+    assert isinstance(data.train, Tensors)
+    assert isinstance(data.test, Tensors)
+    rows = torch.cat([data.train.x, data.test.x]).flatten(1)
+    assert data.train.x.shape == (900, 1, 8, 8)
+    assert data.test.x.shape == (897, 1, 8, 8)
+    assert shape(data) == (1, 8, 8)
     assert len(torch.unique(rows, dim=0)) == 1797
     assert load(Comparison()).digest() == data.digest()
 
 
 def test_training_images_are_standardised() -> None:
-    x = load(Comparison()).x
+    data = load(Comparison())
+    x = standardised(data.train, data)
     torch.testing.assert_close(x.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.std(), torch.tensor(1.0))
 
@@ -30,9 +35,9 @@ def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path: Path) -> None:
     image_folder(tmp_path / "train", {"cat": 5, "dog": 4})
     image_folder(tmp_path / "test", {"cat": 2, "dog": 3})
     data = load(Comparison(data=str(tmp_path), image_size=8))
-    assert data.x.shape == (9, 3, 8, 8)
-    assert data.y.bincount().tolist() == [5, 4]
-    assert data.test_y.bincount().tolist() == [2, 3]
+    assert shape(data) == (3, 8, 8)
+    assert data.train.y.bincount().tolist() == [5, 4]
+    assert data.test.y.bincount().tolist() == [2, 3]
     assert data.classes == ("cat", "dog")
     assert "own train and test" in data.split
 
@@ -40,8 +45,8 @@ def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_flat_folder_is_split_class_by_class(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 10, "b": 20, "c": 5})
     data = load(Comparison(data=str(tmp_path), test_share=0.2))
-    assert data.test_y.bincount().tolist() == [2, 4, 1]
-    assert data.y.bincount().tolist() == [8, 16, 4]
+    assert data.test.y.bincount().tolist() == [2, 4, 1]
+    assert data.train.y.bincount().tolist() == [8, 16, 4]
     assert "20%" in data.split
     assert load(Comparison(data=str(tmp_path))).digest() == data.digest()
 
@@ -53,8 +58,8 @@ def test_pictures_of_any_mode_and_shape_become_rgb_of_one_size(tmp_path: Path) -
     Image.new("P", (17, 17)).save(tmp_path / "b" / "palette.gif")
     Image.new("CMYK", (17, 17)).save(tmp_path / "b" / "print.jpg")
     data = load(Comparison(data=str(tmp_path), image_size=16))
-    assert data.x.shape[1:] == (3, 16, 16)
-    assert len(data.y) + len(data.test_y) == 10
+    assert shape(data) == (3, 16, 16)
+    assert len(data.train.y) + len(data.test.y) == 10
 
 
 def test_a_changed_pixel_changes_the_digest(tmp_path: Path) -> None:

@@ -8,12 +8,26 @@ from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments import landscape
+from flatmin.experiments.comparison import Run
 from flatmin.experiments.config import ARMS
 from flatmin.experiments.data import load
+from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.finished import Finished
+from flatmin.experiments.models import small_convnet
+from flatmin.experiments.noise import flip_labels
+from flatmin.experiments.processes import launched
+from flatmin.experiments.run import train
 from flatmin.experiments.store import RunStore
-from flatmin.experiments.train import Run, train
-from tests.experiments.helpers import Program, tiny
+from tests.experiments.helpers import Program, standardised, tiny
+
+
+def trained(run: Run, data: DataSet, root: Path) -> None:
+    train(launched(run.experiment), run.experiment, data, run.folder(root))
+
+
+#: What pictures call the runs.
+SGD = "SGD 2x epochs, Digits, 40 % label noise"
+SAM = "SAM, rho 0.5, Digits, 40 % label noise"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "config.json").write_text(json.dumps(settings))
     for arm in ARMS:
         if arm.name != "sgd":
-            train(Run(config, arm, 0.4, 0), data, root, lambda epoch: None)
+            trained(Run(config, arm, 0.4, 0), data, root)
     return root
 
 
@@ -52,17 +66,18 @@ def test_two_runs_are_drawn_and_their_losses_written(
         "landscape.svg",
     }
     records = json.loads((out / "landscape.json").read_text())
-    assert list(records) == ["SGD 2x epochs, 40 % label noise", "SAM, 40 % label noise"]
-    plane = Plane.from_dict(records["SAM, 40 % label noise"])
+    assert list(records) == [SGD, SAM]
+    plane = Plane.from_dict(records[SAM])
     assert plane.a == plane.b == (-0.5, 0.0, 0.5)
-    assert plane.settings["run"] == "SAM, 40 % label noise"
+    assert plane.settings["run"] == SAM
 
-    config, data = tiny(), load(tiny())
-    run = Run(config, ARMS[2], 0.4, 0)
-    model = run.model(data)
+    data = load(tiny())
+    model = small_convnet(1, 10, tiny().width)
     model.load_state_dict(RunStore(folder(runs, "sam")).weights())
     with torch.no_grad():
-        expected = cross_entropy(model.eval()(data.x), run.labels(data)).item()
+        outputs = model.eval()(standardised(data.train, data))
+    y = flip_labels(data.train.y, 0.4, 10, 0)
+    expected = cross_entropy(outputs, y).item()
     assert plane.losses[1][1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -85,9 +100,9 @@ def test_an_interrupted_landscape_is_continued(
     part = tmp_path / ".plane-0.json"
     first = Plane.load(part)
     assert program(*arguments)[0] == 0
-    assert measured == 2 * ["SGD 2x epochs", "SAM"]
+    assert measured == 2 * ["SGD 2x epochs", "SAM, rho 0.5"]
     records = json.loads((tmp_path / "landscape.json").read_text())
-    assert Plane.from_dict(records["SGD 2x epochs, 40 % label noise"]) == first
+    assert Plane.from_dict(records[SGD]) == first
     assert not list(tmp_path.glob(".plane-*"))
 
 
@@ -137,7 +152,7 @@ def test_a_folder_above_some_runs_draws_all_of_them_but_not_too_many(
     monkeypatch.setattr(landscape, "_MOST", 2)
     assert program(*arguments)[0] == 0
     records = json.loads((tmp_path / "o" / "landscape.json").read_text())
-    assert list(records) == ["SGD 2x epochs, 40 % label noise", "SAM, 40 % label noise"]
+    assert list(records) == [SGD, SAM]
 
 
 def test_changed_images_and_damaged_folders_are_refused(
@@ -146,7 +161,7 @@ def test_changed_images_and_damaged_folders_are_refused(
     config = tiny(epochs=1)
     data = load(config)
     run = Run(config, ARMS[2], 0.4, 0)
-    train(run, data, tmp_path, lambda epoch: None)
+    trained(run, data, tmp_path)
     settings = {"config": config.model_dump(mode="json"), "data_sha256": "0"}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     arguments = ("landscape", run.folder(tmp_path), "--out", tmp_path / "out")

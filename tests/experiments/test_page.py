@@ -7,9 +7,10 @@ from playwright.sync_api import Browser, Page
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.comparison import noise_name
+from flatmin.experiments.data import load
+from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.summary import Curve, Row
-from flatmin.experiments.train import noise_name
 from tests.browser import browser as browser
 from tests.browser import drawn_landscapes, opened, wait_for_landscapes, width_of
 from tests.experiments.helpers import tiny
@@ -44,16 +45,16 @@ def landscapes(points: int = 7) -> plots.Planes:
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
+def data() -> DataSet:
     return load(tiny())
 
 
 @pytest.fixture(scope="module")
-def html(data: Data) -> str:
+def html(data: DataSet) -> str:
     return page.render(tiny(), data, rows(), curves(), landscapes())
 
 
-def test_what_the_user_named_is_escaped(data: Data) -> None:
+def test_what_the_user_named_is_escaped(data: DataSet) -> None:
     named = replace(data, classes=(EVIL, *data.classes[1:]), split=EVIL)
     text = page.render(tiny(data=EVIL), named, rows(), curves(), landscapes())
     assert EVIL not in text
@@ -67,7 +68,7 @@ def test_the_pictures_are_png_files() -> None:
     assert all(picture[:8] == b"\x89PNG\r\n\x1a\n" for picture in drawn.values())
 
 
-def test_without_landscapes_none_is_drawn(data: Data) -> None:
+def test_without_landscapes_none_is_drawn(data: DataSet) -> None:
     assert sorted(plots.files(rows(), curves(), {}, top=4.6)) == ["curves.png"]
     text = page.render(tiny(), data, rows(), curves(), {})
     assert 'id="landscape-' not in text

@@ -132,11 +132,9 @@ def test_a_line_cut_short_is_no_epoch(tmp_path: Path) -> None:
 def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     weights = {"a": torch.randn(3, 4).T, "b": torch.tensor(7)}
     run = RunStore(tmp_path)
-    run.save_checkpoint({"epoch": 1})
     run.finish(weights, {"test_error": 1.0})
     assert all(torch.equal(w, run.weights()[name]) for name, w in weights.items())
     assert run.result() == {"test_error": 1.0}
-    assert run.load_checkpoint() is None
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"\x08\0\0\0\0\0\0\0{broken}"])
@@ -149,24 +147,8 @@ def test_weights_that_cannot_be_read_are_named(
         RunStore(tmp_path).weights()
 
 
-class Payload:
-    def __reduce__(self) -> tuple[object, ...]:
-        return (os.mkdir, ("run-by-a-checkpoint",))
-
-
-def test_a_checkpoint_cannot_run_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": Payload()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(BadInput, match=r"checkpoint\.pt is damaged"):
-        RunStore(tmp_path).load_checkpoint()
-    assert not (tmp_path / "run-by-a-checkpoint").exists()
-
-
 def test_all_file_names_of_a_run_stay_in_its_folder(tmp_path: Path) -> None:
     run = RunStore(tmp_path / "run")
-    run.save_checkpoint({})
     run.append({"epoch": 1})
     run.finish({"w": torch.zeros(1)}, {})
     assert {p.name for p in tmp_path.iterdir()} == {"run"}

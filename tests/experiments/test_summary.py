@@ -3,6 +3,7 @@ import math
 import pytest
 from rich.console import Console
 
+from flatmin.experiments.comparison import Run
 from flatmin.experiments.config import ARMS
 from flatmin.experiments.summary import (
     Cell,
@@ -15,7 +16,6 @@ from flatmin.experiments.summary import (
     row,
     terminal_table,
 )
-from flatmin.experiments.train import Run
 from tests.experiments.helpers import tiny
 
 

@@ -6,12 +6,37 @@ LOOP = "experiments/loop.py"
 FEED = "experiments/feed.py"
 RUN = "experiments/run.py"
 CHECKPOINT = "experiments/checkpoint.py"
+COMPARISON = "experiments/comparison.py"
 
 HERE = "tests/experiments/loop/"
 FORMULAS = f"{HERE}test_updates.py::test_two_epochs_are_those_of_the_formulas"
+ARMS = (
+    "tests/experiments/test_comparison.py::test_arms_differ_in_method_and_length_alone"
+)
 RESUMED = f"{HERE}test_resume.py::test_a_run_that_is_left_by_an_exception_ends_alike"
 
 EXPERIMENTS = [
+    Mutant(
+        "SGD compared with no more epochs than SAM",
+        COMPARISON,
+        "length=self.arm.length",
+        "length=1",
+        ARMS,
+    ),
+    Mutant(
+        "a comparison without its noise",
+        COMPARISON,
+        "noise=self.noise",
+        "noise=0.0",
+        ARMS,
+    ),
+    Mutant(
+        "a checkpoint that may run code",
+        CHECKPOINT,
+        "weights_only=True",
+        "weights_only=False",
+        f"{HERE}test_errors.py::test_a_checkpoint_cannot_run_code",
+    ),
     Mutant(
         "every epoch in the same order",
         FEED,

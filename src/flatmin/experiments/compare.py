@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import Progress
 
 from flatmin.diagnostics.landscape import Plane, axis
 from flatmin.experiments import page, plots, summary
-from flatmin.experiments.comparison import grid, opened
+from flatmin.experiments.comparison import Run, grid, noise_name
 from flatmin.experiments.config import ARMS, Comparison
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.data import load, shape
+from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.finished import percent
 from flatmin.experiments.landscape import around, ceiling
-from flatmin.experiments.progress import bars
+from flatmin.experiments.processes import launched
+from flatmin.experiments.progress import bars, note
+from flatmin.experiments.run import train
 from flatmin.experiments.store import (
     RunStore,
     claim,
@@ -26,7 +31,7 @@ from flatmin.experiments.store import (
     write,
     write_json,
 )
-from flatmin.experiments.train import Run, noise_name, percent, train
+from flatmin.experiments.trained import opened
 
 #: The two minima that are drawn side by side: equal gradient cost.
 DRAWN = ("sgd-2x", "sam")
@@ -41,20 +46,22 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     Raises:
         BadInput: data, device or folder cannot be used; nothing was written then.
     """
-    _check_device(config.device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInput(
+            "flatmin compare runs in one process: start it without torchrun."
+        )
+    runs = list(grid(config))
+    fabric = launched(runs[0].experiment)
     with console.status("reading the images"):
         data = load(config)
-    digest = data.digest()
-    data = data.to(config.device)
     with locked(root):
         settings = config.model_dump(mode="json")
-        claim(root, {"config": settings, "data_sha256": digest})
+        claim(root, {"config": settings, "data_sha256": data.digest()})
         console.print(_introduction(config, data, root), highlight=False, markup=False)
-        runs = list(grid(config))
         with bars(console) as progress:
             work = sum(run.cost for run in runs)
             progress.add_task("all runs, in epochs of SGD", total=work, note="")
-            results = [(run, _train(run, data, root, progress)) for run in runs]
+            results = [(run, _train(fabric, run, data, root, progress)) for run in runs]
         with console.status("measuring the landscapes"):
             planes = _landscapes(config, data, root)
         rows = _write_report(config, data, root, results, planes)
@@ -63,7 +70,9 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     return root / "report.html"
 
 
-def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, Any]:
+def _train(
+    fabric: Fabric, run: Run, data: DataSet, root: Path, progress: Progress
+) -> dict[str, Any]:
     total = progress.task_ids[0]
     name = f"{percent(run.noise)} noise, {run.arm.label}, seed {run.seed}"
     task = progress.add_task(name, total=run.epochs, note="")
@@ -71,12 +80,11 @@ def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, An
 
     def watch(epoch: dict[str, Any]) -> None:
         nonlocal done
-        note = f"loss {epoch['train_loss']:.3f}  error {epoch['test_error']:.1f} %"
-        progress.update(task, completed=epoch["epoch"], note=note)
+        progress.update(task, completed=epoch["epoch"], note=note(epoch))
         progress.advance(total, run.cost * epoch["epoch"] / run.epochs - done)
         done = run.cost * epoch["epoch"] / run.epochs
 
-    result = train(run, data, root, watch)
+    result = train(fabric, run.experiment, data, run.folder(root), watch)
     progress.remove_task(task)
     progress.advance(total, run.cost - done)
     progress.console.print(
@@ -86,7 +94,7 @@ def _train(run: Run, data: Data, root: Path, progress: Progress) -> dict[str, An
     return result
 
 
-def _landscapes(config: Comparison, data: Data, root: Path) -> plots.Planes:
+def _landscapes(config: Comparison, data: DataSet, root: Path) -> plots.Planes:
     """Losses around the first seed's minima, measured once and then stored."""
     path = root / "landscapes.json"
     stored = read_json(path)
@@ -98,7 +106,8 @@ def _landscapes(config: Comparison, data: Data, root: Path) -> plots.Planes:
     for noise in config.noise:
         for arm in (arm for arm in ARMS if arm.name in DRAWN):
             run = Run(config, arm, noise, 0)
-            plane = around(opened(run, data, root), axis(config.landscape_points))
+            trained = opened(run.folder(root).resolve(), run.experiment, lambda: data)
+            plane = around(trained, axis(config.landscape_points))
             planes.setdefault(noise_name(noise), {})[arm.name] = plane
     records = {
         noise: {arm: plane.to_dict() for arm, plane in arms.items()}
@@ -120,7 +129,7 @@ def _planes(stored: Any, path: Path) -> plots.Planes:
 
 def _write_report(
     config: Comparison,
-    data: Data,
+    data: DataSet,
     root: Path,
     results: summary.Cell,
     planes: plots.Planes,
@@ -143,17 +152,11 @@ def _write_report(
     return rows
 
 
-def _introduction(config: Comparison, data: Data, root: Path) -> str:
-    height, width = data.x.shape[-2:]
+def _introduction(config: Comparison, data: DataSet, root: Path) -> str:
+    _, height, width = shape(data)
     return (
-        f"{config.data}: {len(data.y)} training and {len(data.test_y)} test "
+        f"{config.data}: {len(data.train.y)} training and {len(data.test.y)} test "
         f"images of {height} x {width}, {len(data.classes)} classes; {data.split}.\n"
         f"{len(ARMS)} arms x {len(config.noise)} settings x {config.seeds} seeds, "
         f"{config.epochs} epochs, SAM's rho {config.rho}. Everything goes to {root}."
     )
-
-
-def _check_device(device: str) -> None:
-    usable = device == "cpu" or getattr(torch, device).is_available()
-    if not usable:
-        raise BadInput(f"no {device} device here. Use --set device=cpu.")

@@ -1,19 +1,74 @@
-"""The folder of a comparison: which runs it has, and those that are finished."""
+"""The runs of a comparison: what each is, where it lives, and which are finished."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from flatmin.experiments.config import ARMS, Comparison
-from flatmin.experiments.data import Data, load
+from flatmin.experiments.config import ARMS, DIGITS, Arm, Comparison
+from flatmin.experiments.data import load
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.finished import Finished, Reader, device_like, restored
+from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.finished import Finished
 from flatmin.experiments.store import RunStore
-from flatmin.experiments.train import Run, percent
+from flatmin.experiments.trained import opened
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run of a comparison."""
+
+    config: Comparison
+    arm: Arm
+    noise: float
+    seed: int
+
+    @property
+    def epochs(self) -> int:
+        """How often the run sees the training set."""
+        return self.config.epochs * self.arm.length
+
+    @property
+    def cost(self) -> int:
+        """The run's share of the work: epochs times gradients per example."""
+        return self.epochs * self.arm.cost
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is trained. Arms of one seed share initial weights, order and noise."""
+        config = self.config
+        return Experiment(
+            data=config.data,
+            image_size=None if config.data == DIGITS else config.image_size,
+            noise=self.noise,
+            augment=(),
+            model="small-convnet",
+            model_options={"width": config.width},
+            method=self.arm.method,
+            rho=config.rho,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            length=self.arm.length,
+            seed=self.seed,
+            device=config.device,
+            flatness_rho=config.sharpness_rho,
+        )
+
+    def folder(self, root: Path) -> Path:
+        """Where the run lives."""
+        return root / noise_name(self.noise) / self.arm.name / f"seed-{self.seed}"
+
+
+def noise_name(noise: float) -> str:
+    """A folder name for a share of label noise."""
+    return f"noise-{100 * noise:g}"
 
 
 def grid(config: Comparison) -> Iterator[Run]:
@@ -47,34 +102,4 @@ def finished(root: Path, stored: Any, inside: Path) -> list[Finished]:
     data = load(config)
     if data.digest() != digest:
         raise BadInput(f"the images are not those that {root} was trained on.")
-    data = data.to(str(device_like(config.device)))
-    return [opened(run, data, root) for run in runs]
-
-
-def opened(run: Run, data: Data, root: Path) -> Finished:
-    """A finished run.
-
-    Args:
-        run: which.
-        data: what it was trained on.
-        root: the folder of its comparison.
-    """
-    folder = run.folder(root).resolve()
-    return Finished(
-        folder=folder,
-        title=f"{run.arm.label}, {percent(run.noise)} label noise",
-        method=run.arm.label,
-        noise=run.noise,
-        seed=run.seed,
-        classes=len(data.classes),
-        rho=run.config.sharpness_rho,
-        read=_reader(run, data, folder),
-    )
-
-
-def _reader(run: Run, data: Data, folder: Path) -> Reader:
-    def read(size: int) -> Any:
-        pairs = zip(data.x.split(size), run.labels(data).split(size), strict=True)
-        return restored(run.model(data), folder), list(pairs)
-
-    return read
+    return [opened(run.folder(root), run.experiment, lambda: data) for run in runs]

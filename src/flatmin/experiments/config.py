@@ -21,7 +21,7 @@ class Arm(BaseModel):
     Attributes:
         name: how tables and folders call it.
         label: how pictures call it.
-        sharpness_aware: SAM around SGD, or SGD alone.
+        method: of the experiment: SAM around SGD, or SGD alone.
         length: epochs in multiples of the comparison's.
         cost: gradients per example and epoch.
     """
@@ -29,15 +29,15 @@ class Arm(BaseModel):
     model_config = ConfigDict(frozen=True)
     name: str
     label: str
-    sharpness_aware: bool
+    method: Literal["sgd", "sam"]
     length: int
     cost: int
 
 
 ARMS = (
-    Arm(name="sgd", label="SGD", sharpness_aware=False, length=1, cost=1),
-    Arm(name="sgd-2x", label="SGD 2x epochs", sharpness_aware=False, length=2, cost=1),
-    Arm(name="sam", label="SAM", sharpness_aware=True, length=1, cost=2),
+    Arm(name="sgd", label="SGD", method="sgd", length=1, cost=1),
+    Arm(name="sgd-2x", label="SGD 2x epochs", method="sgd", length=2, cost=1),
+    Arm(name="sam", label="SAM", method="sam", length=1, cost=2),
 )
 
 

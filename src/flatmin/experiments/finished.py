@@ -92,6 +92,11 @@ def device_like(wanted: str) -> torch.device:
     return found
 
 
+def percent(share: float) -> str:
+    """A share of label noise, for people."""
+    return f"{100 * share:g} %"
+
+
 def names(runs: Sequence[Finished]) -> list[str]:
     """A name for each run, no two alike.
 

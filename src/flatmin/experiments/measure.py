@@ -18,9 +18,8 @@ from flatmin.diagnostics import (
     worst_sharpness,
 )
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.finished import Finished, paths
+from flatmin.experiments.finished import Finished, paths, percent
 from flatmin.experiments.opening import finished
-from flatmin.experiments.train import percent
 
 #: Examples per pass, rounded down to a multiple of m.
 _BATCH = 1024

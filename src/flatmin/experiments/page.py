@@ -6,11 +6,13 @@ from html import escape
 from typing import Any
 
 from flatmin.experiments import plots
+from flatmin.experiments.comparison import noise_name
 from flatmin.experiments.config import Comparison
-from flatmin.experiments.data import Data
+from flatmin.experiments.data import shape
+from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.finished import percent
 from flatmin.experiments.landscape import ceiling
 from flatmin.experiments.summary import COLUMNS, Curve, Row, headline, settings
-from flatmin.experiments.train import noise_name, percent
 from flatmin.pictures import html
 
 _STYLE = """
@@ -22,7 +24,7 @@ tr.first td { border-top: 2px solid #333; }
 
 def render(
     config: Comparison,
-    data: Data,
+    data: DataSet,
     rows: list[Row],
     curve_of: dict[Any, Curve],
     planes: plots.Planes,
@@ -42,13 +44,13 @@ def render(
     return html.document("flatmin: sharpness-aware minimization compared", body, _STYLE)
 
 
-def _about(config: Comparison, data: Data) -> str:
-    channels, height, width = data.x.shape[1:]
+def _about(config: Comparison, data: DataSet) -> str:
+    channels, height, width = shape(data)
     names = ", ".join(data.classes[:20]) + (", ..." if len(data.classes) > 20 else "")
     return (
-        f"Data: {config.data}, {len(data.y)} training and {len(data.test_y)} test "
-        f"images ({channels} x {height} x {width}), {data.split}. "
-        f"{len(data.classes)} classes: {names}."
+        f"Data: {config.data}, {len(data.train.y)} training and "
+        f"{len(data.test.y)} test images ({channels} x {height} x {width}), "
+        f"{data.split}. {len(data.classes)} classes: {names}."
     )
 
 
@@ -77,7 +79,7 @@ def _table(rows: list[Row]) -> str:
 
 def _setting(
     noise: float,
-    data: Data,
+    data: DataSet,
     rows: list[Row],
     curve_of: dict[Any, Curve],
     planes: plots.Planes,

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Plane
+from flatmin.experiments.comparison import noise_name
+from flatmin.experiments.finished import percent
 from flatmin.experiments.summary import Curve, Row, settings
-from flatmin.experiments.train import noise_name, percent
 
 #: Planes by share of label noise, as folders call it, and by arm.
 Planes = dict[str, dict[str, Plane]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -54,3 +55,10 @@ def open_bars() -> Iterator[Progress]:
     console.quiet = not console.is_terminal
     with bars(console) as progress:
         yield progress
+
+
+def note(line: dict[str, Any]) -> str:
+    """What a bar says of a line of a run's metrics."""
+    words = {"loss": "train_loss", "error %": "test_error", "sharpness": "sharpness"}
+    found = {word: line.get(name) for word, name in words.items()}
+    return "  ".join(f"{word} {x:.3f}" for word, x in found.items() if x is not None)

@@ -17,7 +17,7 @@ from flatmin.experiments.datasets.tiny import TINY, write_tiny
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.folders import run_folder
 from flatmin.experiments.processes import launched
-from flatmin.experiments.progress import bars
+from flatmin.experiments.progress import bars, note
 from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
 from flatmin.experiments.run import train
 from flatmin.experiments.store import Busy, claim, in_turn, locked, write_json
@@ -149,7 +149,7 @@ def _watched(
     task = progress.add_task(name, total=None, note="")
 
     def watch(line: dict[str, Any]) -> None:
-        progress.update(task, note=_note(line), refresh=True)
+        progress.update(task, note=note(line), refresh=True)
 
     def tick(step: int, steps: int) -> None:
         progress.update(task, completed=step, total=steps)
@@ -162,12 +162,6 @@ def _watched(
         f"{name}: {kind} error {error:.2f} %, {seconds:.1f} s", highlight=False
     )
     return result
-
-
-def _note(line: dict[str, Any]) -> str:
-    words = {"loss": "train_loss", "error %": "test_error", "sharpness": "sharpness"}
-    found = {word: line.get(name) for word, name in words.items()}
-    return "  ".join(f"{word} {x:.3f}" for word, x in found.items() if x is not None)
 
 
 def data_of(experiment: Experiment, order: Order) -> DataSet:

@@ -1,18 +1,14 @@
 """Run folders: every file whole or absent, whatever moment the program is killed at.
 
 FOLDER/
-config.json          the comparison and the fingerprint of its data
+config.json          of a run, or of a comparison, and the fingerprint of its data
 environment.jsonl    one line per start: versions, machine, command
-noise-40/sgd/seed-0/
-metrics.jsonl      one line per epoch
-checkpoint.pt      while the run is unfinished
+metrics.jsonl        of a run: one line per test
 weights.safetensors, result.json   when it is finished
-landscapes.json, table.md, results.json, report.html, *.png
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -206,35 +202,11 @@ class RunStore:
         text = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
         write(self.folder / "metrics.jsonl", text)
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Remember where the run is."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write(self.folder / "checkpoint.pt", buffer.getvalue())
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """Where the run was; None at its beginning.
-
-        Raises:
-            BadInput: the file is damaged.
-        """
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return None
-        try:
-            return torch.load(path, weights_only=True)
-        except Exception as error:
-            raise BadInput(
-                f"{path} is damaged ({type(error).__name__}). Remove it, and this run "
-                "starts from its beginning."
-            ) from None
-
     def finish(self, weights: dict[str, Tensor], result: dict[str, Any]) -> None:
         """Store the trained weights and the result; the run is finished."""
         cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
         write(self.folder / "weights.safetensors", save(cpu))
         write_json(self.folder / "result.json", result)
-        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def weights(self) -> dict[str, Tensor]:
         """The trained weights.

@@ -11,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.stats import t as student
 
-from flatmin.experiments.train import Run, percent
+from flatmin.experiments.comparison import Run
+from flatmin.experiments.finished import percent
 
 #: A run and its result, one per seed.
 Cell = list[tuple[Run, dict[str, Any]]]
@@ -102,8 +103,9 @@ def row(cell: Cell) -> Row:
     results = [result for _, result in cell]
 
     def mean(name: str) -> float:
-        # Folders of earlier versions lack some of the numbers.
-        return sum(result.get(name, math.nan) for result in results) / len(results)
+        # What could not be measured, as training had diverged, is null in the files.
+        values = [result[name] for result in results]
+        return math.nan if None in values else sum(values) / len(values)
 
     errors = tuple(result["test_error"] for result in results)
     return Row(

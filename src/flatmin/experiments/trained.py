@@ -1,4 +1,4 @@
-"""The folder of a run of ``flatmin train``, opened once it is finished."""
+"""A run of ``flatmin train`` or ``flatmin compare``, opened once it is finished."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from flatmin.experiments.datasets.tiny import TINY
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.feed import Feed, Share
-from flatmin.experiments.finished import Batch, Finished, device_like, restored
+from flatmin.experiments.finished import (
+    Batch,
+    Finished,
+    device_like,
+    percent,
+    restored,
+)
 from flatmin.experiments.models import build
 from flatmin.experiments.store import RunStore
-from flatmin.experiments.train import percent
 
 #: `flatmin.experiments.datasets.load`, which may remember what it has read.
 Load = Callable[[str, Path, int | None], DataSet]
@@ -62,19 +67,29 @@ def finished(folder: Path, stored: Any, data: Path, load: Load) -> list[Finished
         return []
     experiment = config.experiment
     root = _root(folder, config, data, load)
-    images = partial(images_of, experiment, root, load)
-    return [
-        Finished(
-            folder=folder,
-            title=_title(experiment),
-            method=_method(experiment),
-            noise=experiment.noise,
-            seed=experiment.seed,
-            classes=len(images().classes),
-            rho=experiment.flatness_rho or _RHO,
-            read=_Reader(folder, experiment, images),
-        )
-    ]
+    return [opened(folder, experiment, partial(images_of, experiment, root, load))]
+
+
+def opened(
+    folder: Path, experiment: Experiment, images: Callable[[], DataSet]
+) -> Finished:
+    """A finished run.
+
+    Args:
+        folder: the run's own, resolved.
+        experiment: what was trained.
+        images: gives what it was trained on.
+    """
+    return Finished(
+        folder=folder,
+        title=_title(experiment),
+        method=_method(experiment),
+        noise=experiment.noise,
+        seed=experiment.seed,
+        classes=len(images().classes),
+        rho=experiment.flatness_rho or _RHO,
+        read=_Reader(folder, experiment, images),
+    )
 
 
 def _title(experiment: Experiment) -> str:

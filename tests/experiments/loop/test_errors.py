@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from flatmin.experiments import checkpoint, run, store
@@ -76,6 +77,21 @@ def test_a_damaged_checkpoint_is_named(
     assert contents(begun) == before
     (begun / "checkpoint.json").unlink()
     finishes(begun, data)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("run-by-a-checkpoint",))
+
+
+def test_a_checkpoint_cannot_run_code(
+    begun: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Payload(), begun / "checkpoint" / "step-6" / "rank-0.pt")
+    with pytest.raises(BadInput, match=r"rank-0\.pt is damaged"):
+        trained(EXPERIMENT, begun, data)
+    assert not (tmp_path / "run-by-a-checkpoint").exists()
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"step": 6}', '{"step": "x"}'])

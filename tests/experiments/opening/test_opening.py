@@ -92,7 +92,7 @@ def test_both_kinds_are_drawn_on_one_scale(
     assert (code, err) == (0, "")
     records = json.loads((tmp_path / "out" / "landscape.json").read_text())
     assert list(records) == [
-        "SAM, 40 % label noise",
+        "SAM, rho 0.5, images, 40 % label noise",
         "SAM, rho 0.05, Digits, 40 % label noise",
     ]
 

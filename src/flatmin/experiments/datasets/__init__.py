@@ -12,7 +12,7 @@ from flatmin.experiments.datasets._select import (
     images_of,
     prepared,
 )
-from flatmin.experiments.datasets._sets import SETS, Source, load
+from flatmin.experiments.datasets._sets import SETS, Source, load, load_folder
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
@@ -33,5 +33,6 @@ __all__ = [
     "held_out",
     "images_of",
     "load",
+    "load_folder",
     "prepared",
 ]

@@ -60,6 +60,12 @@ def folder(root: Path, size: int | None, cache: Path, test_share: float = 0.2) -
     return Parts(trained, tested, classes, split)
 
 
+def whole_folder(root: Path, size: int, test_share: float) -> Parts:
+    """The images of a folder, in memory; arguments as of `folder`."""
+    train, test, classes, split = listed(root, test_share)
+    return Parts(in_memory(train, size), in_memory(test, size), classes, split)
+
+
 def listed(
     root: Path, test_share: float
 ) -> tuple[ImageFiles, ImageFiles, tuple[str, ...], str]:

@@ -15,13 +15,14 @@ from flatmin.experiments.datasets._birdsnap import birdsnap
 from flatmin.experiments.datasets._cifar import cifar
 from flatmin.experiments.datasets._fetch import is_tiny
 from flatmin.experiments.datasets._folder import folder as image_folder
+from flatmin.experiments.datasets._folder import whole_folder
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
     Parts,
     Split,
     Tensors,
-    statistics,
+    data_set,
 )
 from flatmin.experiments.errors import BadInput, unknown
 
@@ -222,8 +223,21 @@ def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
         parts = image_folder(_path(name), image_size, root / ".cache")
         policy = "cifar10" if isinstance(parts.train, Tensors) else "imagenet"
     train, test = (_sized(split, image_size) for split in parts[:2])
-    mean, std = statistics(train)
-    return DataSet(name, train, test, parts.classes, mean, std, policy, parts.split)
+    return data_set(name, parts._replace(train=train, test=test), policy)
+
+
+def load_folder(path: Path, image_size: int, test_share: float) -> DataSet:
+    """An image folder as of `load`, in memory, whatever its size.
+
+    Args:
+        path: of the folder.
+        image_size: side to which images are brought.
+        test_share: of a folder without train and test.
+
+    Raises:
+        BadInput: it is not a folder of images in classes.
+    """
+    return data_set(str(path), whole_folder(path, image_size, test_share), None)
 
 
 def _from(source: Source, folder: Path) -> Parts:

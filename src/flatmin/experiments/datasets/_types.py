@@ -151,6 +151,12 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(1e-6).tolist())
 
 
+def data_set(name: str, parts: Parts, policy: Policy | None) -> DataSet:
+    """What a reader has found, with its statistics."""
+    mean, std = statistics(parts.train)
+    return DataSet(name, *parts[:3], mean, std, policy, parts.split)
+
+
 def open_image(path: Path) -> Image:
     """A picture as RGB.
 

@@ -14,6 +14,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models.pyramidnet import pyramidnet
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.shake_shake import shake_shake
+from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
 
 
@@ -70,8 +71,10 @@ MODELS: dict[str, Entry] = {
     ),
 }
 
-#: The same networks at their smallest, to try a training run in seconds.
+#: The network of ``flatmin compare``, and those above at their smallest, to try a
+#: training run in seconds.
 SMALL: dict[str, Callable[..., nn.Module]] = {
+    "small-convnet": small_convnet,
     "resnet-8": partial(resnet_cifar, 8),
     "wrn-10-1": partial(wide_resnet, 10, 1),
     "wrn-10-1-no-bn": partial(wide_resnet, 10, 1, batch_norm=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def small_convnet(channels: int, classes: int, width: int) -> nn.Sequential:
+def small_convnet(channels: int, classes: int, width: int = 32) -> nn.Sequential:
     """Four 3x3 convolutions with BatchNorm, for images of any size.
 
     Args:
