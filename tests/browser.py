@@ -45,6 +45,8 @@ def opened(browser: Browser, path: Path, width: int = 1280) -> Iterator[Page]:
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
+    # On a busy machine, WebGL in software takes longer than Playwright's 30 seconds.
+    page.set_default_timeout(300_000)
     page.goto(path.as_uri())
     yield page
     assert problems == []

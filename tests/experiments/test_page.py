@@ -109,7 +109,7 @@ def _turning_one_turns_its_neighbour(browser_page: Page) -> bool:
           const [one, two] = document.querySelectorAll('.pair')[0]
             .querySelectorAll('.js-plotly-plot');
           await Plotly.relayout(one, {'scene.camera': {eye: {x: 2, y: 1, z: 0.5}}});
-          for (let i = 0; i < 100; i++) {
+          for (let i = 0; i < 3000; i++) {
             if (two.layout.scene.camera.eye.x === 2) return true;
             await new Promise(later => setTimeout(later, 20));
           }
