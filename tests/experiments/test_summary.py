@@ -67,6 +67,12 @@ def test_seeds_are_taken_together_and_settings_are_not() -> None:
     assert rows[2].errors == (20.0, 21.0)
 
 
+def test_what_one_seed_could_not_measure_has_no_mean() -> None:
+    cell = cells(results())[0]
+    cell[1][1]["lambda_max"] = None
+    assert row(cell).cells()[5:7] == ["0.25", "nan"]
+
+
 def test_the_headline_compares_at_equal_cost() -> None:
     rows = [row(cell) for cell in cells(results())]
     assert headline(rows) == (
