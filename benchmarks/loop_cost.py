@@ -2,8 +2,7 @@
 
 Both train the same network on the same images with the same augmentation, in turns.
 The ratio is that of an epoch in the loop to an epoch by hand. Both call the same
-operators, whose time depends on where in memory their results happen to lie, so that
-both are built several times.
+operators, and both are built several times, which tells how much of the ratio is chance.
 
     python benchmarks/loop_cost.py > benchmarks/results/loop_cost.md
 """
