@@ -108,8 +108,7 @@ def by_hand(experiment: Experiment, data: DataSet) -> Run:
             x = augment.crop(augment.flip(images[here], draw).float(), draw)
             x, y = (x / 255 - mean) / std, labels[here]
             # What a step leaves behind decides where the next one's memory comes from:
-            # with zero_grad at its end and no name for the loss, the same operators took
-            # longer.
+            # with zero_grad at its end and a loss without a name, the same took longer.
             sgd.zero_grad()
             outputs = net(x)
             loss = cross_entropy(outputs, y)
