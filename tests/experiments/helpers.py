@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 from flatmin.experiments import cli
 from flatmin.experiments.config import Comparison
-from flatmin.experiments.datasets import DataSet, Split, Tensors
 
 #: Small enough for a second, large enough to learn something.
 TINY = (
@@ -32,13 +29,6 @@ def tiny(**fields: Any) -> Comparison:
     """The comparison of `TINY`."""
     values = {"epochs": 2, "seeds": 2, "width": 4, "landscape_points": 3}
     return Comparison(**{**values, "noise": (0.4,), **fields})
-
-
-def standardised(split: Split, data: DataSet) -> Tensor:
-    """The images as the network gets them."""
-    assert isinstance(split, Tensors)
-    mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
-    return (split.x.float() / 255 - mean) / std
 
 
 def image_folder(root: Path, classes: dict[str, int], size: int = 12) -> Path:

@@ -9,7 +9,8 @@ from flatmin.experiments.config import Comparison
 from flatmin.experiments.data import load, shape
 from flatmin.experiments.datasets import Tensors
 from flatmin.experiments.errors import BadInput
-from tests.experiments.helpers import image_folder, standardised
+from tests.experiments.helpers import image_folder
+from tests.experiments.loop.problems import standard
 
 
 def test_digits_are_all_there_and_split_once() -> None:
@@ -26,7 +27,8 @@ def test_digits_are_all_there_and_split_once() -> None:
 
 def test_training_images_are_standardised() -> None:
     data = load(Comparison())
-    x = standardised(data.train, data)
+    assert isinstance(data.train, Tensors)
+    x = standard(data.train.x, data)
     torch.testing.assert_close(x.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.std(), torch.tensor(1.0))
 

@@ -11,19 +11,13 @@ from flatmin.experiments import landscape
 from flatmin.experiments.comparison import Run
 from flatmin.experiments.config import ARMS
 from flatmin.experiments.data import load
-from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.datasets import Tensors
 from flatmin.experiments.finished import Finished
 from flatmin.experiments.models import small_convnet
 from flatmin.experiments.noise import flip_labels
-from flatmin.experiments.processes import launched
-from flatmin.experiments.run import train
 from flatmin.experiments.store import RunStore
-from tests.experiments.helpers import Program, standardised, tiny
-
-
-def trained(run: Run, data: DataSet, root: Path) -> None:
-    train(launched(run.experiment), run.experiment, data, run.folder(root))
-
+from tests.experiments.helpers import Program, tiny
+from tests.experiments.loop.problems import standard, trained
 
 #: What pictures call the runs.
 SGD = "SGD 2x epochs, Digits, 40 % label noise"
@@ -40,7 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "config.json").write_text(json.dumps(settings))
     for arm in ARMS:
         if arm.name != "sgd":
-            trained(Run(config, arm, 0.4, 0), data, root)
+            run = Run(config, arm, 0.4, 0)
+            trained(run.experiment, run.folder(root), data)
     return root
 
 
@@ -72,10 +67,11 @@ def test_two_runs_are_drawn_and_their_losses_written(
     assert plane.settings["run"] == SAM
 
     data = load(tiny())
+    assert isinstance(data.train, Tensors)
     model = small_convnet(1, 10, tiny().width)
     model.load_state_dict(RunStore(folder(runs, "sam")).weights())
     with torch.no_grad():
-        outputs = model.eval()(standardised(data.train, data))
+        outputs = model.eval()(standard(data.train.x, data))
     y = flip_labels(data.train.y, 0.4, 10, 0)
     expected = cross_entropy(outputs, y).item()
     assert plane.losses[1][1] == pytest.approx(expected, rel=1e-5)
@@ -161,7 +157,7 @@ def test_changed_images_and_damaged_folders_are_refused(
     config = tiny(epochs=1)
     data = load(config)
     run = Run(config, ARMS[2], 0.4, 0)
-    trained(run, data, tmp_path)
+    trained(run.experiment, run.folder(tmp_path), data)
     settings = {"config": config.model_dump(mode="json"), "data_sha256": "0"}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     arguments = ("landscape", run.folder(tmp_path), "--out", tmp_path / "out")

@@ -19,11 +19,13 @@ from flatmin.diagnostics import (
 from flatmin.experiments.compare import compare
 from flatmin.experiments.comparison import grid
 from flatmin.experiments.data import load
+from flatmin.experiments.datasets import Tensors
 from flatmin.experiments.measure import _ADAPTIVE
 from flatmin.experiments.models import small_convnet
 from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.store import RunStore
-from tests.experiments.helpers import Program, standardised, tiny
+from tests.experiments.helpers import Program, tiny
+from tests.experiments.loop.problems import standard
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,12 @@ def test_the_table_has_the_numbers_of_the_diagnostics(
     assert len(rows) == 3
     config = tiny(epochs=1, seeds=1, landscape_points=0)
     data = load(config)
+    assert isinstance(data.train, Tensors)
     for run, row in zip(grid(config), rows, strict=True):
         model = small_convnet(1, 10, config.width)
         model.load_state_dict(RunStore(run.folder(finished)).weights())
         y = flip_labels(data.train.y, 0.4, 10, 0)
-        whole = [(standardised(data.train, data), y)]
+        whole = [(standard(data.train.x, data), y)]
         objective = Objective(model.eval(), cross_entropy, whole)
         expected = [
             sharpness(objective, 0.1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.finished import percent
 from flatmin.experiments.landscape import around, ceiling
-from flatmin.experiments.processes import launched
+from flatmin.experiments.processes import launched, world_size
 from flatmin.experiments.progress import bars, note
 from flatmin.experiments.run import train
 from flatmin.experiments.store import (
@@ -46,7 +45,7 @@ def compare(config: Comparison, root: Path, console: Console) -> Path:
     Raises:
         BadInput: data, device or folder cannot be used; nothing was written then.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise BadInput(
             "flatmin compare runs in one process: start it without torchrun."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from flatmin.experiments.datasets import SETS, DataSet, Tensors
 from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.feed import IMAGE_SIZE, Feed, Share
 from flatmin.experiments.loop import Loop
-from flatmin.experiments.processes import launched
+from flatmin.experiments.processes import launched, world_size
 from flatmin.experiments.runs import Order, data_of, jobs
 
 #: Steps that are timed, after one that is not.
@@ -98,7 +97,7 @@ def _examples(experiment: Experiment, order: Order) -> int:
 
 def _short(experiment: Experiment) -> Experiment:
     """What the time of an example depends on; fewer of them, and no download."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     m = experiment.m or min(experiment.batch_size // world, _MOST)
     groups = max(min(experiment.batch_size // world, _MOST) // m, 1)
     options = {k: v for k, v in experiment.model_options.items() if k != "pretrained"}

@@ -18,6 +18,11 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.experiment import Experiment
 
 
+def world_size() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched(experiment: Experiment) -> Fabric:
     """Fabric for the processes there are.
 
@@ -28,7 +33,7 @@ def launched(experiment: Experiment) -> Fabric:
     Raises:
         BadInput: there is no such device, or one process is to share its work.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = _device(experiment.device)
     if world == 1 and experiment.strategy != "auto":

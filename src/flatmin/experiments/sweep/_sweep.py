@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -12,7 +11,7 @@ from rich.progress import Progress
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.folders import point_folder, sweep_folder
-from flatmin.experiments.processes import launched
+from flatmin.experiments.processes import launched, world_size
 from flatmin.experiments.progress import bars
 from flatmin.experiments.runs import Job, Order, train_job
 from flatmin.experiments.store import Busy
@@ -42,7 +41,7 @@ def sweep(
     Raises:
         BadInput: cell, settings, data, folders or data base do not fit.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise BadInput(
             "a sweep trains each point in one process; start it without torchrun, "
             "with --workers N."
