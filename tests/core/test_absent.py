@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flatmin.core import Ask, Gradients, Program, Step
 from flatmin.core.nested import Lookbehind
+from flatmin.core.programs import MultiStep
 from flatmin.core.sparse import FisherMasked
 
 
@@ -55,10 +56,23 @@ def test_a_climb_that_goes_on_without_gradients_stays_where_it_is() -> None:
     assert found == [None]
 
 
+@pytest.mark.parametrize(("first", "second"), [(None, 3.0), (3.0, None), (None, None)])
+def test_a_climb_of_two_steps_goes_as_far_as_there_are_gradients(
+    first: float | None, second: float | None
+) -> None:
+    found: list[Gradients] = [
+        [None if x is None else torch.tensor([x])] for x in (first, second, 1.0)
+    ]
+    asked, _ = answered(MultiStep(2)(step_of([torch.zeros(1)])), found)
+    ends = [ask.at and ask.at.eps for ask in asked]
+    up = (torch.tensor([0.5]),)
+    assert ends == [None, first and up, (first or second) and up]
+
+
 def test_the_first_climb_is_as_long_as_asked_for_beside_large_weights() -> None:
     """A perturbation of 0.5 is lost in the difference of two places at 1e8."""
     step = step_of([torch.full((1,), 1e8)])
     asked, _ = answered(Lookbehind(k=2, alpha=1.0)(step), [[torch.ones(1)]] * 2)
     ascent = asked[1].at
     assert ascent is not None
-    assert ascent.eps == [torch.full((1,), 0.5)]
+    assert ascent.eps == (torch.full((1,), 0.5),)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flatmin.core._checks import number, radius, whole
+from flatmin.core._checks import at_least, integer, number, radius
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, 0.05, 1e300])
@@ -30,15 +30,26 @@ def test_number_lets_any_number_pass() -> None:
 
 
 def test_a_whole_number_that_is_large_enough_is_returned() -> None:
-    assert whole("k", 3, 3) == 3
+    assert integer("k", 3, 3) == 3
 
 
 @pytest.mark.parametrize("value", [3.0, True, "3", None])
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="k must be a whole number, got "):
-        whole("k", value, 0)
+        integer("k", value, 0)
 
 
 def test_a_whole_number_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be at least 3, got 2"):
-        whole("k", 2, 3)
+        integer("k", 2, 3)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1e-300, math.inf])
+def test_at_least_lets_its_bound_and_more_pass(value: float) -> None:
+    at_least("tol", value, 0)
+
+
+@pytest.mark.parametrize("value", [-1e-300, -math.inf, math.nan])
+def test_at_least_refuses_less_and_nan(value: float) -> None:
+    with pytest.raises(ValueError, match=rf"tol must be at least 0, got {value}\."):
+        at_least("tol", value, 0)

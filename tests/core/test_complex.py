@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def climb(p: float, g: list[Tensor]) -> Ascent:
     return LpBall(p)(g, g, [0.5] * len(g), [0] * len(g))
 
 
-def entries(parts: list[Tensor | None]) -> Tensor:
+def entries(parts: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([e.flatten() for e in parts if e is not None])
 
 

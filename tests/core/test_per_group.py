@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flatmin.core import LpBall, PerGroup
+from flatmin.core import Ascent, LpBall, Metric, PerGroup
 from tests.core.balls import climb, flat
 
 BALL = PerGroup(LpBall(2))
@@ -62,10 +62,10 @@ def test_one_group_that_is_not_finite_stops_all(bad: float) -> None:
 
 
 def test_a_toy_metric_can_be_the_ball() -> None:
-    class Weights:
+    class Weights(Metric):
         def __call__(
             self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
-        ):
+        ) -> Ascent:
             ascent = LpBall(2)(w, w, rho, group)
             assert len(set(group)) == 1
             return ascent

@@ -14,15 +14,17 @@ from flatmin.core import (
     Ascent,
     Ask,
     Batch,
+    Combine,
     Gradients,
     LpBall,
     Method,
+    Metric,
     Program,
     Scope,
     Step,
     TwoPoint,
 )
-from tests.problems import Quadratic, descend, gradient
+from tests.problems import Quadratic, Scripted, descend, gradient
 
 RHO = 0.3
 
@@ -41,6 +43,7 @@ def on_quadratic(
 
 def found(model: Quadratic, optimizer: SAM) -> Tensor:
     """The vector to descend at the model's weights."""
+    optimizer.zero_grad()
     descend(optimizer, model)
     return gradient(model.w)
 
@@ -75,7 +78,7 @@ def test_a_radius_follows_the_learning_rate() -> None:
 
 
 def test_a_metric_says_what_the_ball_is() -> None:
-    class Adaptive:
+    class Adaptive(Metric):
         def __call__(
             self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
         ) -> Ascent:
@@ -85,7 +88,7 @@ def test_a_metric_says_what_the_ball_is() -> None:
             eps: Gradients = [
                 s * e for s, e in zip(size, inner.eps, strict=True) if e is not None
             ]
-            return inner._replace(eps=eps)
+            return inner._replace(eps=tuple(eps))
 
     model, optimizer = on_quadratic(TwoPoint(metric=Adaptive()))
     w = model.w.detach()
@@ -110,10 +113,8 @@ def test_a_source_says_along_what() -> None:
     assert optimizer.statistics.loss is None
 
 
-class Half:
+class Half(Combine):
     """The mean of both gradients."""
-
-    needs_g = True
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         return [
@@ -130,7 +131,9 @@ def test_a_combination_gets_both_gradients_if_it_needs_them() -> None:
 
 def test_a_combination_that_needs_no_g_gets_none() -> None:
     class Deaf(Half):
-        needs_g = False
+        @property
+        def needs_g(self) -> bool:
+            return False
 
         def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
             assert g == []
@@ -282,12 +285,15 @@ def test_a_program_of_three_passes() -> None:
             point = LpBall(2)(step.w, dense, [RHO], [0])
         return (yield Ask(point))
 
-    model, optimizer = on_quadratic(uphill_twice)
+    model, optimizer = on_quadratic(Scripted(uphill_twice))
     w, a = model.w.detach(), model.a
     once = w + RHO * (a @ w) / (a @ w).norm()
     twice = w + RHO * (a @ once) / (a @ once).norm()
     close(found(model, optimizer), a @ twice)
     assert optimizer.statistics.passes == 3
+    # Of two ascents the second is the step's perturbation.
+    assert optimizer.statistics.perturbed_loss is not None
+    close(optimizer.statistics.perturbed_loss, model.loss(twice))
 
 
 def test_a_program_is_told_about_the_step() -> None:
@@ -300,7 +306,7 @@ def test_a_program_is_told_about_the_step() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].bias.requires_grad_(False)
     groups = [{"params": layer.parameters()} for layer in model]
-    optimizer = SAM(torch.optim.SGD(groups, lr=0.1), model, method=plain)
+    optimizer = SAM(torch.optim.SGD(groups, lr=0.1), model, method=Scripted(plain))
     for _ in range(2):
         descend(optimizer, lambda: model(torch.ones(3, 2)).sum())
         optimizer.step()

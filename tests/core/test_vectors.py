@@ -106,7 +106,7 @@ def test_times_of_nothing_is_nothing() -> None:
 
 def test_times_makes_new_tensors_unless_it_is_by_one() -> None:
     a: Gradients = [torch.ones(2)]
-    assert vec.times(1.0, a) is a
+    assert vec.times(1.0, a)[0] is a[0]
     for c in (2.0, torch.tensor(1.0)):
         [found] = vec.times(c, a)
         assert found is not None

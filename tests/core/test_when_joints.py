@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from flatmin import SAM
-from flatmin.core import Gate, Radius, Step, TwoPoint, fraction, gates, radii, whole
+from flatmin.core import (
+    Gate,
+    Radius,
+    Step,
+    TwoPoint,
+    all_examples,
+    fraction,
+    gates,
+    radii,
+)
 from flatmin.core.programs import FirstOrderFlat, Look, MultiStep, Steep
 from tests.problems import batch, mlp, sam_steps
 
@@ -33,7 +42,7 @@ def test_every_kth_step_begins_with_the_first(k: int, open_in: list[int]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("share", "first"), [(0.0, 8), (0.125, 7), (0.5, 4), (0.99, 0), (1.0, 0)]
+    ("share", "first"), [(0.07, 7), (0.125, 7), (0.5, 4), (0.99, 0), (1.0, 0)]
 )
 def test_the_last_part_is_open(share: float, first: int) -> None:
     assert opens(gates.last(share, 8), 8) == list(range(first, 8))
@@ -45,13 +54,18 @@ def test_the_last_mass_counts_learning_rates() -> None:
     assert opens(gates.last_mass(1.0, rates), 4) == [0, 1, 2, 3]
     assert opens(gates.last_mass(0.3, rates), 4) == [2, 3]
     assert opens(gates.last_mass(0.29, rates), 4) == [3]
-    assert opens(gates.last_mass(0.0, rates), 6) == [4, 5]
+    assert opens(gates.last_mass(0.1, rates), 6) == [3, 4, 5]
     # Where all rates are alike it is the last part.
     assert opens(gates.last_mass(0.25, [0.5] * 8), 8) == opens(gates.last(0.25, 8), 8)
 
 
-def test_a_mass_that_rounding_keeps_out_of_reach_is_the_end() -> None:
-    assert opens(gates.last_mass(0.0, [0.1] * 10), 12) == [10, 11]
+def test_a_part_shorter_than_a_step_is_refused() -> None:
+    for make in (
+        lambda: gates.last(0.06, 8),
+        lambda: gates.last_mass(1e-17, [0.1] * 10),
+    ):
+        with pytest.raises(ValueError, match="less than a step, so none would climb"):
+            make()
 
 
 def test_the_coin_depends_on_seed_and_step_alone() -> None:
@@ -71,7 +85,6 @@ def test_a_coin_falls_as_often_as_it_should() -> None:
     for chance in (0.1, 0.3, 0.9):
         share = len(opens(gates.by_chance(chance), 20_000)) / 20_000
         assert share == pytest.approx(chance, abs=4 * math.sqrt(0.25 / 20_000))
-    assert opens(gates.by_chance(0.0), 100) == []
     assert len(opens(gates.by_chance(1.0), 100)) == 100
 
 
@@ -81,20 +94,20 @@ def test_an_impossible_interval_is_refused(k: int) -> None:
         gates.every(k)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("share", [-0.1, 0.0, 1.1, math.nan])
 def test_an_impossible_share_of_steps_is_refused(share: float) -> None:
     for make in (
         lambda: gates.last(share, 10),
         lambda: gates.last_mass(share, [0.1]),
         lambda: gates.by_chance(share),
     ):
-        with pytest.raises(ValueError, match=f"between 0 and 1, got {share}"):
+        with pytest.raises(ValueError, match=rf"in \(0, 1\], got {share}"):
             make()
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, math.nan])
 def test_an_impossible_share_of_a_batch_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=f"at most 1, got {share}"):
+    with pytest.raises(ValueError, match=rf"in \(0, 1\], got {share}"):
         fraction(share)
 
 
@@ -188,11 +201,11 @@ def test_a_step_without_radius_costs_one_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "n", "taken"), [(0.5, 10, 5), (0.25, 10, 2), (0.01, 10, 1), (1.0, 3, 3)]
+    ("share", "n", "taken"), [(0.5, 10, 5), (0.25, 10, 2), (0.01, 10, 1), (0.99, 3, 3)]
 )
 def test_a_fraction_is_the_first_examples(share: float, n: int, taken: int) -> None:
     assert fraction(share)(n) == slice(0, taken)
-    assert whole(n) is None
+    assert all_examples(n) is None
 
 
 def test_only_the_ascent_takes_a_part() -> None:
@@ -223,3 +236,10 @@ def test_a_square_that_is_not_finite_is_not_steep_and_not_noted(square: float) -
     steep, now = Steep(steps=10, decay=0.9, early=-9.0, late=-9.0), step(3)
     assert not steep.is_steep(now, square)
     assert now.memory.number("steep_mean") is None
+
+
+def test_a_last_part_is_a_share_of_whole_steps() -> None:
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
+        gates.last(1.5, 10)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        gates.last(0.5, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -134,11 +136,15 @@ def test_a_parameter_without_a_new_gradient_keeps_the_old_one() -> None:
     assert torch.equal(gradient(model.maybe.weight), kept)
 
 
-def test_without_accumulation_old_gradients_do_not_count() -> None:
+def test_without_accumulation_used_gradients_do_not_count() -> None:
     model = mlp()
     optimizer = sam(model)
     for p in model.parameters():
         p.grad = torch.full_like(p, 1e6)
+    optimizer.base.step()
+    with torch.no_grad():
+        for p, w in zip(model.parameters(), mlp().parameters(), strict=True):
+            p.copy_(w)
     passes(optimizer, model, (X, Y))
     close([gradient(p) for p in model.parameters()], reference(model, 12))
 
@@ -154,3 +160,19 @@ def test_outside_the_optimizer_the_gradient_is_that_of_the_last_pass(
         [last] = torch.autograd.grad(loss_of(model, (X, Y)), [outside])
         loss_of(model, (X, Y)).backward()
     assert torch.equal(gradient(outside), last)
+
+
+def test_a_loop_left_early_leaves_a_step_to_those_before_it() -> None:
+    model = mlp()
+    other = deepcopy(model)
+    for each, skips in (model, True), (other, False):
+        optimizer = sam(each)
+        optimizer.zero_grad()
+        for _ in optimizer.probes(accumulate=True):
+            F.cross_entropy(each(X), Y).backward()
+        if skips:
+            for _ in optimizer.probes(accumulate=True):
+                break
+        optimizer.step()
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

@@ -121,6 +121,15 @@ def test_a_scaler_with_a_closure_is_refused_before_anything_moves(
     assert not optimizer.state
 
 
+def test_a_scaler_with_a_closure_is_refused_if_there_are_no_gradients_yet() -> None:
+    model, scaler = mlp(torch.float32), scaler_of(2.0**16)
+    optimizer = sam(model)
+    # Before its first loss a scaler itself refuses any step.
+    scaler.scale(torch.ones(()))
+    with untouched(model), pytest.raises(RuntimeError, match="closure makes"):
+        scaler.step(optimizer, closure_of(optimizer, model, scaler))
+
+
 def test_what_the_refusal_advises_works() -> None:
     model, twin, scaler = mlp(torch.float32), mlp(torch.float32), scaler_of(2.0**16)
     twin.load_state_dict(model.state_dict())

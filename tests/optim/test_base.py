@@ -13,6 +13,7 @@ from flatmin import SAM
 from flatmin.core import Ascent, Ask, LpBall, Program, Step, TwoPoint
 from tests.problems import (
     Noisy,
+    Scripted,
     assert_same,
     assert_same_state,
     batch,
@@ -32,13 +33,14 @@ def zero(step: Step) -> Program:
     """Two passes, the second at ``w + 0``."""
     g = yield Ask(climbs=True)
     eps = [None if d is None else torch.zeros_like(d) for d in g]
-    return (yield Ask(Ascent([*eps], torch.tensor(1.0), torch.tensor(True))))
+    return (yield Ask(Ascent(tuple(eps), torch.tensor(1.0), torch.tensor(True))))
 
 
 def nothing(step: Step) -> Program:
     """Two passes, the second where no parameter moves."""
     g = yield Ask(climbs=True)
-    return (yield Ask(Ascent([None] * len(g), torch.tensor(1.0), torch.tensor(True))))
+    nowhere = (None,) * len(g)
+    return (yield Ask(Ascent(nowhere, torch.tensor(1.0), torch.tensor(True))))
 
 
 def overflown(step: Step) -> Program:
@@ -52,9 +54,9 @@ def overflown(step: Step) -> Program:
 UNPERTURBED: dict[str, dict[str, Any]] = {
     "rho-0": {"rho": 0.0},
     "closed-gate": {"rho": 0.5, "method": TwoPoint(gate=never)},
-    "zero-perturbation": {"method": zero},
-    "nothing-moves": {"method": nothing},
-    "not-ok": {"method": overflown},
+    "zero-perturbation": {"method": Scripted(zero)},
+    "nothing-moves": {"method": Scripted(nothing)},
+    "not-ok": {"method": Scripted(overflown)},
 }
 
 

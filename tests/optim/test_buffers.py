@@ -12,7 +12,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from flatmin import SAM
 from flatmin.core import Ask, LpBall, Program, Step
-from tests.problems import Noisy, assert_same, batch, loss_of, snapshot, without
+from tests.problems import (
+    Noisy,
+    Scripted,
+    assert_same,
+    batch,
+    loss_of,
+    snapshot,
+    without,
+)
 
 
 class Images(nn.Module):
@@ -205,7 +213,7 @@ def test_three_passes_keep_the_first_ones_buffers() -> None:
     loss_of(twin, batch())
     base = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.manual_seed(0)
-    loop(SAM(base, model, method=three), model)
+    loop(SAM(base, model, method=Scripted(three)), model)
     assert_same(buffers(model), buffers(twin))
 
 

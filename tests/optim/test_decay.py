@@ -83,6 +83,7 @@ def test_a_parameter_without_gradient_neither_moves_nor_decays() -> None:
     model = two_layers()
     model[1].requires_grad_(False)
     spare = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    model.register_parameter("spare", spare)
     base = torch.optim.SGD([*model[0].parameters(), spare], lr=0.1, weight_decay=0.5)
     optimizer = SAM(base, model, decay_in_ascent=True)
     for _ in optimizer.probes():

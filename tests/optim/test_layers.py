@@ -204,6 +204,7 @@ def test_a_layer_frozen_between_passes_is_restored(trains: list[bool]) -> None:
             assert moved == (probe.perturbed and trains[0])
             loss_of(model, DATA).backward()
     chosen.requires_grad_(True)
+    optimizer.zero_grad()
     with untouched(model):
         passes(optimizer, model, DATA)
 

@@ -27,7 +27,7 @@ from flatmin.core import (
     combine,
     scales,
 )
-from tests.problems import batch, loss_of, mlp
+from tests.problems import Scripted, batch, loss_of, mlp
 
 DATA = batch(torch.float64)
 
@@ -37,7 +37,7 @@ Seen = list[weakref.ref[Tensor]]
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Metric):
     """A metric that notes which tensors it was given and has returned."""
 
     metric: Metric
@@ -61,21 +61,18 @@ def watched(method: Method, seen: Seen) -> Method:
 
     def program(step: Step) -> Program:
         inner = method(step)
-        ask = next(inner)
+        asked = [next(inner)]
         while True:
-            if ask.at is not None:
-                note(seen, ask.at.eps)
-            g = yield ask
-            note(seen, g)
+            note(seen, asked[0].at.eps if asked[0].at else ())
             # No name may keep what the method lets go of.
-            sent = [g]
-            del g
+            sent = [(yield asked.pop())]
+            note(seen, sent[0])
             try:
-                ask = inner.send(sent.pop())
+                asked = [inner.send(sent.pop())]
             except StopIteration as finished:
                 return finished.value
 
-    return program
+    return Scripted(program)
 
 
 @contextmanager

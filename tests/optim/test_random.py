@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,16 +19,16 @@ from tests.problems import Noisy, batch, loss_of
 
 
 class Dice(nn.Module):
-    """Draws from every global stream in each forward pass, and remembers."""
+    """Draws from every global stream in each forward pass, and hands out the draws."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[tuple[float, ...]], None]) -> None:
         super().__init__()
         self.layer = nn.Linear(6, 3)
-        self.drawn: list[tuple[float, ...]] = []
+        self.note = note
 
     def forward(self, x: Tensor) -> Tensor:
         numpy = float(np.random.rand())  # noqa: NPY002 - the stream in question
-        self.drawn.append((torch.rand(()).item(), random.random(), numpy))
+        self.note((torch.rand(()).item(), random.random(), numpy))
         return self.layer(x)
 
 
@@ -83,12 +84,13 @@ def test_dropout_masks_differ_without_replay() -> None:
 
 
 def test_every_stream_is_replayed_and_left_as_after_one_pass() -> None:
-    model = Dice()
+    drawn: list[tuple[float, ...]] = []
+    model = Dice(drawn.append)
     optimizer = sam(model)
     reseed()
     loop(optimizer, model)
     after = next_draws()
-    first, second = model.drawn
+    first, second = drawn
     assert first == second
     reseed()
     assert next_draws() == first
@@ -96,11 +98,12 @@ def test_every_stream_is_replayed_and_left_as_after_one_pass() -> None:
 
 
 def test_no_stream_is_replayed_without_replay() -> None:
-    model = Dice()
+    drawn: list[tuple[float, ...]] = []
+    model = Dice(drawn.append)
     optimizer = sam(model, replay=False)
     reseed()
     loop(optimizer, model)
-    first, second = model.drawn
+    first, second = drawn
     assert all(a != b for a, b in zip(first, second, strict=True))
     after = next_draws()
     reseed()
@@ -108,7 +111,8 @@ def test_no_stream_is_replayed_without_replay() -> None:
 
 
 def test_leaving_the_second_pass_leaves_the_streams_as_after_one() -> None:
-    model = Dice()
+    drawn: list[tuple[float, ...]] = []
+    model = Dice(drawn.append)
     optimizer = sam(model)
     reseed()
     for probe in optimizer.probes():
@@ -126,7 +130,7 @@ def test_random_is_replayed_if_numpy_is_not_loaded(
 ) -> None:
     replay = RandomReplay()
     monkeypatch.delitem(sys.modules, "numpy")
-    replay.begin([torch.zeros(1)])
+    replay.begin([torch.zeros(1)], [])
     first = torch.rand(()).item(), random.random()
     replay.keep()
     replay.rewind()
@@ -155,7 +159,7 @@ def test_the_stream_of_a_device_is_replayed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "get_device_module", module_of)
     replay = RandomReplay()
     states[gpu] = 10
-    replay.begin(parameters)
+    replay.begin(parameters, [])
     states[gpu] = 20
     replay.keep()
     replay.rewind()
@@ -163,3 +167,18 @@ def test_the_stream_of_a_device_is_replayed(monkeypatch: pytest.MonkeyPatch) -> 
     states[gpu] = 25
     replay.finish()
     assert states[gpu] == 20
+
+
+def test_a_seed_is_that_of_the_devices_in_use_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replay, cpu = RandomReplay(), torch.device("cpu")
+    seen: list[Tensor] = []
+    module = SimpleNamespace(
+        get_rng_state=lambda d: None, set_rng_state=lambda state, d: seen.append(state)
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda d: module)
+    replay._devices = [cpu]  # stands in for an accelerator
+    replay.seed(5)
+    assert torch.equal(seen[0], torch.Generator().manual_seed(5).get_state())
+    assert torch.equal(seen[0], torch.get_rng_state())

@@ -18,6 +18,7 @@ from flatmin.core import Ask, Step, TwoPoint
 from tests.problems import (
     Noisy,
     OneProcess,
+    Scripted,
     batch,
     loss_of,
     mlp,
@@ -97,12 +98,17 @@ WRONG_ARGUMENTS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "base a class": (
         lambda: around(lambda model: SGD),
         TypeError,
-        r"got the class SGD. Build it first: SGD\(model.parameters\(\), lr=",
+        r"got the class SGD. Write\n    base = torch.optim.SGD\(model.parameters\(\), ",
     ),
     "base the parameters": (
         lambda: around(lambda model: model.parameters()),
         TypeError,
-        "torch.optim.Optimizer, got generator",
+        r"must be a built optimizer, got parameters \(generator\)",
+    ),
+    "base a number": (
+        lambda: around(lambda model: 3),
+        TypeError,
+        "must be a torch.optim.Optimizer, got int",
     ),
     "base LBFGS": (
         lambda: around(lambda model: LBFGS(model.parameters())),
@@ -202,7 +208,7 @@ def test_shards_cannot_hold_a_perturbation_per_process(
         model = mlp(torch.float32)
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
         chosen = scope(*[torch.distributed.group.WORLD] * (scope is core.Group))
-        with pytest.raises(ValueError, match=r"sharded .* scope=flatmin.core.World"):
+        with pytest.raises(ValueError, match=r"sharded .* scope='world'"):
             SAM(base_of(model), model, scope=chosen)
 
 
@@ -225,6 +231,7 @@ def test_a_second_step_is_refused() -> None:
 def test_a_step_after_a_loop_that_was_left_is_refused() -> None:
     optimizer = built()
     passes(optimizer, optimizer.model, DATA)
+    optimizer.step()
     for _ in optimizer.probes():
         loss_of(optimizer.model, DATA).backward()
         break
@@ -316,8 +323,26 @@ def returns_nothing(step: Step) -> Any:
     yield Ask()
 
 
+@pytest.mark.parametrize("method", [returns_nothing, Scripted, 3, "sam"])
+def test_a_method_of_another_kind_is_refused_with_the_class_to_write(
+    method: Any,
+) -> None:
+    with pytest.raises((TypeError, AttributeError)) as refused:
+        built(method=method)
+    assert refused.type is TypeError
+    assert "class Mine(flatmin.core.Method)" in str(refused.value)
+
+
+def test_a_gradient_is_averaged_in_one_way() -> None:
+    assert Ask(climbs=True) != Ask(alone=True)
+    with pytest.raises(ValueError, match=r"climbs=True.*alone=True.*not both"):
+        Ask(climbs=True, alone=True)
+
+
 def test_a_method_that_returns_nothing_is_told_what_to_return() -> None:
     model = mlp()
-    optimizer = SAM(SGD(model.parameters(), lr=0.1), model, method=returns_nothing)
+    optimizer = SAM(
+        SGD(model.parameters(), lr=0.1), model, method=Scripted(returns_nothing)
+    )
     with untouched(model), pytest.raises(TypeError, match="got NoneType"):
         passes(optimizer, model, batch(torch.float64))

@@ -138,6 +138,7 @@ def test_a_parameter_without_a_gradient_in_an_earlier_step_is_not_moved() -> Non
     model = Branching(2, 3)
     optimizer = sam(model)
     passes(optimizer, model, batch())
+    optimizer.zero_grad()
     with untouched(model):
         before = model.maybe.weight.detach().clone()
         for _ in optimizer.probes():
@@ -237,6 +238,7 @@ def test_a_parameter_that_is_unfrozen_later_takes_part() -> None:
     for trains in (False, True):
         first.requires_grad_(trains)
         before = first.detach().clone()
+        optimizer.zero_grad()
         for probe in optimizer.probes():
             assert torch.equal(first, before) == (not (trains and probe.perturbed))
             loss_of(model, batch()).backward()
@@ -261,6 +263,7 @@ def test_a_model_moved_between_steps_is_perturbed_where_it_is() -> None:
     model, data = mlp(torch.float32), batch()
     optimizer = sam(model)
     passes(optimizer, model, data)
+    optimizer.zero_grad()
     model.double()
     with untouched(model):
         passes(optimizer, model, batch(torch.float64))

@@ -2,82 +2,72 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
-from optax.contrib import sam as optax_sam
 from torch import Tensor, nn
 
 from flatmin import SAM
 from tests.problems import Quadratic, batch, descend, gradient, loss_of, mlp, sam_steps
 
 X, Y = batch(torch.float64)
+PROGRAM = Path(__file__).with_name("with_optax.py")
 
 
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    jax.config.update("jax_platforms", "cpu")
-    with jax.enable_x64(True):
-        yield
-
-
-def with_optax(loss: Any, params: Any, *, rho: float, lr: float, steps: int) -> Any:
-    """``steps`` of optax's SAM, which sees the gradient function itself."""
-    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(rho))
-    optimizer = optax_sam(
-        optax.sgd(lr, momentum=0.9), adversary, sync_period=2, opaque_mode=True
+def with_optax(
+    problem: str,
+    folder: Path,
+    model: nn.Module,
+    given: dict[str, Tensor],
+    **numbers: Any,
+) -> list[Tensor]:
+    """The weights after optax's steps from the weights of ``model``."""
+    w = {f"w{i}": p.detach().numpy() for i, p in enumerate(model.parameters())}
+    arrays = w | {name: value.numpy() for name, value in given.items()}
+    np.savez(folder / "in.npz", **arrays, **numbers)
+    command = [sys.executable, PROGRAM, problem, folder / "in.npz", folder / "out.npz"]
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=quiet, check=False
     )
-    state = optimizer.init(params)
-    slope = jax.grad(loss)
-    for _ in range(steps):
-        updates, state = optimizer.update(
-            slope(params), state, params, grad_fn=lambda p, _: slope(p)
-        )
-        params = optax.apply_updates(params, updates)
-    return params
+    assert not done.returncode, done.stderr
+    out = np.load(folder / "out.npz")
+    return [torch.from_numpy(out[name]) for name in out.files]
 
 
 def base_of(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
 
 
-def close(mine: Tensor, theirs: Any) -> None:
-    torch.testing.assert_close(
-        mine.detach(), torch.from_numpy(np.array(theirs)), rtol=1e-10, atol=1e-12
-    )
+def close(model: nn.Module, theirs: list[Tensor]) -> None:
+    for w, their in zip(model.parameters(), theirs, strict=True):
+        torch.testing.assert_close(w.detach(), their, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("rho", [0.05, 0.5])
-def test_optax_agrees_on_a_quadratic(rho: float) -> None:
+def test_optax_agrees_on_a_quadratic(rho: float, tmp_path: Path) -> None:
     model = Quadratic()
-    a, w = jnp.asarray(model.a.numpy()), jnp.asarray(model.w.detach().numpy())
-    theirs = with_optax(lambda v: v @ a @ v / 2, w, rho=rho, lr=0.05, steps=10)
+    given = {"a": model.a}
+    theirs = with_optax("quadratic", tmp_path, model, given, rho=rho, lr=0.05)
     optimizer = SAM(base_of(model, 0.05), model, rho=rho)
     for _ in range(10):
         descend(optimizer, model)
         optimizer.step()
-    close(model.w, theirs)
+    close(model, theirs)
 
 
-def test_optax_agrees_on_a_network() -> None:
+def test_optax_agrees_on_a_network(tmp_path: Path) -> None:
     model = mlp()
-    x, y = jnp.asarray(X.numpy()), jnp.asarray(Y.numpy())
-
-    def loss(w: list[Any]) -> Any:
-        hidden = jnp.tanh(x @ w[0].T + w[1])
-        out = jax.nn.log_softmax(hidden @ w[2].T + w[3])
-        return -out[jnp.arange(len(y)), y].mean()
-
-    w = [jnp.asarray(p.detach().numpy()) for p in model.parameters()]
-    theirs = with_optax(loss, w, rho=0.1, lr=0.1, steps=8)
+    given = {"x": X, "y": Y}
+    theirs = with_optax("network", tmp_path, model, given, rho=0.1, lr=0.1)
     sam_steps(SAM(base_of(model, 0.1), model, rho=0.1), model, (X, Y), 8)
-    for p, their in zip(model.parameters(), theirs, strict=True):
-        close(p, their)
+    close(model, theirs)
 
 
 def dual_vector(y: list[Tensor]) -> list[Tensor]:

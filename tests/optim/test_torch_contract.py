@@ -117,6 +117,7 @@ def test_the_radius_can_follow_a_schedule() -> None:
     for rho in (0.5, 0.25, 0.0):
         optimizer.param_groups[0]["sam_rho"] = rho
         lengths = []
+        optimizer.zero_grad()
         for _ in optimizer.probes():
             pairs = zip(model.parameters(), w, strict=True)
             apart = [(p.detach() - t).flatten() for p, t in pairs]

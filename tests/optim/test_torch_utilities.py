@@ -241,6 +241,7 @@ def as_a_function(model: nn.Module) -> None:
 def with_gradients(model: nn.Module) -> None:
     model.eval()
     loss_of(model, DATA).backward()
+    model.zero_grad()
     model.train()
 
 

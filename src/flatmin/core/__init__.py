@@ -5,11 +5,13 @@ vector to descend. It never touches a parameter; `flatmin.SAM` does.
 """
 
 from flatmin.core import (
+    adapters,
     combine,
     examples,
     filters,
     gates,
     nested,
+    parts,
     posterior,
     programs,
     radii,
@@ -18,6 +20,7 @@ from flatmin.core import (
     sparse,
     vectors,
 )
+from flatmin.core._batch import Batch, all_examples, fraction
 from flatmin.core._decay import Decayed
 from flatmin.core._joints import (
     Combine,
@@ -32,6 +35,7 @@ from flatmin.core._joints import (
     fresh,
     of_group,
 )
+from flatmin.core._method import Joint, Method, Traits
 from flatmin.core._metric import (
     LpBall,
     Metric,
@@ -43,14 +47,11 @@ from flatmin.core._metric import (
 from flatmin.core._program import (
     Ascent,
     Ask,
-    Batch,
     Gradients,
     Memory,
-    Method,
+    Point,
     Program,
     Step,
-    fraction,
-    whole,
 )
 from flatmin.core._scope import Group, Replica, Scope, World
 from flatmin.core._two_point import TwoPoint
@@ -65,6 +66,7 @@ __all__ = [
     "Gate",
     "Gradients",
     "Group",
+    "Joint",
     "LpBall",
     "Memory",
     "Method",
@@ -72,6 +74,7 @@ __all__ = [
     "PerGroup",
     "PerLayer",
     "Perturbed",
+    "Point",
     "Program",
     "Radius",
     "Replica",
@@ -80,9 +83,12 @@ __all__ = [
     "Shortened",
     "Source",
     "Step",
+    "Traits",
     "TwoPoint",
     "Unnormalised",
     "World",
+    "adapters",
+    "all_examples",
     "always",
     "combine",
     "everything",
@@ -93,6 +99,7 @@ __all__ = [
     "gates",
     "nested",
     "of_group",
+    "parts",
     "posterior",
     "programs",
     "radii",
@@ -100,5 +107,4 @@ __all__ = [
     "sources",
     "sparse",
     "vectors",
-    "whole",
 ]

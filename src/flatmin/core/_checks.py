@@ -37,8 +37,14 @@ def at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def whole(name: str, value: object, least: int) -> int:
+def integer(name: str, value: object, least: int, usual: str = "") -> int:
     """``value`` if it is an int (and no bool), and large enough.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: the smallest that is allowed.
+        usual: which value who has, such as "the paper's is 5", for the message.
 
     Raises:
         TypeError: it is no int.
@@ -46,29 +52,31 @@ def whole(name: str, value: object, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
-    at_least(name, value, least)
+    if value < least:
+        hint = f"; {usual}" if usual else ""
+        raise ValueError(f"{name} must be at least {least}, got {value}{hint}.")
     return value
 
 
-def share(name: str, value: float) -> float:
-    """``value`` if it is between 0 and 1.
+def inside(name: str, value: object, interval: str, usual: str = "") -> float:
+    """``value`` if it is a number in the interval.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        interval: such as ``"(0, 1]"``, with square brackets for ends that belong to
+            it; ``"[0, inf)"`` are the finite numbers from zero on.
+        usual: which value who has, such as "the paper's is 0.9", for the message.
 
     Raises:
         TypeError: it is not a number.
-        ValueError: it is not between 0 and 1.
+        ValueError: it is outside, or NaN.
     """
-    if not 0 <= number(name, value) <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value}.")
-    return value
-
-
-def part(name: str, value: float) -> float:
-    """``value`` if it is above 0 and at most 1.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is not.
-    """
-    if not 0 < number(name, value) <= 1:
-        raise ValueError(f"{name} must be above 0 and at most 1, got {value}.")
-    return value
+    x = number(name, value)
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    starts = low <= x if interval[0] == "[" else low < x
+    ends = x <= high if interval[-1] == "]" else x < high
+    if not (starts and ends):
+        hint = f"; {usual}" if usual else ""
+        raise ValueError(f"{name} must be in {interval}, got {value}{hint}.")
+    return x

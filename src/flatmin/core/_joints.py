@@ -1,21 +1,26 @@
 """The other joints, each with its plain value; together these are SAM.
 
 source: along what do we climb? gate: when? radius: how far? filter: which parameters
-move? combine: what do we descend? The ascent batch is `flatmin.core.whole`; the metric
-has a file of its own, and so has the scope, which is the engine's and not the method's.
+move? combine: what do we descend? The ascent batch is `flatmin.core.all_examples`; the
+metric has a file of its own, and so has the scope, which is the engine's and not the
+method's.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
+from flatmin.core._batch import Batch
 from flatmin.core._checks import radius
-from flatmin.core._program import Ask, Batch, Gradients, Program, Step
+from flatmin.core._method import Joint
+from flatmin.core._program import Ask, Gradients, Program, Step
 
-#: source: a program of its own, because it may ask for gradients.
+#: source: a program of its own, because it may ask for gradients. One that remembers
+#: something is a `Joint` that says so.
 Source: TypeAlias = Callable[[Step, Batch], Program]
 
 #: gate: whether this step climbs at all.
@@ -24,7 +29,7 @@ Gate: TypeAlias = Callable[[Step], bool]
 #: radius: one rho per parameter group.
 Radius: TypeAlias = Callable[[Step], list[float]]
 
-#: filter: the gradient with None (or zeros) where nothing shall move.
+#: filter: the gradient with None (or zeros) where nothing is to move.
 Filter: TypeAlias = Callable[[Step, Gradients], Gradients]
 
 
@@ -52,7 +57,8 @@ def everything(step: Step, g: Gradients) -> Gradients:
 
 
 #: scale: the unit of length of every weight that moves, or None if it is 1 for all.
-#: Given the positions of what moves and its gradient.
+#: Given the positions of what moves and its gradient. One for which the size of a
+#: gradient counts is a `Joint` that says so.
 Scale: TypeAlias = Callable[[Step, list[int], list[Tensor]], list[Tensor] | None]
 
 
@@ -61,23 +67,31 @@ def unscaled(step: Step, at: list[int], g: list[Tensor]) -> None:
     del step, at, g
 
 
-class Combine(Protocol):
+class Combine(Joint, ABC):
     """The vector to descend, from the gradients at ``w`` and ``w + eps``."""
+
+    __slots__ = ()
 
     @property
     def needs_g(self) -> bool:
         """False if ``g`` may be freed before the second pass."""
-        ...
+        return True
 
+    @abstractmethod
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """The combination; ``g`` is empty unless `needs_g`."""
         ...
 
 
-class Perturbed:
+class Perturbed(Combine):
     """The gradient at ``w + eps`` (eq. 3 of the paper)."""
 
-    needs_g = False
+    __slots__ = ()
+
+    @property
+    def needs_g(self) -> bool:
+        """Never."""
+        return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """``g_eps``."""

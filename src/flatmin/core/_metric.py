@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
-from flatmin.core._checks import number
+from flatmin.core._checks import inside, number
+from flatmin.core._method import Joint, Traits
 from flatmin.core._program import Ascent
 from flatmin.core._shards import Shards, local, local_as
 
 
-class Metric(Protocol):
+class Metric(Joint, ABC):
     """Maps weights and gradient to ``eps = argmax <eps, g>`` over the ball."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
-        """The perturbation.
+        """The perturbation, with an entry for each of what moves.
 
         Args:
             w: what moves.
@@ -33,7 +37,7 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LpBall:
+class LpBall(Metric):
     r"""The l_p ball of radius rho around all weights together (eq. 2 of the paper).
 
     .. math::
@@ -67,7 +71,7 @@ class LpBall:
         >>> from flatmin.core import LpBall
         >>> g = [torch.tensor([3.0, -4.0])]
         >>> LpBall(2)(w=g, g=g, rho=[0.5], group=[0]).eps
-        [tensor([ 0.3000, -0.4000])]
+        (tensor([ 0.3000, -0.4000]),)
 
     Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
     Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
@@ -103,7 +107,7 @@ class LpBall:
         ts.zero_unless_(eps, ok)
         if min(rho) != r:
             ts.times_each_(eps, [one / r for one in rho])
-        return Ascent([*eps], norm, ok)
+        return Ascent(tuple(eps), norm, ok)
 
     def _euclidean(
         self, g: list[Tensor], shards: Shards
@@ -123,7 +127,7 @@ class LpBall:
 
 
 @dataclass(frozen=True, slots=True)
-class PerGroup:
+class PerGroup(Metric):
     """One ball per parameter group, each of its group's radius.
 
     Args:
@@ -131,6 +135,11 @@ class PerGroup:
     """
 
     ball: Metric
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the ball."""
+        return self.ball.traits
 
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
@@ -154,11 +163,11 @@ class PerGroup:
         norms = torch.stack([part.norm.to(parts[0].norm.device) for part in parts])
         ts.zero_unless_([e for e in eps if e is not None], norms.isfinite().all())
         ok = torch.stack([part.ok.to(norms.device) for part in parts]).any()
-        return Ascent(eps, norms, ok & norms.isfinite().all())
+        return Ascent(tuple(eps), norms, ok & norms.isfinite().all())
 
 
 @dataclass(frozen=True, slots=True)
-class PerLayer:
+class PerLayer(Metric):
     """A ball for each parameter, of radius ``rho ||w||``.
 
     Attributes:
@@ -167,6 +176,11 @@ class PerLayer:
 
     ball: Metric
 
+    @property
+    def traits(self) -> Traits:
+        """Those of the ball."""
+        return self.ball.traits
+
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
@@ -174,20 +188,18 @@ class PerLayer:
         each = PerGroup(self.ball)(w, g, rho, list(range(len(w))))
         sizes = [Shards.of([p]).norm(ts.wide(local([p.detach()]))) for p in w]
         pairs = zip(each.eps, sizes, strict=True)
-        eps: list[Tensor | None] = [
-            None if e is None else e * size.to(e.dtype) for e, size in pairs
-        ]
+        eps = tuple(None if e is None else e * size.to(e.dtype) for e, size in pairs)
         return each._replace(eps=eps)
 
 
 @dataclass(frozen=True, slots=True)
-class Unnormalised:
+class Unnormalised(Metric):
     """``rho g``: no ball at all, and the longer the steeper the loss is."""
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
+    def traits(self) -> Traits:
+        """The length of ``eps`` is that of the gradient."""
+        return Traits(needs_unscaled=True)
 
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
@@ -201,11 +213,11 @@ class Unnormalised:
         ts.zero_unless_(eps, ok)
         if min(rho) != max(rho):
             ts.times_each_(eps, [one / max(rho) for one in rho])
-        return Ascent([*eps], norm, ok)
+        return Ascent(tuple(eps), norm, ok)
 
 
 @dataclass(frozen=True, slots=True)
-class Shortened:
+class Shortened(Metric):
     """``rho g / ||g|| - alpha g``.
 
     Attributes:
@@ -214,10 +226,13 @@ class Shortened:
 
     alpha: float
 
+    def __post_init__(self) -> None:
+        inside("alpha", self.alpha, "[0, inf)", "the authors' is 0.001")
+
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
+    def traits(self) -> Traits:
+        """What is taken off is as long as the gradient."""
+        return Traits(needs_unscaled=True)
 
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
@@ -226,5 +241,5 @@ class Shortened:
         ball = LpBall()(w, g, rho, group)
         less = Unnormalised()(w, g, [self.alpha if r else 0.0 for r in rho], group)
         pairs = zip(ball.eps, less.eps, strict=True)
-        eps = [None if a is None or b is None else a - b for a, b in pairs]
+        eps = tuple(None if a is None or b is None else a - b for a, b in pairs)
         return ball._replace(eps=eps)

@@ -2,106 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from flatmin.core._checks import part
+from flatmin.core._batch import Batch, all_examples
 
 #: One entry per trainable parameter, in the optimizer's order; None: no gradient.
 Gradients: TypeAlias = list[Tensor | None]
 
-#: Which of ``n`` examples a pass needs: an index for the first axis, or None for all.
-Batch: TypeAlias = Callable[[int], slice | Tensor | None]
+#: As `Gradients`, but nobody changes it; None: this parameter stays where it is.
+Move: TypeAlias = tuple[Tensor | None, ...]
+
+#: Either of the two, to be read.
+Entries: TypeAlias = Sequence[Tensor | None]
+
+#: Tensors of the model that the optimizer does not train, and how far each moves.
+Frozen: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
+
+#: The loss is the sum of two parts: one that is to be flat, and the rest.
+Part: TypeAlias = Literal["flat", "rest"]
 
 
-def whole(n: int) -> None:
-    """Every example: the ascent sees what the descent sees."""
-    del n
+class Point(NamedTuple):
+    """A place to look at, ``w + eps``, that is not the step's perturbation.
 
-
-def fraction(share: float) -> Batch:
-    """The first examples, so much of the batch, and one at least."""
-    return partial(_first, part("share", share))
-
-
-def highest(values: Tensor, share: float) -> Batch:
-    """The examples with the highest values, so much of the batch, and one at least.
-
-    Args:
-        values: one for each example.
-        share: of the batch.
+    Attributes:
+        eps: how far it is from ``w``.
+        frozen: how far tensors move that the optimizer does not train. The first
+            request of a step names all that move in it.
     """
-    best = values.topk(max(1, round(part("share", share) * len(values)))).indices
-    return partial(_these, best.sort().values, len(values))
 
-
-def _first(share: float, n: int) -> slice:
-    return slice(0, max(1, round(share * n)))
-
-
-def _these(index: Tensor, among: int, n: int) -> Tensor:
-    if n != among:
-        raise ValueError(
-            f"this pass needs examples that were chosen among {among}, got {n}. Give "
-            "probe.take() the same batch in every pass of a step."
-        )
-    return index
+    eps: Move
+    frozen: Frozen = ()
 
 
 class Ascent(NamedTuple):
-    """A perturbation and what was learned on the way to it.
+    """The step's perturbation, and what was learned on the way to it.
+
+    `flatmin.Statistics` is about the pass at this place. A step that climbs in several
+    moves makes all but the last of them to a `Point`.
 
     Attributes:
-        eps: the perturbation, one entry per parameter, None where nothing moves. The
-            engine empties this list once the weights have moved, so that its memory
-            serves the pass.
+        eps: the perturbation. Nobody has to copy it: the engine lets go of it before
+            the pass. A program that lets go of it too makes room for the pass.
         norm: the dual norm of the gradient, 0-dim; one per ball if there are several.
         ok: 0-dim bool; False if the gradient was zero or not finite, so that
             ``eps`` is 0.
+        frozen: as for `Point`.
     """
 
-    eps: Gradients
+    eps: Move
     norm: Tensor
     ok: Tensor
+    frozen: Frozen = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A request to the engine: the gradient at ``w``, or at ``w + eps``.
 
+    What replicas do with the gradient they find depends on what it is for:
+
+    * ``Ask()``: it is descended as it is, so all replicas average it.
+    * ``Ask(climbs=True)``: it is climbed, so those that share one perturbation (the
+      scope) average it, and the others need not.
+    * ``Ask(alone=True)``: it is combined with others, so nobody averages it. The
+      engine averages what the method returns if the last pass was not averaged.
+
     Attributes:
-        at: where to stand; None is ``w`` itself.
+        at: where to stand: None is ``w`` itself, an `Ascent` is the step's
+            perturbation, and a `Point` is any other place.
         batch: the examples the pass needs.
-        climbs: True if the gradient serves the ascent: whoever shares one perturbation
-            shares it, and replicas need not average it.
+        climbs: True if a perturbation is made of this gradient.
         along: if given, the pass is for the product of the Hessian with this, instead
             of the gradient.
-        alone: True if the method wants this replica's gradient for other reasons.
-            If the last pass was not averaged, what the method returns will be.
+        alone: True if the method wants the gradient of this replica's own examples.
         each: True if the method wants the loss of each example, in `Step.losses`.
         backward: False if it wants nothing but these; there is no gradient then.
+        part: which part of the loss the gradient is of; None is all of it. The loop
+            calls ``probe.total``, which knows.
+
+    Raises:
+        ValueError: both ``climbs`` and ``alone`` are set.
     """
 
-    at: Ascent | None = None
-    batch: Batch = whole
+    at: Point | Ascent | None = None
+    batch: Batch = all_examples
     climbs: bool = False
     along: Gradients | None = None
     alone: bool = False
     each: bool = False
     backward: bool = True
+    part: Part | None = None
+
+    def __post_init__(self) -> None:
+        if self.climbs and self.alone:
+            raise ValueError(
+                "a gradient is averaged by those who climb together (climbs=True) or "
+                "by nobody (alone=True), not both. Give Ask() one of the two."
+            )
+
+    def there(self) -> Ask:
+        """What remains of the request once the weights have moved."""
+        return replace(self, at=None)
 
 
 class Memory:
     """What a method carries from step to step, by name: an entry per parameter.
 
     It is kept in the optimizer's state, and so in its checkpoints, once the step that
-    made it has been taken. A method, or a joint of it, says in ``remembers`` under
-    which names, and in ``notes`` those of its numbers: a distributed checkpoint loads
-    what a new optimizer's state has an entry for.
+    made it has been taken. A method, or a joint of it, says in its `Traits` under
+    which names: ``remembers`` for these and ``notes`` for numbers. A distributed
+    checkpoint loads what a new optimizer's state has an entry for.
     """
 
     def __init__(self) -> None:
@@ -115,7 +130,11 @@ class Memory:
         return self._kept.get(name)
 
     def keep(self, name: str, values: Gradients) -> None:
-        """Carry these on, in the parameters' order; None where there is nothing."""
+        """Carry these on, in the parameters' order; None where there is nothing.
+
+        What the method returns may be scaled and clipped in place, so keep a clone of
+        it and not the same tensors.
+        """
         self._kept[name] = values
 
     def number(self, name: str) -> float | None:
@@ -167,9 +186,28 @@ class Step:
     mean: Callable[[Gradients], Gradients] = field(default=lambda g: g)
     losses: list[Tensor] = field(default_factory=list[Tensor])
 
+    def per_parameter(self, values: Sequence[float]) -> list[float]:
+        """For every entry of ``w``, the value of its group."""
+        return [values[k] for k in self.group_of]
+
 
 #: Yields requests, is sent gradients, returns the vector to descend.
 Program: TypeAlias = Generator[Ask, Gradients, Gradients]
 
-#: A method: one program per step.
-Method: TypeAlias = Callable[[Step], Program]
+
+def plain() -> Program:
+    """The base optimizer's own step: one gradient, at ``w``."""
+    return (yield Ask())
+
+
+def translated(
+    program: Program, change: Callable[[Ask, Gradients], Gradients]
+) -> Program:
+    """The program, sent ``change(ask, g)`` where it asked for ``g``."""
+    ask = next(program)
+    while True:
+        g = yield ask
+        try:
+            ask = program.send(change(ask, g))
+        except StopIteration as done:
+            return done.value

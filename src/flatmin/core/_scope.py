@@ -153,6 +153,9 @@ def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
     result = list(v)
     for i, mean in zip(at, means, strict=True):
         result[i] = None if mean is None else mean.to(w[i].dtype)
+    for replica in averaged:
+        # As after a pass that averages: the next one begins with the same buffers.
+        replica.require_forward_param_sync = True
     return result
 
 
@@ -168,7 +171,7 @@ def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
         raise RuntimeError(
             "inside of join() replicas may only average as DistributedDataParallel "
             "does, but this scope or method averages by itself and would wait for "
-            "processes that have no batch left. Use scope=flatmin.core.World(), or "
+            "processes that have no batch left. Use scope='world', or "
             "give all processes equally many batches."
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from flatmin.core._batch import Batch, all_examples
 from flatmin.core._joints import (
     Combine,
     Filter,
@@ -20,13 +21,14 @@ from flatmin.core._joints import (
     of_group,
     unscaled,
 )
+from flatmin.core._method import Method, Traits, traits_of
 from flatmin.core._metric import LpBall, Metric
-from flatmin.core._program import Ascent, Ask, Batch, Gradients, Program, Step, whole
+from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._tensors import products
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TwoPoint:
+class TwoPoint(Method):
     """``g`` at ``w``; ``eps`` from ``g``; ``g_eps`` at ``w + eps``; descend it.
 
     With every joint at its plain value this is SAM (algorithm 1 of the paper). If the
@@ -51,7 +53,7 @@ class TwoPoint:
     """
 
     source: Source = fresh
-    batch: Batch = whole
+    batch: Batch = all_examples
     scale: Scale = unscaled
     metric: Metric = field(default_factory=LpBall)
     filter: Filter = everything
@@ -60,16 +62,12 @@ class TwoPoint:
     combine: Combine = field(default_factory=Perturbed)
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Whether the size of a gradient counts, and not its direction alone."""
-        parts = (self.source, self.scale, self.metric, self.combine)
-        return any(getattr(part, "needs_unscaled", False) for part in parts)
-
-    @property
-    def remembers(self) -> tuple[str, ...]:
-        """The names under which the joints keep what they remember."""
-        parts = (self.source, self.combine)
-        return tuple(name for part in parts for name in getattr(part, "remembers", ()))
+    def traits(self) -> Traits:
+        """Those of the joints; a part of the batch has to be taken."""
+        joints = traits_of(self.source, self.scale, self.metric, self.combine)
+        if self.batch is all_examples:
+            return joints
+        return joints | Traits(needs_take=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -77,10 +75,11 @@ class TwoPoint:
         if not any(rho) or not self.gate(step):
             return (yield Ask())
         g = yield from self.source(step, self.batch)
-        ascent = self.climb(step, g, rho)
+        above = [Ask(self.climb(step, g, rho), alone=self.combine.needs_g)]
         if not self.combine.needs_g:
             g = []
-        g_eps = yield Ask(ascent, alone=self.combine.needs_g)
+        # Handed over and not held, because the pass needs the memory of eps.
+        g_eps = yield above.pop()
         return self.combine(step, g, g_eps)
 
     def climb(self, step: Step, g: Gradients, rho: list[float]) -> Ascent | None:
@@ -100,12 +99,13 @@ class TwoPoint:
         if scale is not None:
             x = products(x, scale)
         ascent = self.metric([step.w[i] for i in at], x, radii, group)
+        moves = ascent.eps
         if scale is not None:
-            ascent.eps[:] = products([e for e in ascent.eps if e is not None], scale)
+            moves = products([e for e in moves if e is not None], scale)
         eps: Gradients = [None] * len(step.w)
-        for i, e in zip(at, ascent.eps, strict=True):
+        for i, e in zip(at, moves, strict=True):
             eps[i] = e
-        return ascent._replace(eps=eps)
+        return ascent._replace(eps=tuple(eps))
 
 
 #: SAM's own, for programs that climb as it does.

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
 from flatmin.core import vectors as vec
+from flatmin.core._checks import inside
+from flatmin.core._joints import Combine
+from flatmin.core._method import Traits
 from flatmin.core._program import Gradients, Step
 from flatmin.core._shards import cut_within
 
@@ -24,7 +27,7 @@ Coefficients: TypeAlias = Callable[
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
+class Mixed(Combine):
     """``c g + d g_eps``.
 
     Attributes:
@@ -47,7 +50,7 @@ class Mixed:
 
 
 @dataclass(frozen=True, slots=True)
-class Affine:
+class Affine(Combine):
     """``c g + d g_eps`` with weights from the three inner products of the two.
 
     Attributes:
@@ -55,11 +58,6 @@ class Affine:
     """
 
     coefficients: Coefficients
-
-    @property
-    def needs_g(self) -> bool:
-        """Always."""
-        return True
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """The combination."""
@@ -71,6 +69,7 @@ class Affine:
 
 def minus_orthogonal(alpha: float) -> Affine:
     """``g_eps - alpha (g - proj g)``, the projection being that onto g_eps."""
+    inside("alpha", alpha, "[0, inf)", "the paper's for ResNet-50 is 0.01")
     return Affine(partial(_minus_orthogonal, alpha))
 
 
@@ -92,7 +91,7 @@ def _renormed(gg: Tensor, ge: Tensor, ee: Tensor) -> tuple[float, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoupled:
+class Decoupled(Combine):
     """``g``, and after the base's step ``w <- w - lr a (g_eps - g)``.
 
     Attributes:
@@ -102,14 +101,9 @@ class Decoupled:
     a: float
 
     @property
-    def needs_g(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def needs_unscaled(self) -> bool:
-        """Always, for the second move does not pass through the base optimizer."""
-        return True
+    def traits(self) -> Traits:
+        """The second move does not pass through the base optimizer."""
+        return Traits(needs_unscaled=True)
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """``g``."""
@@ -125,10 +119,13 @@ class Decoupled:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(Combine):
     """``g_eps``, which the next step can climb along."""
 
-    remembers: ClassVar = ("stale",)
+    @property
+    def traits(self) -> Traits:
+        """What the step descends is kept."""
+        return Traits(remembers=("stale",))
 
     @property
     def needs_g(self) -> bool:
@@ -144,7 +141,7 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
-class Centred:
+class Centred(Combine):
     """``g_eps`` without the mean of each weight vector."""
 
     @property

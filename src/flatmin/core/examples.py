@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from flatmin.core import _checks as checks
 from flatmin.core import filters
 from flatmin.core import vectors as vec
+from flatmin.core._batch import fraction, highest
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ask, Program, Step, fraction, highest
+from flatmin.core._method import Method, Traits
+from flatmin.core._program import Ask, Program, Step
 from flatmin.core._two_point import Climb, TwoPoint
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class Matched(Method):
     """An ascent on a part of the batch, as far as the gradient of it is longer.
 
     The radius is rho times a running mean of ``||g|| / ||g_eps||``, which begins at
@@ -28,17 +29,19 @@ class Matched:
 
     share: float
     decay: float
-    notes: ClassVar = ("matched",)
 
     def __post_init__(self) -> None:
-        checks.part("share", self.share)
-        checks.share("decay", self.decay)
+        checks.inside("share", self.share, "(0, 1]", "0.25 is the default")
+        checks.inside("decay", self.decay, "[0, 1]", "0.9 is a mean of ten steps")
+
+    @property
+    def traits(self) -> Traits:
+        """The running mean is a number; the ascent sees a part of the batch."""
+        return Traits(notes=("matched",), needs_take=self.share < 1)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho, old = of_group(step), step.memory.number("matched")
-        if not any(rho):
-            return (yield Ask())
         ratio = 1 / math.sqrt(self.share) if old is None else old
         g = yield Ask(batch=fraction(self.share), climbs=True)
         size = vec.norm(step.w, g)
@@ -51,7 +54,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
-class HighestLoss:
+class HighestLoss(Method):
     """K-SAM: both gradients are those of the examples with the highest losses.
 
     Attributes:
@@ -61,50 +64,55 @@ class HighestLoss:
     share: float
 
     def __post_init__(self) -> None:
-        checks.part("share", self.share)
+        checks.inside("share", self.share, "(0, 1]", "0.5 is half of the batch")
+
+    @property
+    def traits(self) -> Traits:
+        """Examples are chosen by their losses."""
+        return Traits(needs_losses=True, needs_take=self.share < 1)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
         yield Ask(each=True, backward=False)
         chosen = highest(step.losses[-1], self.share)
         g = yield Ask(batch=chosen, climbs=True)
-        return (yield Ask(Climb.climb(step, g, rho), batch=chosen))
+        return (yield Ask(Climb.climb(step, g, of_group(step)), batch=chosen))
 
 
 @dataclass(frozen=True, slots=True)
-class HighestRise:
+class HighestRise(Method):
     """ESAM: a random part of the tensors moves, the examples that rise most descend.
 
     Attributes:
-        weights: the probability with which a tensor moves, beta; ``eps`` is as many
-            times longer.
-        examples: of the batch, gamma; with 1 no loss is looked at.
+        beta: the probability with which a tensor moves; ``eps`` is ``1 / beta`` times
+            longer.
+        gamma: the share of the batch; with 1 no loss is looked at.
         seed: of the coins.
     """
 
-    weights: float
-    examples: float
+    beta: float
+    gamma: float
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.part("weights", self.weights)
-        checks.part("examples", self.examples)
+        checks.inside("beta", self.beta, "(0, 1]", "the authors' is 0.6")
+        checks.inside("gamma", self.gamma, "(0, 1]", "the authors' is 0.5")
+
+    @property
+    def traits(self) -> Traits:
+        """Examples are chosen by their losses, unless all are to be."""
+        picks = self.gamma < 1
+        return Traits(needs_losses=picks, needs_take=picks)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho = [r / self.weights for r in of_group(step)]
-        if not any(rho):
-            return (yield Ask())
-        some = TwoPoint(filter=filters.by_chance(self.weights, self.seed))
-        picks = self.examples < 1
-        ascent = some.climb(step, (yield Ask(climbs=True, each=picks)), rho)
+        rho = [r / self.beta for r in of_group(step)]
+        some = TwoPoint(filter=filters.by_chance(self.beta, self.seed))
+        picks = self.gamma < 1
+        above = [some.climb(step, (yield Ask(climbs=True, each=picks)), rho)]
         if not picks:
-            return (yield Ask(ascent))
-        # The engine empties eps with every move, and this one is made twice.
-        again = ascent and ascent._replace(eps=[*ascent.eps])
-        yield Ask(ascent, each=True, backward=False)
+            return (yield Ask(above.pop()))
+        yield Ask(above[0], each=True, backward=False)
         before, after = step.losses
-        return (yield Ask(again, batch=highest(after - before, self.examples)))
+        chosen = highest(after - before, self.gamma)
+        return (yield Ask(above.pop(), batch=chosen))

@@ -26,12 +26,25 @@ NORMS = (
 
 
 def named(predicate: Callable[[str], bool]) -> Filter:
-    """Parameters whose name in the model satisfies the predicate."""
+    """Parameters whose name in the model satisfies the predicate.
+
+    The first step raises a ValueError if there is none.
+    """
+    if not callable(predicate):
+        raise TypeError(
+            f"predicate must be a function of a name, got {predicate!r}. Write "
+            f"named(lambda name: {str(predicate)!r} in name)."
+        )
     return partial(_named, predicate)
 
 
 def within(*kinds: type[nn.Module]) -> Filter:
-    """The own parameters of modules of these types, whatever they are called."""
+    """The own parameters of modules of these types, whatever they are called.
+
+    The first step raises a ValueError if there is none.
+    """
+    if not kinds or not all(isinstance(kind, type) for kind in kinds):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"within() needs types of modules, got {kinds!r}.")
     return partial(_within, kinds)
 
 
@@ -45,12 +58,15 @@ def outliers(share: float) -> Filter:
 
     A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
     """
-    return partial(_all_outliers, checks.share("share", share))
+    return partial(
+        _all_outliers, checks.inside("share", share, "[0, 1)", "ZSharp's is 0.95")
+    )
 
 
 def by_chance(probability: float, seed: int = 0) -> Filter:
     """Each tensor with this probability; the same in all processes and when resumed."""
-    return partial(_by_chance, checks.share("probability", probability), seed)
+    checks.inside("probability", probability, "(0, 1]", "ESAM's is 0.6")
+    return partial(_by_chance, probability, seed)
 
 
 def _by_chance(chance: float, seed: int, step: Step, g: Gradients) -> Gradients:
@@ -60,19 +76,35 @@ def _by_chance(chance: float, seed: int, step: Step, g: Gradients) -> Gradients:
 
 def _named(predicate: Callable[[str], bool], step: Step, g: Gradients) -> Gradients:
     names = {id(p): name for name, p in step.model.named_parameters()}
-    pairs = zip(step.w, g, strict=True)
-    return [x if predicate(names.get(id(p), "")) else None for p, x in pairs]
+    return _chosen([predicate(names.get(id(p), "")) for p in step.w], step, g)
 
 
 def _within(kinds: tuple[type[nn.Module], ...], step: Step, g: Gradients) -> Gradients:
-    inside = {
-        id(p)
-        for module in step.model.modules()
+    inside = {id(p) for p in parameters_within(step.model, kinds)}
+    return _chosen([id(p) in inside for p in step.w], step, g)
+
+
+def parameters_within(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...]
+) -> list[nn.Parameter]:
+    """The own parameters of the model's modules of these types."""
+    return [
+        p
+        for module in model.modules()
         if isinstance(module, kinds)
         for p in module.parameters(recurse=False)
-    }
-    pairs = zip(step.w, g, strict=True)
-    return [x if id(p) in inside else None for p, x in pairs]
+    ]
+
+
+def _chosen(moves: list[bool], step: Step, g: Gradients) -> Gradients:
+    if not any(moves):
+        names = [name for name, p in step.model.named_parameters() if p.requires_grad]
+        some = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise ValueError(
+            "the filter matches no parameter that the optimizer trains, so that no "
+            f"weight would move. The model has {some}."
+        )
+    return [x if moving else None for moving, x in zip(moves, g, strict=True)]
 
 
 def _all_outliers(share: float, step: Step, g: Gradients) -> Gradients:

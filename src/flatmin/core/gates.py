@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
@@ -11,17 +12,38 @@ from flatmin.core import _checks as checks
 from flatmin.core._joints import Gate
 from flatmin.core._program import Step
 
+#: Which value is known, for the message.
+_LATE = "the paper has 0.125"
+
+#: The share of its first value below which a learning rate is spent; our choice.
+_SPENT = 0.1
+
 
 def every(k: int) -> Gate:
     """Every k-th step, the first included."""
-    checks.at_least("k", k, 1)
-    return partial(_is_multiple, k)
+    return partial(_is_multiple, checks.integer("k", k, 1, "Composer's README has 10"))
 
 
 def last(share: float, steps: int) -> Gate:
-    """The last part of a training of so many steps."""
-    first = round((1 - checks.share("share", share)) * steps)
-    return partial(_is_from, first)
+    """The last part of a training of so many steps.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, or the part is shorter than a step.
+    """
+    return partial(_is_from, first_of_last(share, steps))
+
+
+def first_of_last(share: float, steps: int) -> int:
+    """The first step of the last part of a training.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, or the part is shorter than a step.
+    """
+    checks.inside("share", share, "(0, 1]", _LATE)
+    checks.integer("steps", steps, 1, "they are those of the whole training")
+    return _within(round((1 - share) * steps), share, steps)
 
 
 def last_mass(share: float, rates: Sequence[float]) -> Gate:
@@ -30,17 +52,33 @@ def last_mass(share: float, rates: Sequence[float]) -> Gate:
     Args:
         share: of the sum, from 0 to 1.
         rates: the learning rate of every step of the training.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, or the part is shorter than a step.
     """
-    before = (1 - checks.share("share", share)) * sum(rates)
+    checks.inside("share", share, "(0, 1]", _LATE)
+    for i, rate in enumerate(rates):
+        checks.inside(f"rates[{i}]", rate, "[0, inf)")
     sums = [0.0, *accumulate(rates)]
-    first = next((i for i, mass in enumerate(sums) if mass >= before), len(rates))
-    return partial(_is_from, first)
+    before = (1 - share) * sums[-1]
+    first = next(i for i, mass in enumerate(sums) if mass >= before)
+    return partial(_is_from, _within(first, share, len(rates)))
 
 
 def by_chance(probability: float, seed: int = 0) -> Gate:
     """A coin for each step, the same one in all processes and in a resumed run."""
-    chance = checks.share("probability", probability)
-    return partial(_shows_heads, chance, seed)
+    checks.inside("probability", probability, "(0, 1]", "SS-SAM's default is 0.5")
+    return partial(_shows_heads, probability, seed)
+
+
+def _within(first: int, share: float, steps: int) -> int:
+    if first >= steps:
+        raise ValueError(
+            f"share {share} of {steps} steps is less than a step, so none would climb. "
+            "Give a larger share, or steps of the whole training."
+        )
+    return first
 
 
 def _is_multiple(k: int, step: Step) -> bool:
@@ -48,7 +86,24 @@ def _is_multiple(k: int, step: Step) -> bool:
 
 
 def _is_from(first: int, step: Step) -> bool:
+    if step.index == first > 0:
+        _check_rate(step)
     return step.index >= first
+
+
+def _check_rate(step: Step) -> None:
+    """Warn where the learning rate has nearly decayed before the first ascent."""
+    group = step.groups[0]
+    rate, start = float(group.get("lr", 1.0)), float(group.get("initial_lr", 0.0))
+    if rate < _SPENT * start:
+        warnings.warn(
+            f"SAM begins in step {step.index}, where the learning rate is {rate:g}, "
+            f"{rate / start:.0%} of what it was: too little to move to a flatter "
+            "minimum. Begin earlier (a larger share), take gates.last_mass, or let the "
+            "rate fall in this part alone: flatmin.schedules.late_cosine(steps).",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _shows_heads(chance: float, seed: int, step: Step) -> bool:

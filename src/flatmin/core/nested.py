@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from flatmin.core import _checks as checks
 from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
+from flatmin.core._method import Method, Traits
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._shards import local
 from flatmin.core._two_point import Climb
 
 
 @dataclass(frozen=True, slots=True)
-class Lookbehind:
+class Lookbehind(Method):
     """Lookbehind-SAM: k steps, each from the last with the gradient from higher up.
 
     The climb begins at ``w`` in the first of k steps and goes on by rho in each, along
@@ -30,22 +30,27 @@ class Lookbehind:
 
     k: int
     alpha: float
-    remembers: ClassVar = ("slow", "climbed", "uphill")
 
     def __post_init__(self) -> None:
-        checks.at_least("k", self.k, 1)
-        checks.share("alpha", self.alpha)
+        checks.integer("k", self.k, 1, "the authors' command has 2")
+        checks.inside("alpha", self.alpha, "(0, 1]", "the paper tries 0.2, 0.5, 0.8")
+
+    @property
+    def traits(self) -> Traits:
+        """Steps but the first of k climb from where the last one climbed."""
+        return Traits(remembers=("slow", "climbed", "uphill"), skips_w=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho, at = of_group(step), step.index % self.k
-        if not any(rho):
-            return (yield Ask())
         here = _copies(step.w)
         slow, z = ((at and step.memory.recall(n)) or here for n in ("slow", "climbed"))
         g = (at and step.memory.recall("uphill")) or (yield Ask())
         ascent, above = _higher(Climb.climb(step, g, rho), here, z)
-        g_eps = yield Ask(ascent)
+        request = [Ask(ascent)]
+        del ascent
+        # Handed over and not held, because the pass needs the memory of eps.
+        g_eps = yield request.pop()
         uphill: Gradients = [x if x is None else x.clone() for x in g_eps]
         for name, value in (("slow", slow), ("climbed", above), ("uphill", uphill)):
             step.memory.keep(name, value)
@@ -63,7 +68,7 @@ def _higher(
     above = vec.mix(1.0, z, 1.0, ascent.eps)
     if z is here:
         return ascent, above
-    return ascent._replace(eps=vec.mix(1.0, above, -1.0, here)), above
+    return ascent._replace(eps=tuple(vec.mix(1.0, above, -1.0, here))), above
 
 
 def _copies(w: list[Tensor]) -> Gradients:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,13 +11,14 @@ from flatmin.core import _checks as checks
 from flatmin.core import _tensors as ts
 from flatmin.core import vectors as vec
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ascent, Ask, Gradients, Program, Step, whole
+from flatmin.core._method import Method, Traits
+from flatmin.core._program import Ascent, Ask, Gradients, Point, Program, Step
 from flatmin.core._shards import local
-from flatmin.core.sources import at_random
+from flatmin.core.sources import normal
 
 
 @dataclass(frozen=True, slots=True)
-class Variational:
+class Variational(Method):
     """bSAM: SAM for the mean of a Gaussian whose precision, ``N s``, it learns.
 
     ``g`` at ``w + z / sqrt(N s)`` with a normal z; ``g_eps`` at ``w + rho g / s``;
@@ -38,36 +38,34 @@ class Variational:
     betas: tuple[float, float]
     damping: float
     start: float
-    remembers: ClassVar = ("mean", "scale")
 
     def __post_init__(self) -> None:
-        checks.at_least("n", self.n, 1)
-        checks.at_least("precision", self.precision, 0)
-        checks.at_least("damping", self.damping, 0)
-        for beta in self.betas:
-            checks.share("betas", beta)
-        if not checks.number("start", self.start) > 0:
-            raise ValueError(f"start must be above 0, got {self.start}.")
+        checks.integer("n", self.n, 1, "CIFAR has 50000")
+        checks.inside("precision", self.precision, "[0, inf)", "the authors' is 40")
+        checks.inside("damping", self.damping, "[0, inf)", "the authors' is 0.1")
+        checks.inside("start", self.start, "(0, inf)", "the authors' is 1")
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"betas must be two numbers, got {self.betas!r}.")
+        for i, beta in enumerate(self.betas):
+            checks.inside(
+                f"betas[{i}]", beta, "[0, 1)", "the authors' are (0.9, 0.999)"
+            )
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def adds_up(self) -> bool:
-        """Never: what is descended holds the mean of all steps once."""
-        return False
+    def traits(self) -> Traits:
+        """What is descended holds the mean of all steps, and holds it once."""
+        return Traits(
+            remembers=("mean", "scale"),
+            needs_unscaled=True,
+            adds_up=False,
+            skips_w=True,
+        )
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
         s = _or(step.memory.recall("scale"), step.w, self.start)
-        z = yield from at_random(step, whole)
-        g = yield Ask(_drawn(step.w, z, s, self.n), climbs=True)
-        g_eps = yield Ask(_uphill(step, rho, g, s))
+        g = yield Ask(_drawn(normal(step), s, self.n), climbs=True)
+        g_eps = yield Ask(_uphill(step, of_group(step), g, s))
         return self._learn(step, s, g, g_eps)
 
     def _learn(
@@ -103,23 +101,21 @@ def _where(there: Gradients, x: list[Tensor] | Gradients) -> Gradients:
     return [None if g is None else x_i for g, x_i in zip(there, x, strict=True)]
 
 
-def _drawn(w: list[Tensor], z: Gradients, s: list[Tensor], n: int) -> Ascent:
+def _drawn(z: Gradients, s: list[Tensor], n: int) -> Point:
     """``z / sqrt(n s)``."""
-    eps: Gradients = [
-        None if z_i is None else z_i * (n * t).rsqrt()
-        for z_i, t in zip(z, s, strict=True)
-    ]
-    norm = vec.norm(w, eps)
-    return Ascent(eps, norm, norm.isfinite())
+    pairs = zip(z, s, strict=True)
+    return Point(
+        tuple(None if z_i is None else z_i * (n * t).rsqrt() for z_i, t in pairs)
+    )
 
 
 def _uphill(step: Step, rho: list[float], g: Gradients, s: list[Tensor]) -> Ascent:
     """``rho g / s``, or nothing if it is not finite."""
-    radii = [rho[k] for k in step.group_of]
+    radii = step.per_parameter(rho)
     eps: Gradients = [
         None if x is None else r * x / t for r, x, t in zip(radii, g, s, strict=True)
     ]
     norm = vec.norm(step.w, g)
     ok = (norm > 0) & vec.norm(step.w, eps).isfinite()
     ts.zero_unless_([e for e in eps if e is not None], ok)
-    return Ascent(eps, norm, ok)
+    return Ascent(tuple(eps), norm, ok)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 
 from flatmin.core import vectors as vec
-from flatmin.core._checks import at_least, share
+from flatmin.core._checks import inside, integer
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
+from flatmin.core._method import Method, Traits
+from flatmin.core._program import Ascent, Ask, Point, Program, Step
 from flatmin.core._shards import is_dtensor
 from flatmin.core._two_point import Climb, TwoPoint
 
 
 @dataclass(frozen=True, slots=True)
-class MultiStep:
+class MultiStep(Method):
     """``k`` steps of length rho up the loss, each brought back into the ball.
+
+    With several radii a step is ``R g / ||g||``, R the radius of every parameter, and
+    the ball is ``||R^-1 eps|| <= 1``. It is projected on along the ray from ``w``.
 
     Attributes:
         k: how many; 1 is SAM.
@@ -27,35 +30,45 @@ class MultiStep:
     k: int
 
     def __post_init__(self) -> None:
-        at_least("k", self.k, 1)
+        integer("k", self.k, 1, "SAM's is 1")
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho = of_group(step)
-        ascent = None
-        for _ in range(self.k if any(rho) else 0):
-            eps = [*ascent.eps] if ascent else []
-            g = yield Ask(ascent, climbs=True)
-            ascent = Climb.climb(step, g, rho)
-            if ascent and eps:
-                ascent = ascent._replace(eps=_within(step, rho, eps, ascent.eps))
+        g = yield Ask(climbs=True)
+        ascent = Climb.climb(step, g, rho)
+        for _ in range(self.k - 1):
+            g = yield Ask(ascent and Point(ascent.eps), climbs=True)
+            ascent = _further(step, rho, ascent, Climb.climb(step, g, rho))
         return (yield Ask(ascent))
 
 
-def _within(step: Step, rho: list[float], eps: Gradients, more: Gradients) -> Gradients:
-    """The sum, brought back to length rho if it is longer."""
-    total = vec.mix(1.0, eps, 1.0, more)
-    length = vec.norm(step.w, total).clamp_min(torch.finfo(torch.float32).tiny)
-    return vec.times((max(rho) / length).clamp_max(1), total)
+def _further(
+    step: Step, rho: list[float], ascent: Ascent | None, more: Ascent | None
+) -> Ascent | None:
+    """Both climbs in turn, brought back into the ball."""
+    if ascent is None or more is None:
+        return ascent or more
+    total = vec.mix(1.0, ascent.eps, 1.0, more.eps)
+    shares = step.per_parameter([1 / r if r else 0.0 for r in rho])
+    length = vec.norm(step.w, vec.times_each(shares, total))
+    inside = vec.times(1 / length.clamp_min(1), total)
+    return Ascent(tuple(inside), more.norm, ascent.ok | more.ok)
 
 
 @dataclass(frozen=True, slots=True)
-class SecondOrder:
-    """The exact gradient of ``L(w + eps(w))``, with what eps owes to w.
+class SecondOrder(Method):
+    """The exact gradient of ``L(w + R u)``, with what ``u = g / ||g||`` owes to w.
 
-    ``g_eps + rho / ||g|| H (g_eps - <g_eps, u> u)`` with ``u = g / ||g||`` and the
-    Hessian H at ``w``; the third pass computes the product by double backward.
+    ``g_eps + H (R g_eps - <u, R g_eps> u) / ||g||`` with the Hessian H at ``w`` and R
+    the radius of every parameter; the third pass computes the product by double
+    backward.
     """
+
+    @property
+    def traits(self) -> Traits:
+        """A pass is for a product of the Hessian."""
+        return Traits(second_order=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
@@ -65,19 +78,18 @@ class SecondOrder:
                 "their gradients cannot be differentiated. Use flatmin.SAM."
             )
         rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
         g = yield Ask(climbs=True)
         g_eps = yield Ask(Climb.climb(step, g, rho), alone=True)
-        gg, ge = vec.dot(step.w, g, g), vec.dot(step.w, g, g_eps)
-        turning = vec.mix(1.0, g_eps, -vec.ratio(ge, gg), g)
+        scaled = vec.times_each(step.per_parameter(rho), g_eps)
+        gg, gs = vec.dot(step.w, g, g), vec.dot(step.w, g, scaled)
+        turning = vec.mix(1.0, scaled, -vec.ratio(gs, gg), g)
         pulled = yield Ask(along=turning, alone=True)
-        length = vec.ratio(torch.full_like(gg, max(rho)), gg.sqrt())
-        return vec.mix(1.0, g_eps, length, pulled)
+        shrink = vec.ratio(torch.ones_like(gg), gg.sqrt())
+        return vec.mix(1.0, g_eps, shrink, pulled)
 
 
 @dataclass(frozen=True, slots=True)
-class BothSides:
+class BothSides(Method):
     """CR-SAM: ``g+ + gamma (g+ + g- - 2g) + beta (g+ - g-)``, at w, w + eps, w - eps.
 
     Attributes:
@@ -88,22 +100,25 @@ class BothSides:
     gamma: float
     beta: float
 
+    def __post_init__(self) -> None:
+        inside("gamma", self.gamma, "[0, inf)", "the authors' class has 0.1")
+        inside("beta", self.beta, "[0, inf)", "the authors' class has 0.1")
+
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
         g = yield Ask(climbs=True)
-        ascent = Climb.climb(step, g, rho)
-        back = _turned(ascent)
-        up = yield Ask(ascent, alone=True)
-        down = yield Ask(back, alone=True)
+        ascent = Climb.climb(step, g, of_group(step))
+        sides = [Ask(_turned(ascent), alone=True), Ask(ascent, alone=True)]
+        del ascent
+        # Handed over and not held, because a pass needs the memory of its eps.
+        up = yield sides.pop()
+        down = yield sides.pop()
         ends = vec.mix(1 + self.gamma + self.beta, up, self.gamma - self.beta, down)
         return vec.mix(1.0, ends, -2 * self.gamma, g)
 
 
 @dataclass(frozen=True, slots=True)
-class FirstOrderFlat:
+class FirstOrderFlat(Method):
     """GAM: flat in the loss and in its slope, from four gradients.
 
     ``g0`` at w; ``g1`` at ``w + r g0``; ``g2`` at ``w + rho h`` with ``h = g1 - g0``;
@@ -112,7 +127,7 @@ class FirstOrderFlat:
     ``v - gamma (m - proj m)``, the projection being that onto v.
 
     Attributes:
-        slope_rho: r, in units of rho.
+        slope_rho: r, the same for all groups.
         alpha: the weight of g1.
         beta: one minus the weight of g2.
         gamma: the weight of the orthogonal part.
@@ -124,21 +139,20 @@ class FirstOrderFlat:
     gamma: float
 
     def __post_init__(self) -> None:
-        at_least("slope_rho", self.slope_rho, 0)
+        inside("slope_rho", self.slope_rho, "(0, inf)", "the authors' is 0.02")
+        inside("alpha", self.alpha, "[0, 1]", "the authors' is 0.6")
+        inside("beta", self.beta, "[0, 1]", "the authors' is 0.5")
+        inside("gamma", self.gamma, "[0, inf)", "the authors' is 0.03")
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
-        short = [self.slope_rho * r for r in rho]
+        short = [self.slope_rho if r else 0.0 for r in rho]
         g0 = yield Ask(climbs=True)
-        g1 = yield Ask(Climb.climb(step, g0, short), alone=True)
+        g1 = yield Ask(_beside(None, Climb.climb(step, g0, short)), alone=True)
         far = Climb.climb(step, vec.mix(1.0, g1, -1.0, g0), rho)
-        h: Gradients = [*far.eps] if far else [None] * len(step.w)
         g2 = yield Ask(far, alone=True)
-        near = Climb.climb(step, g2, short)
-        g3 = yield Ask(_added(near, h), alone=True)
+        g3 = yield Ask(_beside(far, Climb.climb(step, g2, short)), alone=True)
         v = vec.mix(self.alpha, g1, 1 - self.alpha, g3)
         m = vec.mix(1.0, g0, 1 - self.beta, g2)
         along = vec.ratio(vec.dot(step.w, m, v), vec.dot(step.w, v, v))
@@ -146,7 +160,7 @@ class FirstOrderFlat:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Look(Method):
     """LookSAM: SAM in every k-th step, and what it changed in the steps between.
 
     A step of SAM keeps the direction ``u`` of ``g_eps - proj g_eps``, the projection
@@ -159,16 +173,19 @@ class Look:
 
     k: int
     alpha: float
-    remembers: ClassVar = ("look",)
 
     def __post_init__(self) -> None:
-        at_least("k", self.k, 1)
+        integer("k", self.k, 1, "the paper's is 5")
+        inside("alpha", self.alpha, "[0, inf)", "the paper's is 0.7")
+
+    @property
+    def traits(self) -> Traits:
+        """The direction of a step of SAM serves the next."""
+        return Traits(remembers=("look",))
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho, u = of_group(step), step.memory.recall("look")
-        if not any(rho):
-            return (yield Ask())
         if step.index % self.k and u is not None:
             g = yield Ask()
             return vec.mix(1.0, g, self.alpha * vec.norm(step.w, g), u)
@@ -184,7 +201,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Steep:
+class Steep(Method):
     """AE-SAM: a step of SAM where the squared gradient norm is high for its time.
 
     That is ``||g||^2 >= mean + c std``, both being running averages, with c going from
@@ -201,27 +218,25 @@ class Steep:
     decay: float
     early: float
     late: float
-    notes: ClassVar = ("steep_mean", "steep_var")
 
     def __post_init__(self) -> None:
-        at_least("steps", self.steps, 1)
-        share("decay", self.decay)
+        integer("steps", self.steps, 1, "they are those of the whole training")
+        inside("decay", self.decay, "[0, 1)", "0.9 is a mean of ten steps")
+        inside("early", self.early, "(-inf, inf)", "the default is 1")
+        inside("late", self.late, "(-inf, inf)", "the default is -1")
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
+    def traits(self) -> Traits:
+        """The size of the gradient is compared with that of earlier ones."""
+        return Traits(notes=("steep_mean", "steep_var"), needs_unscaled=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho = of_group(step)
-        if not any(rho):
-            return (yield Ask())
         g = yield Ask(climbs=True)
         square = float(step.agree(vec.norm(step.w, g).square()))
         if not self.is_steep(step, square):
             return g
-        return (yield Ask(Climb.climb(step, g, rho)))
+        return (yield Ask(Climb.climb(step, g, of_group(step))))
 
     def is_steep(self, step: Step, square: float) -> bool:
         """Whether this is much, and note it."""
@@ -243,30 +258,36 @@ def _running(step: Step, name: str, value: float, decay: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternating:
+class Alternating(Method):
     """Each batch is used for two steps: a plain one, and one at ``w + eps``.
 
     The second climbs along the gradient that the first has just descended.
     """
 
     method: TwoPoint = field(default_factory=TwoPoint)
-    remembers: ClassVar = ("first",)
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the method; what a plain step descends is climbed in the next."""
+        return self.method.traits | Traits(remembers=("first",), skips_w=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho, g = of_group(step), step.memory.recall("first")
-        if step.index % 2 == 0 or g is None or not any(rho):
+        g = step.memory.recall("first")
+        if step.index % 2 == 0 or g is None:
             g = yield Ask()
             step.memory.keep("first", [x if x is None else x.clone() for x in g])
             return g
-        return (yield Ask(self.method.climb(step, g, rho)))
+        return (yield Ask(self.method.climb(step, g, of_group(step))))
 
 
-def _turned(ascent: Ascent | None) -> Ascent | None:
-    """To the other side of ``w``."""
-    return ascent and ascent._replace(eps=vec.times(-1.0, ascent.eps))
+def _turned(ascent: Ascent | None) -> Point | None:
+    """The other side of ``w``."""
+    return ascent and Point(tuple(vec.times(-1.0, ascent.eps)))
 
 
-def _added(ascent: Ascent | None, h: Gradients) -> Ascent | None:
-    """From another point than ``w``."""
-    return ascent and ascent._replace(eps=vec.mix(1.0, ascent.eps, 1.0, h))
+def _beside(start: Ascent | None, more: Ascent | None) -> Point | None:
+    """A climb from the end of another, or from ``w``; only a place to look at."""
+    if start is None or more is None:
+        return more and Point(more.eps)
+    return Point(tuple(vec.mix(1.0, start.eps, 1.0, more.eps)))

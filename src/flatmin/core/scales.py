@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flatmin.core._checks import at_least
+from flatmin.core._checks import inside
+from flatmin.core._method import Joint, Traits
 from flatmin.core._program import Step
 from flatmin.core._shards import local
 
@@ -16,6 +17,9 @@ from flatmin.core._shards import local
 class Adaptive:
     """``|w| + eta`` for parameters with "weight" in their name, 1 for all others.
 
+    This is the scale of ASAM as its authors train with it. Where there are biases, a
+    ball of this unit changes when layers are rescaled; that of `Magnitude` does not.
+
     Attributes:
         eta: keeps weights of zero movable.
     """
@@ -23,7 +27,7 @@ class Adaptive:
     eta: float
 
     def __post_init__(self) -> None:
-        at_least("eta", self.eta, 0)
+        inside("eta", self.eta, "[0, inf)", "ASAM's is 0.01")
 
     @torch.no_grad()
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
@@ -39,7 +43,32 @@ class Adaptive:
 
 
 @dataclass(frozen=True, slots=True)
-class Fisher:
+class Magnitude:
+    """``|w| + eta`` for every parameter, biases and those of norm layers included.
+
+    With eta = 0 a ball of this unit is the same set of functions when a layer before a
+    ReLU is multiplied by a number and the next layer divided by it. The paper on ASAM
+    (Kwon et al. 2021, arXiv:2102.11600) shows that for ``T = |w|``, and Andriushchenko
+    et al. (2023, arXiv:2302.07011) measure with it.
+
+    Attributes:
+        eta: keeps weights of zero movable; with 0 they stay where they are.
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        inside("eta", self.eta, "[0, inf)", "0 is usual")
+
+    @torch.no_grad()
+    def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
+        """T of what moves."""
+        del g
+        return [p.abs() + self.eta for p in local([step.w[i] for i in at])]
+
+
+@dataclass(frozen=True, slots=True)
+class Fisher(Joint):
     """``(1 + eta g^2)^(-1/2)``, from the batch's diagonal Fisher information.
 
     Attributes:
@@ -49,12 +78,12 @@ class Fisher:
     eta: float
 
     def __post_init__(self) -> None:
-        at_least("eta", self.eta, 0)
+        inside("eta", self.eta, "[0, inf)", "0 is SAM")
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
+    def traits(self) -> Traits:
+        """The information is the squared size of the gradient."""
+        return Traits(needs_unscaled=True)
 
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
         """T of what moves."""

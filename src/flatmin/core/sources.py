@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from flatmin.core import vectors as vec
-from flatmin.core._checks import share
+from flatmin.core._batch import Batch
+from flatmin.core._checks import inside
 from flatmin.core._joints import Source, fresh
-from flatmin.core._program import Batch, Gradients, Program, Step
+from flatmin.core._method import Joint, Traits, traits_of
+from flatmin.core._program import Gradients, Program, Step
 from flatmin.core._shards import local, share_of
 
 #: Keeps the draws of different tensors apart.
@@ -18,22 +20,38 @@ _PRIME = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A source that remembers gradients, which have to be of one scale."""
+class Given(Joint):
+    """A direction that is known without a pass over the batch.
 
-    source: Source
+    Attributes:
+        direction: from the step to what is climbed along.
+    """
+
+    direction: Callable[[Step], Gradients]
 
     @property
-    def needs_unscaled(self) -> bool:
-        """Always."""
-        return True
+    def traits(self) -> Traits:
+        """No gradient at ``w`` is asked for."""
+        return Traits(skips_w=True)
+
+    def __call__(self, step: Step, batch: Batch) -> Program:
+        """The direction."""
+        del batch
+        yield from ()
+        return self.direction(step)
 
 
 @dataclass(frozen=True, slots=True)
-class _Friendly(_Running):
+class _Friendly(Joint):
+    source: Source
     sigma: float
     decay: float
-    remembers: ClassVar = ("friend",)
+
+    @property
+    def traits(self) -> Traits:
+        """The mean of gradients runs on, and so they have to be of one scale."""
+        own = Traits(remembers=("friend",), needs_unscaled=True)
+        return traits_of(self.source) | own
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)
@@ -44,9 +62,15 @@ class _Friendly(_Running):
 
 
 @dataclass(frozen=True, slots=True)
-class _Smoothed(_Running):
+class _Smoothed(Joint):
+    source: Source
     theta: float
-    remembers: ClassVar = ("smooth",)
+
+    @property
+    def traits(self) -> Traits:
+        """The mean of gradients runs on, and so they have to be of one scale."""
+        own = Traits(remembers=("smooth",), needs_unscaled=True)
+        return traits_of(self.source) | own
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)
@@ -61,17 +85,18 @@ def friendly(sigma: float, decay: float, source: Source = fresh) -> Source:
 
     ``m <- decay m + (1 - decay) g``; the first step has no ``m`` and climbs ``g``.
     """
-    return _Friendly(source, sigma, share("decay", decay))
+    inside("sigma", sigma, "[0, inf)", "the paper's is 1")
+    inside("decay", decay, "[0, 1)", "the authors' is 0.95")
+    return _Friendly(source, sigma, decay)
 
 
 def smoothed(theta: float, source: Source = fresh) -> Source:
     """``d <- (1 - theta) d + theta g``: the gradient with less noise."""
-    return _Smoothed(source, share("theta", theta))
+    return _Smoothed(source, inside("theta", theta, "(0, 1]", "the authors' is 0.9"))
 
 
-def at_random(step: Step, batch: Batch) -> Program:
-    """A normal vector, alike in all replicas; no gradient is asked for."""
-    del batch
+def normal(step: Step) -> Gradients:
+    """A normal vector, alike in all replicas."""
     drawn: Gradients = []
     for i, (w, here) in enumerate(zip(step.w, local(step.w), strict=True)):
         draw = torch.Generator(here.device).manual_seed(step.index * _PRIME + i)
@@ -79,24 +104,33 @@ def at_random(step: Step, batch: Batch) -> Program:
         x = torch.randn(w.shape, generator=draw, device=here.device, dtype=kind)
         drawn.append(share_of(x.to(w.dtype), w))
     return drawn
-    yield  # a program, though one without requests
 
 
-def stale(step: Step, batch: Batch) -> Program:
-    """What the step before descended; nothing in the first step."""
-    del batch
+def _last(step: Step) -> Gradients:
     old = step.memory.recall("stale")
     return [None] * len(step.w) if old is None else old
-    yield
 
 
-def against_momentum(step: Step, batch: Batch) -> Program:
-    """The base's momentum buffer, backwards: where the next steps are going."""
-    del batch
+def _minus_momentum(step: Step) -> Gradients:
     found: Gradients = []
     for p in step.w:
         state = step.state.get(p, {})
         v = state.get("momentum_buffer", state.get("exp_avg"))
         found.append(None if v is None else -local([v])[0])
+    if step.index and all(v is None for v in found):
+        raise RuntimeError(
+            "momentum_sam needs the momentum of the base, and after its first step its "
+            "state holds neither momentum_buffer nor exp_avg. Use a base with momentum "
+            "of its own, such as torch.optim.SGD(..., momentum=0.9)."
+        )
     return found
-    yield
+
+
+#: A normal vector, alike in all replicas; no gradient is asked for.
+at_random: Source = Given(normal)
+
+#: What the step before descended; nothing in the first step.
+stale: Source = Given(_last)
+
+#: The momentum buffer of the base, negated, which points where the next steps go.
+against_momentum: Source = Given(_minus_momentum)

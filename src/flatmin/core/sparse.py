@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from flatmin.core import _checks as checks
 from flatmin.core._joints import of_group
-from flatmin.core._program import Ask, Gradients, Program, Step
+from flatmin.core._method import Method, Traits
+from flatmin.core._program import Ascent, Ask, Entries, Gradients, Program, Step
 from flatmin.core._shards import Shards
 from flatmin.core._two_point import Climb
 
 
 @dataclass(frozen=True, slots=True)
-class FisherMasked:
+class FisherMasked(Method):
     """SSAM-F: ``rho g / ||g||``, kept where the Fisher information is highest.
 
     It is the sum of the squared gradients of single examples of the batch, looked at
@@ -35,29 +35,28 @@ class FisherMasked:
     every: int
     samples: int
     m: int = 1
-    remembers: ClassVar = ("mask",)
 
     def __post_init__(self) -> None:
-        checks.part("share", self.share)
-        checks.at_least("every", self.every, 1)
-        checks.at_least("samples", self.samples, 1)
-        checks.at_least("m", self.m, 1)
+        checks.inside("share", self.share, "(0, 1]", "the authors' is 0.5")
+        checks.integer("every", self.every, 1, "the authors' is the steps of an epoch")
+        checks.integer("samples", self.samples, 1, "the authors' for CIFAR is 16")
+        checks.integer("m", self.m, 1, "the authors' is 1")
+
+    @property
+    def traits(self) -> Traits:
+        """A mask lasts for several steps, and is made of single examples."""
+        return Traits(remembers=("mask",), needs_take=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho, mask = of_group(step), step.memory.recall("mask")
-        if not any(rho):
-            return (yield Ask())
         # First of all the whole batch, because buffers keep the first pass's update.
         g = yield Ask(climbs=True)
         if mask is None or step.index % self.every == 0:
             fisher = yield from self._fisher(step)
             mask = _highest(step, step.mean(fisher), self.share)
             step.memory.keep("mask", mask)
-        ascent = Climb.climb(step, g, rho)
-        if ascent:
-            ascent = ascent._replace(eps=_kept(ascent.eps, mask))
-        return (yield Ask(ascent))
+        return (yield Ask(_masked(Climb.climb(step, g, rho), mask)))
 
     def _fisher(self, step: Step) -> Generator[Ask, Gradients, Gradients]:
         """The sum of squared gradients."""
@@ -96,8 +95,9 @@ def _highest(step: Step, fisher: Gradients, share: float) -> Gradients:
     return [None if f is None else next(ones).view_as(f) for f in fisher]
 
 
-def _kept(eps: Gradients, mask: Gradients) -> Gradients:
-    return [
-        None if e is None or m is None else e * m.to(e.dtype)
-        for e, m in zip(eps, mask, strict=True)
-    ]
+def _masked(ascent: Ascent | None, mask: Entries) -> Ascent | None:
+    if ascent is None:
+        return None
+    pairs = zip(ascent.eps, mask, strict=True)
+    eps = tuple(None if e is None or m is None else e * m.to(e.dtype) for e, m in pairs)
+    return ascent._replace(eps=eps)

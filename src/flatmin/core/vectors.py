@@ -6,15 +6,17 @@ each process holds a part of every parameter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
-from flatmin.core._program import Gradients
+from flatmin.core._program import Entries, Gradients
 from flatmin.core._shards import Shards
 
 
-def norm(w: list[Tensor], a: Gradients) -> Tensor:
+def norm(w: list[Tensor], a: Entries) -> Tensor:
     """``||a||_2``: float64, 0-dim."""
     at = _there(a)
     if not at:
@@ -22,7 +24,7 @@ def norm(w: list[Tensor], a: Gradients) -> Tensor:
     return Shards.of([w[i] for i in at]).norm(ts.wide([_of(a, i) for i in at]))
 
 
-def dot(w: list[Tensor], a: Gradients, b: Gradients) -> Tensor:
+def dot(w: list[Tensor], a: Entries, b: Entries) -> Tensor:
     """``<a, b>``, of complex entries the real part: float64, 0-dim."""
     at = [i for i in _there(a) if b[i] is not None]
     if not at:
@@ -31,7 +33,7 @@ def dot(w: list[Tensor], a: Gradients, b: Gradients) -> Tensor:
     return shards.dot([_of(a, i) for i in at], [_of(b, i) for i in at])
 
 
-def mix(c: Tensor | float, a: Gradients, d: Tensor | float, b: Gradients) -> Gradients:
+def mix(c: Tensor | float, a: Entries, d: Tensor | float, b: Entries) -> Gradients:
     """``c a + d b``; None where both are."""
     mixed: Gradients = []
     for x, y in zip(times(c, a), times(d, b), strict=True):
@@ -39,10 +41,10 @@ def mix(c: Tensor | float, a: Gradients, d: Tensor | float, b: Gradients) -> Gra
     return mixed
 
 
-def times(c: Tensor | float, a: Gradients) -> Gradients:
+def times(c: Tensor | float, a: Entries) -> Gradients:
     """``c a``."""
     if not isinstance(c, Tensor):
-        return a if c == 1.0 else [None if x is None else c * x for x in a]
+        return [x if x is None or c == 1.0 else c * x for x in a]
     at = [i for i, x in enumerate(a) if x is not None]
     scaled = ts.times([_of(a, i) for i in at], c) if at else []
     result: Gradients = [None] * len(a)
@@ -51,10 +53,15 @@ def times(c: Tensor | float, a: Gradients) -> Gradients:
     return result
 
 
-def finite(w: list[Tensor], a: Gradients, b: Gradients | None) -> Gradients:
+def times_each(cs: Sequence[float], a: Entries) -> Gradients:
+    """``c_i a_i``, a factor for every entry."""
+    return [x if x is None else c * x for c, x in zip(cs, a, strict=True)]
+
+
+def finite(w: list[Tensor], a: Entries, b: Entries | None) -> Gradients:
     """``a`` if all of it is finite, else ``b``, of which None is zero."""
     ok = norm(w, a).isfinite()
-    other: Gradients = [None] * len(a) if b is None else b
+    other: Entries = [None] * len(a) if b is None else b
     return [
         x if x is None else torch.where(ok.to(x.device), x, 0 if y is None else y)
         for x, y in zip(a, other, strict=True)
@@ -66,11 +73,11 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b == 0, 0, a / torch.where(b == 0, 1, b))
 
 
-def _there(a: Gradients) -> list[int]:
+def _there(a: Entries) -> list[int]:
     return [i for i, x in enumerate(a) if x is not None and x.numel() > 0]
 
 
-def _of(a: Gradients, i: int) -> Tensor:
+def _of(a: Entries, i: int) -> Tensor:
     x = a[i]
     assert x is not None
     return x

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from flatmin.core import Ascent, Ask, Gradients, Program, Scope, Step, whole
-from flatmin.core import _tensors as ts
-from flatmin.core import vectors as vec
+from flatmin.core import Ask, Gradients, Program, Scope, Step
 from flatmin.core._scope import replicas
-from flatmin.core._shards import Shards, whole_as
-from flatmin.optim._objective import Objective
-from flatmin.optim._probe import Probe, Statistics
-from flatmin.optim._replay import BufferReplay, RandomReplay, Replay
+from flatmin.core._shards import whole_as
+from flatmin.optim._check_replay import ReplayCheck
+from flatmin.optim._gradient_view import GradientView
+from flatmin.optim._guard import mark_used
+from flatmin.optim._model_replay import ModelReplay
+from flatmin.optim._outside import nothing_outside
+from flatmin.optim._probe import Probe
+from flatmin.optim._replay import RandomReplay, Replay
+from flatmin.optim._statistics import Log, Statistics
 from flatmin.optim._weights import Weights
 
 
@@ -43,6 +45,7 @@ class Engine:
         protect_buffers: bool,
         replay_rng: bool,
         track: bool,
+        check: str | None = None,
     ) -> None:
         self.statistics = Statistics()
         self.unperturbed: Tensor | int = 0
@@ -52,11 +55,20 @@ class Engine:
         # With this option gradients are views of buckets, which every pass fills anew.
         self._views = any(part.gradient_as_bucket_view for part in replicas(model))
         self._weights = Weights()
+        self._met_all = False
+        self._check = ReplayCheck(model) if check == "replay" else None
         self._replays: list[Replay] = []
+        self._protects = protect_buffers
+        streams = RandomReplay() if replay_rng else None
         if protect_buffers:
-            self._replays.append(BufferReplay(model))
-        if replay_rng:
-            self._replays.append(RandomReplay())
+            self._replays.append(ModelReplay(model, self._weights, streams))
+        if streams is not None:
+            self._replays.append(streams)
+
+    @property
+    def away(self) -> bool:
+        """Whether the weights are at ``w + eps`` now."""
+        return self._weights.moved
 
     def run(
         self,
@@ -73,35 +85,49 @@ class Engine:
         """
         everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
         before = self._held(everyone) if accumulate else []
-        log = _Log(step.w, track=self._track)
-        objective = Objective(step, scaler)
+        log = Log(step.w, track=self._track)
+        view = GradientView(step, scaler)
         ask, descend, rewound, alone = next(program), None, False, False
         try:
+            if self._check is not None:
+                yield from self._rehearse(self._check, ask, step, everyone)
             while descend is None:
                 _write(everyone, [None] * len(everyone))
                 for replay in self._replays:
-                    replay.rewind() if log.passes else replay.begin(everyone)
+                    if log.passes:
+                        replay.rewind()
+                    else:
+                        replay.begin(everyone, _movable(step, ask))
                 rewound = log.passes > 0
+                log.begin(ask.at)
                 if ask.at is not None:
-                    log.climbs(ask.at)
-                    self._weights.move(step.w, ask.at.eps, step.index)
-                probe = Probe(log.passes, ask, _pairs(step.w, ask.along))
+                    self._weights.move(step.w, ask.at.eps, step.index, ask.at.frozen)
+                at = type(ask.at)
+                # Let go of eps: the pass needs the memory.
+                ask = ask.there()
+                probe = Probe(log.passes, at, ask, _pairs(step.w, ask.along))
                 alone = ask.climbs or ask.alone
-                with self._around(ask):
+                with self._around(ask), self._meeting(), self._watched(log):
                     yield probe
                 self._weights.restore()
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
+                    if self._check is not None:
+                        self._check.compare(probe, step.w)
                 probe.check_answer()
                 if probe.losses is not None:
                     step.losses.append(probe.losses)
-                log.add(probe, ask)
-                ask, descend = self._answer(program, ask, log, objective)
+                log.end(ask, probe.loss)
+                ask, descend = self._answer(program, ask, log, view)
             _check_descent(descend)
             if alone:
                 descend = self._scope.average(self._model, step.w, descend)
-            _write(step.w, objective.shown(descend))
+            _write(step.w, view.shown(descend))
+            if len(everyone) > len(step.w):
+                # Nobody asked for these; no other SAM has to mind them.
+                mine = set(map(id, step.w))
+                mark_used(p for p in everyone if id(p) not in mine)
             if accumulate:
                 _accumulate(everyone, before)
         except BaseException:
@@ -126,8 +152,38 @@ class Engine:
         alone = ask.climbs or ask.alone
         return self._scope.alone(self._model) if alone else nullcontext()
 
+    def _meeting(self) -> AbstractContextManager[object]:
+        """Look at all modules that run, in the very first pass."""
+        if self._met_all or not self._protects:
+            return nullcontext()
+        self._met_all = True
+        return nothing_outside(self._model)
+
+    def _watched(self, log: Log) -> AbstractContextManager[object]:
+        """Note what every module makes in the first pass, if that is to be checked."""
+        watched = None if log.passes else self._check
+        return nullcontext() if watched is None else watched.watch()
+
+    def _rehearse(
+        self, check: ReplayCheck, ask: Ask, step: Step, everyone: list[Tensor]
+    ) -> Iterator[Probe]:
+        """The first pass for the first time; nothing that it leaves remains."""
+        _write(everyone, [None] * len(everyone))
+        for replay in self._replays:
+            replay.begin(everyone, _movable(step, ask))
+        if ask.at is not None:
+            self._weights.move(step.w, ask.at.eps, step.index, ask.at.frozen)
+        probe = Probe(0, type(ask.at), ask.there(), _pairs(step.w, ask.along))
+        with self._around(ask), check.watch():
+            yield probe
+        self._weights.restore()
+        check.note(probe, step.w)
+        for replay in self._replays:
+            replay.keep()
+            replay.rewind()
+
     def _answer(
-        self, program: Program, ask: Ask, log: _Log, objective: Objective
+        self, program: Program, ask: Ask, log: Log, view: GradientView
     ) -> tuple[Ask, Gradients | None]:
         """The program's next request, or what to descend.
 
@@ -136,9 +192,8 @@ class Engine:
         """
         g = self._held(log.w)
         _check_dense(log.w, g)
-        g = objective.seen(g)
-        if ask.along is None and ask.backward:
-            log.keep(g)
+        g = view.seen(g)
+        log.keep(ask, g)
         g = self._scope.share(log.w, g) if ask.climbs else g
         try:
             return program.send(g), None
@@ -152,72 +207,9 @@ class Engine:
         return [p.grad for p in ps]
 
 
-@dataclass(slots=True)
-class _Log:
-    """What the passes of one step measure."""
-
-    w: list[Tensor]
-    track: bool
-    passes: int = 0
-    loss: Tensor | None = None
-    perturbed_loss: Tensor | None = None
-    grad_norm: Tensor | None = None
-    eps_norm: Tensor | None = None
-    unperturbed: Tensor | int = 0
-    first: Gradients = field(default_factory=list[Tensor | None])
-    last: Gradients = field(default_factory=list[Tensor | None])
-
-    def climbs(self, ascent: Ascent) -> None:
-        """Take in where the next pass will be.
-
-        A first pass that is away already knows less of its gradient than the second,
-        and of later ascents neither counts.
-        """
-        if self.grad_norm is not None and self.passes != 1:
-            return
-        self.grad_norm, self.unperturbed = ascent.norm, ~ascent.ok
-        if self.track:
-            self.eps_norm = vec.norm(self.w, ascent.eps)
-
-    def add(self, probe: Probe, ask: Ask) -> None:
-        """Take in a finished pass; a loss of all examples counts more than of some."""
-        if ask.at is None:
-            if self.loss is None or ask.batch is whole:
-                self.loss = probe.loss
-        else:
-            if self.perturbed_loss is None or ask.batch is whole:
-                self.perturbed_loss = probe.loss
-        self.passes += 1
-
-    def keep(self, g: Gradients) -> None:
-        """Take in its gradient."""
-        if self.track:
-            self.first, self.last = self.first or g, g
-
-    def statistics(self) -> Statistics:
-        """The finished record."""
-        return Statistics(
-            passes=self.passes,
-            loss=self.loss,
-            perturbed_loss=self.perturbed_loss,
-            grad_norm=self.grad_norm,
-            eps_norm=self.eps_norm,
-            cosine=self._cosine(),
-        )
-
-    def _cosine(self) -> Tensor | None:
-        if self.passes < 2 or not self.track:
-            return None
-        both = [
-            (w, a, b)
-            for w, a, b in zip(self.w, self.first, self.last, strict=True)
-            if a is not None and b is not None and a.numel() > 0
-        ]
-        if not both:
-            return None
-        w = [w for w, _, _ in both]
-        first, last = [a for _, a, _ in both], [b for _, _, b in both]
-        return ts.cosine(first, last, Shards.of(w).norm)
+def _movable(step: Step, ask: Ask) -> list[Tensor]:
+    """What the optimizer trains, and what else the request moves."""
+    return step.w if ask.at is None else [*step.w, *(p for p, _ in ask.at.frozen)]
 
 
 def _check_dense(w: list[Tensor], g: Gradients) -> None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flatmin.core import Gradients, Memory, Method
 from flatmin.core._shards import local, whole_as
+from flatmin.optim._states import States
 
 
 class StateMemory(Memory):
@@ -20,10 +21,12 @@ class StateMemory(Memory):
     that is not empty for their own, so nothing may be in it before they have begun one.
     """
 
-    def __init__(self, base: Optimizer) -> None:
+    def __init__(self, base: Optimizer, states: States) -> None:
         super().__init__()
         self._base = base
+        self._states = states
         self._w: list[Tensor] = []
+        self._blanked = False
 
     def begin(self, w: list[Tensor]) -> None:
         """Answer for these parameters."""
@@ -31,7 +34,7 @@ class StateMemory(Memory):
 
     def recall(self, name: str) -> Gradients | None:
         values: list[Any] = [
-            self._base.state.get(p, {}).get(f"sam_{name}") for p in self._w
+            self._states.get(p, {}).get(f"sam_{name}") for p in self._w
         ]
         if all(v is None for v in values):
             return None
@@ -49,7 +52,7 @@ class StateMemory(Memory):
         for name, values in self._kept.items():
             for p, v in zip(self._w, values, strict=True):
                 if v is not None and p.grad is not None:
-                    self._base.state[p][f"sam_{name}"] = whole_as(v, p)
+                    self._states.entry(p)[f"sam_{name}"] = whole_as(v, p)
         for name, value in self._noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
@@ -59,24 +62,51 @@ class StateMemory(Memory):
 
         torch.distributed.checkpoint loads those entries alone that it finds in the
         state of the optimizer to be loaded, and wants all of them in the checkpoint.
+        An optimizer that has a state of its own takes no parameter for one that has
+        none, so such a parameter is given NaN only if its group keeps nothing else.
         """
-        for saved, group in zip(
-            content["param_groups"], self._base.param_groups, strict=True
-        ):
-            for name in getattr(method, "notes", ()):
+        begun = self._base.param_groups[0].get("sam_step", 0) > 0
+        pairs = zip(content["param_groups"], self._base.param_groups, strict=True)
+        for saved, group in pairs:
+            for name in method.traits.notes:
                 saved.setdefault(f"sam_{name}", math.nan)
+            entries = [content["state"].get(at, {}) for at in saved["params"]]
+            empty_too = begun and not any(_has_own(entry) for entry in entries)
             for at, p in zip(saved["params"], group["params"], strict=True):
-                blank = _blank(p, getattr(method, "remembers", ()))
-                if blank:
+                blank = _blank(p, method.traits.remembers)
+                if blank and (empty_too or content["state"].get(at)):
                     # What torch hands out is the state itself.
                     content["state"][at] = {**blank, **content["state"].get(at, {})}
 
+    def write_blanks(self, method: Method) -> None:
+        """Write the same NaN into the state itself, until the next step or load.
+
+        For torch.distributed.checkpoint again: with ``flatten_optimizer_state_dict`` it
+        loads what is in the state after its trial step, and asks for no state dict.
+        """
+        self._blanked = True
+        for group in self._base.param_groups:
+            for name in method.traits.notes:
+                group.setdefault(f"sam_{name}", math.nan)
+            for p in group["params"]:
+                for name, blank in _blank(p, method.traits.remembers).items():
+                    self._states.entry(p).setdefault(name, blank)
+
     def clear_blanks(self) -> None:
-        """Take out of the state what `complete` had added to what was loaded."""
+        """Take out of the state what `complete` or `write_blanks` put there."""
+        self._blanked = False
         for group in self._base.param_groups:
             _drop(group)
-        for entry in self._base.state.values():
+        for entry in self._states.entries():
             _drop(entry)
+
+    def clear_trial(self) -> None:
+        """Take out what `write_blanks` wrote, if nothing was loaded since."""
+        if self._blanked:
+            self.clear_blanks()
+            for p, entry in list(self._base.state.items()):
+                if not entry:
+                    del self._base.state[p]
 
     def forget(self) -> None:
         """Drop what was kept."""
@@ -90,6 +120,11 @@ def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """An entry for each of the names, if the parameter can have one."""
     kept = names if p.requires_grad else ()
     return {f"sam_{name}": torch.full_like(p.detach(), math.nan) for name in kept}
+
+
+def _has_own(entry: dict[str, Any]) -> bool:
+    """Whether there is something that is not ours."""
+    return not all(name.startswith("sam_") for name in entry)
 
 
 def _drop(entry: dict[str, Any]) -> None:

@@ -1,13 +1,17 @@
-"""What the loop body sees of a pass, and what is known after a step."""
+"""What the loop body sees of a pass, and how far a SAM is in its step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from flatmin.core import Ask
+from flatmin.core import Ascent, Ask, Point, all_examples
+
+#: A loss, or what computes it.
+Loss: TypeAlias = Tensor | Callable[[], Tensor]
 
 
 class Probe:
@@ -15,7 +19,9 @@ class Probe:
 
     Attributes:
         index: 0 for the first pass of the step.
-        perturbed: True at ``w + eps``, False at ``w``.
+        perturbed: False at ``w``, True anywhere else.
+        ascended: True at the step's perturbation ``w + eps``, which `Statistics` is
+            about. Some methods also look elsewhere.
         climbs: True if a perturbation is made of this pass's gradient. Plain SGD's only
             pass, for instance, does not climb.
         losses: the loss of each example, detached, if the method asked for it.
@@ -24,17 +30,21 @@ class Probe:
     def __init__(
         self,
         index: int,
+        at: type[Point | Ascent | None],
         ask: Ask,
-        along: list[tuple[Tensor, Tensor]] | None = None,
+        along: list[tuple[Tensor, Tensor]] | None,
     ) -> None:
         self.index = index
-        self.perturbed = ask.at is not None
+        self.perturbed = at in (Point, Ascent)
+        self.ascended = at is Ascent
         self.climbs = ask.climbs
         self.losses: Tensor | None = None
         self._ask = ask
+        self._takes = ask.batch is not all_examples
         self._loss: Tensor | None = None
         self._along = along
         self._answered = along is None
+        self._parts = ask.part is not None
 
     @property
     def loss(self) -> Tensor | None:
@@ -45,6 +55,11 @@ class Probe:
     def loss(self, value: Tensor | float) -> None:
         # A copy: the next pass may write its loss into the same tensor.
         self._loss = torch.as_tensor(value).detach().clone()
+
+    @property
+    def wants_part(self) -> bool:
+        """Whether this pass is for a part of each batch, which `take` gives."""
+        return self._ask.batch is not all_examples
 
     def backward(self, loss: Tensor) -> None:
         """``loss.backward()``, or what the method wants in its place.
@@ -89,6 +104,25 @@ class Probe:
             )
         self.losses = losses.detach().clone()
 
+    def total(self, *, flat: Loss, rest: Loss) -> Tensor:
+        """The loss that this pass is for: that of one part, or the sum of both.
+
+        Args:
+            flat: the part that is climbed, and descended at ``w + eps``; or a function
+                that computes it, which is called if it is wanted.
+            rest: the part that is descended at ``w``, likewise.
+
+        Returns:
+            One of them, or their sum in a pass for the whole loss: those of a method
+            that knows no parts, and all where rho is 0.
+        """
+        self._parts = False
+        if self._ask.part == "flat":
+            return _computed(flat)
+        if self._ask.part == "rest":
+            return _computed(rest)
+        return _computed(flat) + _computed(rest)
+
     def check_answer(self) -> None:
         """Refuse a body that has not given the method what it asked for.
 
@@ -105,6 +139,21 @@ class Probe:
                 "this method needs the loss of each example. Call "
                 'probe.backward(losses) in the probes() loop, with reduction="none", '
                 "instead of loss.backward()."
+            )
+        if self._takes:
+            raise RuntimeError(
+                "this method wants a part of the batch in this pass; on all of it, "
+                "another method would run. Write in the probes() loop, before the "
+                "model runs: inputs, targets = probe.take(inputs, targets)."
+            )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        if self._parts:
+            raise RuntimeError(
+                f"this pass is for the {self._ask.part} part of the loss; with all of "
+                "it, another method would run. Write in the probes() loop: loss = "
+                "probe.total(flat=..., rest=...)."
             )
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -125,59 +174,19 @@ class Probe:
             raise ValueError(
                 f"take() needs tensors with one common first axis, got {sorted(sizes)}."
             )
+        self._takes = False
         index = self._ask.batch(sizes.pop())
         taken = tensors if index is None else tuple(t[index] for t in tensors)
         return taken[0] if len(taken) == 1 else taken
 
     def __repr__(self) -> str:
-        place = "w + eps" if self.perturbed else "w"
+        away = "w + eps" if self.ascended else "another point"
+        place = away if self.perturbed else "w"
         return f"Probe({self.index}, at {place})"
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a SAM is in its step.
-
-    An object of its own, because wrappers of optimizers (Lightning Fabric's) pass on
-    what is read from the optimizer, but keep for themselves what is written to it.
-
-    Attributes:
-        open: whether a `probes` loop is being run.
-        ready: whether one is finished, and no step was made since.
-        unscaled: whether the last one was given the scaler.
-    """
-
-    open: bool = False
-    ready: bool = False
-    unscaled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What the last step measured; reading a tensor's value may wait for the device.
-
-    Attributes:
-        passes: how many times the loop body ran.
-        loss: ``L(w)``, if the loop set ``probe.loss``.
-        perturbed_loss: ``L(w + eps)``, likewise; None if nothing was perturbed.
-        grad_norm: dual norm of the ascent gradient (``||g||_2`` for p = 2), float64.
-        eps_norm: ``||eps||_2``, float64, if the optimizer was built with ``track``.
-        cosine: ``cos(g, g_eps)``, likewise.
-    """
-
-    passes: int = 0
-    loss: Tensor | None = None
-    perturbed_loss: Tensor | None = None
-    grad_norm: Tensor | None = None
-    eps_norm: Tensor | None = None
-    cosine: Tensor | None = None
-
-    @property
-    def sharpness(self) -> Tensor | None:
-        """``L(w + eps) - L(w)``; None if one of the two is unknown."""
-        if self.loss is None or self.perturbed_loss is None:
-            return None
-        return self.perturbed_loss - self.loss
+def _computed(loss: Loss) -> Tensor:
+    return loss if isinstance(loss, Tensor) else loss()
 
 
 def _slope(loss: Tensor, along: list[tuple[Tensor, Tensor]]) -> Tensor:

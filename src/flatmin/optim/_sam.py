@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from flatmin.core import (
     Decayed,
@@ -25,26 +23,36 @@ from flatmin.core import (
 )
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
+from flatmin.optim._bases import check_base, check_parameters, check_saved
 from flatmin.optim._checks import (
     check_accumulation,
-    check_base,
     check_decay,
-    check_group,
+    check_method,
     check_model,
-    check_parameters,
-    check_scaling,
     check_scope,
-    claim,
 )
+from flatmin.optim._closure import call_after_loop, call_per_pass
 from flatmin.optim._engine import Engine
-from flatmin.optim._memory import StateMemory
-from flatmin.optim._probe import Probe, Progress, Statistics
+from flatmin.optim._foreign import check_closure, explained, missing
+from flatmin.optim._guard import (
+    check_nothing_lost,
+    check_used_is_cleared,
+    is_cleared,
+    mark_used,
+    wait,
+)
+from flatmin.optim._hooks import untraced
+from flatmin.optim._lightning import runs_probes, split
+from flatmin.optim._probe import Probe
+from flatmin.optim._scaling import check_scaling
+from flatmin.optim._shared import RHO, STEP, SharedOptimizer
+from flatmin.optim._states import States
+from flatmin.optim._statistics import Statistics
+from flatmin.optim._trainers import check_trainer
+from flatmin.optim._wrapping import seen_wrapped
 
-_RHO, _STEP = "sam_rho", "sam_step"
-_KEPT = ("base", "model", "method", "scope", "options", "defaults")
 
-
-class SAM(Optimizer):
+class SAM(SharedOptimizer):
     r"""Sharpness-aware minimization around any base optimizer.
 
     .. math::
@@ -92,16 +100,21 @@ class SAM(Optimizer):
         method: a program other than SAM's; it then says what the ball is, so that
             ``p`` and ``norm_over`` must keep their defaults.
         scope: who shares one perturbation, if the model is in
-            DistributedDataParallel: `Replica` (the default, and the paper's choice),
-            `World`, or a `Group` of replicas, all in ``flatmin.core``. With sharded
-            parameters (FSDP2, tensor parallelism) it is always `World`.
+            DistributedDataParallel: ``"replica"`` (the default, and the paper's
+            choice), ``"world"``, or a `flatmin.core.Group` of replicas. With sharded
+            parameters (FSDP2, tensor parallelism) it is always ``"world"``.
         decay_in_ascent: whether the loss that is climbed, and descended at ``w + eps``,
             includes ``weight_decay / 2 ||w||^2``.
-        protect_buffers: whether buffers keep the first pass's update alone.
+        protect_buffers: whether buffers, and what else a forward pass changes in the
+            model, keep the first pass's update alone.
         replay_rng: whether every pass draws the same random numbers (torch's global
             generators, ``random``, and NumPy's if it is loaded).
         track: whether `statistics` has ``||eps||`` and ``cos(g, g_eps)`` too; this
             keeps the first gradient in memory during the second pass.
+        check: ``"replay"`` makes the first pass of every step twice, at the same point,
+            and raises a RuntimeError that names the first module to differ, if the
+            second run differs: something changes that is not rewound. For a trial of a
+            few steps, because each step takes a pass more.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -111,6 +124,9 @@ class SAM(Optimizer):
     Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
     """
 
+    _kept = ("base", "model", "method", "scope", "chosen_scope", "options", "defaults")
+
+    @explained
     def __init__(
         self,
         base: Optimizer,
@@ -120,59 +136,77 @@ class SAM(Optimizer):
         p: float = 2.0,
         norm_over: Literal["model", "group"] = "model",
         method: Method | None = None,
-        scope: Scope | None = None,
+        scope: Scope | Literal["replica", "world"] | None = None,
         decay_in_ascent: bool = False,
         protect_buffers: bool = True,
         replay_rng: bool = True,
         track: bool = False,
+        check: Literal["replay"] | None = None,
     ) -> None:
         check_base(base)
         check_model(model)
         check_parameters(base, model)
         if norm_over not in ("model", "group"):
             raise ValueError(f"norm_over is 'model' or 'group', got {norm_over!r}.")
+        if check not in (None, "replay"):
+            raise ValueError(f"check is 'replay' or None, got {check!r}.")
         if method is None:
             ball = LpBall(p)
             method = TwoPoint(metric=ball if norm_over == "model" else PerGroup(ball))
         elif (p, norm_over) != (2.0, "model"):
             raise ValueError("give either method or p and norm_over, not both.")
+        check_method(method)
         if decay_in_ascent:
             check_decay(base.param_groups)
             method = Decayed(method)
         self.base = base
         self.model = model
         self.method = method
+        self.chosen_scope = scope
         self.scope = check_scope(scope, model)
-        self.options = {
+        self.options: dict[str, Any] = {
             "protect_buffers": protect_buffers,
             "replay_rng": replay_rng,
             "track": track,
+            "check": check,
         }
-        self.defaults = {**base.defaults, _RHO: radius(rho)}
+        # Wrappers of optimizers may have no defaults.
+        self.defaults = {**getattr(base, "defaults", {}), RHO: radius(rho)}
+        check_saved(base, States(base), method)
         self._complete_groups()
-        self.__setstate__({})
+        self._begin({})
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in _KEPT}
+    def attach(self, model: nn.Module) -> None:
+        """Go on with another module around the same parameters.
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # What torch does to unpickle an optimizer; its __init__ would build groups
-        # and a state of its own, and SAM's are the base's.
-        super().__setstate__(state)
-        claim(self.base, self)
-        self._engine = Engine(self.model, self.scope, **self.options)
-        self._memory = StateMemory(self.base)
-        self._progress = Progress()
+        For a model that was wrapped after SAM was built::
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The base optimizer's groups, the same list."""
-        return self.base.param_groups
+            model = DistributedDataParallel(model)
+            optimizer.attach(model)
 
-    @property
-    def state(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The base optimizer's state, the same mapping."""
-        return self.base.state
+        The scope is chosen anew: the one that was given to SAM, or the default for this
+        model.
+
+        Args:
+            model: the module that the loop runs from now on.
+
+        Raises:
+            TypeError: it is no module.
+            ValueError: it does not hold the base's parameters, or does not fit the
+                scope.
+            RuntimeError: a `probes` loop is open.
+        """
+        if self._progress.open:
+            raise RuntimeError(
+                "attach() inside a probes() loop. Call it after the loop."
+            )
+        check_model(model)
+        check_parameters(self.base, model)
+        scope = check_scope(self.chosen_scope, model)
+        unperturbed = self._engine.unperturbed
+        self.model, self.scope = model, scope
+        self._engine = self._new_engine()
+        self._engine.unperturbed = unperturbed
 
     def probes(
         self, *, accumulate: bool = False, scaler: GradScaler | None = None
@@ -195,29 +229,43 @@ class SAM(Optimizer):
             One `Probe` per gradient the method needs.
 
         Raises:
-            RuntimeError: another loop of this optimizer is open, the body left no
-                gradient, or an accumulating loop is inside of ``no_sync()`` or of a
-                method whose results do not add up.
+            RuntimeError: another loop of this optimizer is open; the loop would clear
+                gradients that no step has used; the model runs inside of a wrapper that
+                SAM was not given; the body left no gradient; or an accumulating loop
+                is inside of ``no_sync()``, of a method whose results do not add up, or
+                begins with the gradients of the last step.
         """
-        if self._progress.open:
+        progress = self._progress
+        if progress.open:
             raise RuntimeError(
                 "a probes() loop of this optimizer is still open. Finish it before the "
                 "next one; if you hold its iterator, call close() on it."
             )
+        step = self._step()
         if accumulate:
             check_accumulation(self.method, self.model)
-        progress = self._progress
-        progress.open, progress.ready = True, False
+            check_used_is_cleared(progress, self.model, step.w)
+        else:
+            check_nothing_lost(progress, self.model, step.w)
+        was_ready = progress.ready
+        progress.open, progress.ready, progress.depth = True, False, 0
         progress.unscaled = scaler is not None
         try:
-            step = self._step()
             if not accumulate or all(p.grad is None for p in step.w):
                 self._memory.forget()
-            program = self.method(step)
-            yield from self._engine.run(
-                program, step, accumulate=accumulate, scaler=scaler
-            )
-            progress.ready = True
+            program = self.method.program(step)
+            with seen_wrapped(self.model):
+                yield from self._engine.run(
+                    program, step, accumulate=accumulate, scaler=scaler
+                )
+            wait(progress, step.w)
+        except BaseException:
+            # What a pass left is no gradient that anybody could want; what loops before
+            # it have accumulated is there again.
+            progress.ready = accumulate and was_ready
+            if not accumulate:
+                mark_used(step.w)
+            raise
         finally:
             progress.open = False
 
@@ -227,39 +275,59 @@ class SAM(Optimizer):
         Args:
             closure: torch's convention: clears gradients, runs the model, calls
                 backward and returns the loss. It is called once per probe, in place of
-                a `probes` loop.
+                a `probes` loop. After a finished loop it is called once, and must leave
+                the gradients alone: some trainers pass one that does nothing.
 
         Returns:
-            The loss at ``w`` that the closure returned; None without closure.
+            What the closure returned at ``w``, a tensor detached; None without closure,
+            or if the method makes no pass at ``w``.
 
         Raises:
-            RuntimeError: there is no finished `probes` loop since the last step, or a
-                GradScaler called with a closure, whose gradients it cannot check.
+            RuntimeError: there is no finished `probes` loop since the last step; the
+                closure adds to gradients that were there, or changes those of a loop;
+                the closure is that of a trainer which runs its hooks in it; or a
+                GradScaler is called with a closure, whose gradients it cannot check, or
+                was told to unscale the base and to step SAM.
         """
-        check_scaling(self.method, closure, self._progress.unscaled)
-        loss = None
-        if closure is not None:
-            for probe in self.probes():
-                with torch.enable_grad():
-                    value = closure()
-                if value is not None:
-                    probe.loss = value
-            loss = self.statistics.loss
-        if not self._progress.ready and self._is_trial():
+        value = self._prepare(closure)
+        try:
             self.base.step()
-            return loss
-        if self._progress.open or not self._progress.ready:
-            raise RuntimeError(
-                "step() needs the gradient of a finished probes() loop. Write: "
-                "for probe in optimizer.probes(): loss = ...; loss.backward(). "
-                "Then, after the loop, optimizer.step()."
-            )
-        self._progress.ready = False
-        self.base.step()
-        self._memory.commit()
-        for group in self.param_groups:
-            group[_STEP] += 1
-        return loss
+        finally:
+            self._progress.stepping = False
+        self._finish()
+        return value
+
+    # A compiled step is the base's arithmetic; there is nothing to compile in the rest.
+    @untraced
+    def _prepare(self, closure: Callable[[], Any] | None) -> Any:
+        """Run the closure, if one is given; refuse a step without a gradient."""
+        closure = self._call_pre_hooks(closure)
+        check_closure(closure)
+        check_scaling(self.method, closure, self._progress.unscaled)
+        closure, afterwards = split(closure)
+        value = None if closure is None else self._call(closure)
+        afterwards()
+        if not self._is_idle(closure):
+            self._check_ready()
+        progress = self._progress
+        progress.stepping, progress.counted, progress.depth = True, False, 0
+        return value
+
+    @untraced
+    def _finish(self) -> None:
+        if not self._progress.counted:
+            self._count()
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, (self,), {})
+
+    def _call(self, closure: Callable[[], Any]) -> Any:
+        """Run a closure in place of a loop, around one, or once after one."""
+        if runs_probes(closure):
+            return closure()
+        if self._progress.ready and not is_cleared(self._progress):
+            return call_after_loop(self._progress, closure)
+        check_trainer(closure)
+        return call_per_pass(self.probes(), self._trained(), closure)
 
     @property
     def statistics(self) -> Statistics:
@@ -279,78 +347,21 @@ class SAM(Optimizer):
         """
         return int(self._engine.unperturbed)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """The base optimizer's."""
-        if not self._progress.open:
-            self._memory.forget()
-        self.base.zero_grad(set_to_none)
+    # Type checkers are not told, so that they report what is missing.
+    if not TYPE_CHECKING:  # pragma: no branch
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer; ``"sam_rho"`` in it overrides rho."""
-        self.base.add_param_group(param_group)
-        try:
-            self._complete_groups()
-        except (TypeError, ValueError):
-            self.param_groups.pop()
-            raise
-
-    def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's; the groups carry radius and step.
-
-        What a method may remember but does not yet is there as NaN.
-        """
-        content = self.base.state_dict()
-        self._memory.complete(content, self.method)
-        return content
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, or that of a plain base optimizer."""
-        self.base.load_state_dict(state_dict)
-        self._memory.clear_blanks()
-        self._complete_groups()
-
-    def register_state_dict_pre_hook(
-        self, hook: Callable[[Optimizer], None], prepend: bool = False
-    ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
-        return self.base.register_state_dict_pre_hook(hook, prepend)
-
-    def register_state_dict_post_hook(
-        self,
-        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
-        prepend: bool = False,
-    ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
-        return self.base.register_state_dict_post_hook(hook, prepend)
-
-    def register_load_state_dict_pre_hook(
-        self,
-        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
-        prepend: bool = False,
-    ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
-        return self.base.register_load_state_dict_pre_hook(hook, prepend)
-
-    def register_load_state_dict_post_hook(
-        self, hook: Callable[[Optimizer], None], prepend: bool = False
-    ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
-        return self.base.register_load_state_dict_post_hook(hook, prepend)
+        def __getattr__(self, name: str) -> Any:
+            told = missing(name)
+            if told is not None:
+                raise AttributeError(told, name=name, obj=self)
+            # Raises again what led here, be it from within a property.
+            return object.__getattribute__(self, name)
 
     def __repr__(self) -> str:
         return f"SAM({self.method!r}, base={self.base!r})"
 
-    def _is_trial(self) -> bool:
-        """Whether this step is one that torch.distributed.checkpoint makes.
-
-        To find out what the state looks like, it makes a step of length zero along
-        gradients of zero.
-        """
-        ps = [p for group in self.param_groups for p in group["params"]]
-        grads = [p.grad for p in ps if p.requires_grad]
-        return all(float(group.get("lr", 1)) == 0 for group in self.param_groups) and (
-            all(g is not None and not g.any() for g in grads)
-        )
+    def _new_engine(self) -> Engine:
+        return Engine(self.model, self.scope, **self.options)
 
     def _mean(self, w: list[Tensor], g: Gradients) -> Gradients:
         return self.scope.average(self.model, w, g)
@@ -359,18 +370,10 @@ class SAM(Optimizer):
         # In scope World all have seen the same gradient.
         return x if isinstance(self.scope, World) else agree(self.model, x)
 
-    def _complete_groups(self) -> None:
-        """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
-        for group in self.param_groups:
-            check_group({_RHO: self.defaults[_RHO], **group})
-        newest = max(int(group.get(_STEP, 0)) for group in self.param_groups)
-        for group in self.param_groups:
-            group.setdefault(_RHO, self.defaults[_RHO])
-            group[_STEP] = newest
-
     def _step(self) -> Step:
-        if any(_STEP not in group for group in self.param_groups):
+        if any(STEP not in group for group in self.param_groups):
             self._complete_groups()
+        self._memory.clear_trial()
         of = [
             (p, k)
             for k, group in enumerate(self.param_groups)
@@ -379,13 +382,18 @@ class SAM(Optimizer):
         ]
         self._memory.begin([p for p, _ in of])
         return Step(
-            index=self.param_groups[0][_STEP],
+            index=self.param_groups[0][STEP],
             model=self.model,
             w=[p for p, _ in of],
             groups=self.param_groups,
             group_of=[k for _, k in of],
             memory=self._memory,
-            state=self.base.state,
+            state=self._states,
             agree=self._agree,
             mean=partial(self._mean, [p for p, _ in of]),
         )
+
+
+# Keep torch from wrapping `step` in a call of all hooks: the base's step has called the
+# global ones.
+SAM.step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
 import torch
 from torch import Tensor
 
-from flatmin.core import Gradients
 from flatmin.core import _tensors as ts
+from flatmin.core._program import Entries, Frozen
 from flatmin.core._shards import local
-from flatmin.optim._replay import alike
+from flatmin.optim._replay import RandomReplay
+from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
+
+#: Those whose parameters are away from ``w`` now, of all SAMs of the process.
+_AWAY: WeakSet[Weights] = WeakSet()
+
+
+def are_away(ps: Iterable[Tensor]) -> bool:
+    """Whether one of these parameters is at ``w + eps`` now, in an open loop."""
+    ours = set(map(id, ps))
+    return any(id(p) in ours for weights in _AWAY for p in weights.away)
 
 
 class Weights:
@@ -21,31 +35,52 @@ class Weights:
     A bfloat16 weight is further from its neighbour than most entries of ``eps`` are
     long. Rounding to the nearest would leave most weights where they are, and always
     the same ones; rounding by chance keeps the perturbation right on average.
+
+    Attributes:
+        watch: whether to note which of the moved weights change before they return.
+        away: the parameters that were moved last.
+        touched: those of them that changed meanwhile, if it was to be noted.
     """
 
     def __init__(self) -> None:
+        self.watch = False
+        self.away: list[Tensor] = []
+        self.touched: list[Tensor] = []
         self._moved: list[Tensor] = []
+        self._held: list[Tensor] = []
         self._copies: list[Tensor] = []
+        self._marks: list[Mark] = []
+
+    @property
+    def moved(self) -> bool:
+        """Whether some weights are away from ``w``."""
+        return bool(self._moved)
 
     @torch.no_grad()
-    def move(self, w: list[Tensor], eps: Gradients, seed: int) -> None:
-        """``w <- w + eps`` where eps is not None; empties ``eps``.
+    def move(
+        self, w: list[Tensor], eps: Entries, seed: int, frozen: Frozen = ()
+    ) -> None:
+        """``w <- w + eps`` where eps is not None; holds on to none of it.
 
         Args:
             w: the parameters.
             eps: where to, in their order.
             seed: of the rounding of weights narrower than float32.
+            frozen: tensors beside the parameters, and how far they move.
         """
         pairs = [(p, e) for p, e in zip(w, eps, strict=True) if e is not None]
-        eps.clear()
+        pairs += frozen
         if not pairs:
             return
-        moved = local([p for p, _ in pairs])
-        if not alike(self._copies, moved):
-            self._copies = [torch.empty_like(p) for p in moved]
-        ts.copy_(self._copies, moved)
-        self._moved = moved
+        self.away = [p for p, _ in pairs]
+        _AWAY.add(self)
+        moved = local(self.away)
+        self._moved, self._held = moved, [part for p in moved for part in parts(p)]
+        if not alike(self._copies, self._held):
+            self._copies = [torch.empty_like(part) for part in self._held]
+        ts.copy_(self._copies, self._held)
         _add_(moved, [e for _, e in pairs], seed)
+        self._marks = [mark(p) for p in moved] if self.watch else []
         # An autocast region around the whole loop keeps its casts of the weights.
         torch.clear_autocast_cache()
 
@@ -53,16 +88,39 @@ class Weights:
     def restore(self) -> None:
         """``w`` again, for every parameter that was moved, whatever its gradient."""
         if self._moved:
-            ts.copy_(self._moved, self._copies)
-            self._moved = []
+            rows = zip(self.away, self._moved, self._marks, strict=False)
+            self.touched = [p for p, part, then in rows if mark(part) != then]
+            ts.copy_(self._held, self._copies)
+            self._moved, self._held = [], []
+            _AWAY.discard(self)
             torch.clear_autocast_cache()
 
 
 def _add_(ws: list[Tensor], xs: list[Tensor], seed: int) -> None:
-    pairs = [(w, x) for w, x in zip(ws, xs, strict=True) if w.dtype.itemsize >= 4]
+    pairs = [(w, x) for w, x in zip(ws, xs, strict=True) if _plain(w)]
     if pairs:
         ts.add_([w for w, _ in pairs], [x for _, x in pairs])
     for i, (w, x) in enumerate(zip(ws, xs, strict=True)):
-        if w.dtype.itemsize < 4:
-            # A seed for each, because processes hold parts of different sizes.
+        # A seed for each, because processes hold parts of different sizes.
+        if not is_whole(w):
+            _add_requantized_(w, x, seed * 1_000_003 + i)
+        elif w.dtype.itemsize < 4:
             ts.add_by_chance_(w, x, seed * 1_000_003 + i)
+
+
+def _plain(w: Tensor) -> bool:
+    return is_whole(w) and w.dtype.itemsize >= 4
+
+
+def _add_requantized_(w: Any, x: Tensor, seed: int) -> None:
+    """``w <- w + x`` as a subclass of Tensor adds, which may draw random numbers.
+
+    torchao's integers are rounded by chance, for the reason that narrow floats are.
+    """
+    streams = RandomReplay()
+    streams.begin([w], [])
+    streams.seed(seed)
+    try:
+        w.add_(x)
+    finally:
+        streams.rewind()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from types import FrameType
-
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Gradients, Step
-from flatmin.core._shards import local_as, whole_as
+from flatmin.core._shards import is_dtensor, local_as, whole_as
 
 
-class Objective:
+class GradientView:
     """Translates between what backward leaves and what a method reasons about.
 
     A method sees this process's part of each gradient. Where a group has ``maximize``,
@@ -34,7 +31,7 @@ class Objective:
     def seen(self, g: Gradients) -> Gradients:
         """The method's gradient, from that of the loop body's backward pass."""
         parts = [
-            None if g_i is None else local_as([g_i], [p])[0]
+            local_as([g_i], [p])[0] if is_dtensor(g_i) and g_i is not None else g_i
             for g_i, p in zip(g, self._w, strict=True)
         ]
         if self._plain:
@@ -57,19 +54,6 @@ class Objective:
             None if v_i is None else whole_as(v_i, p)
             for v_i, p in zip(v, self._w, strict=True)
         ]
-
-
-def calling_scaler() -> GradScaler | None:
-    """The enabled GradScaler whose ``step`` called ours.
-
-    It looks at gradients before it calls, and then neither says that it did nor can be
-    told of others, so that the stack is the one place to find it.
-    """
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None and frame.f_code is not GradScaler.step.__code__:
-        frame = frame.f_back
-    scaler = None if frame is None else frame.f_locals["self"]
-    return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def _wide(g: Tensor) -> Tensor:

@@ -1,0 +1,52 @@
+"""The examples of a pass: all of a batch, or a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from torch import Tensor
+
+from flatmin.core._checks import inside
+
+#: Which of ``n`` examples a pass needs: an index for the first axis, or None for all.
+Batch: TypeAlias = Callable[[int], slice | Tensor | None]
+
+
+def all_examples(n: int) -> None:
+    """Every example: the ascent sees what the descent sees."""
+    del n
+
+
+def fraction(share: float) -> Batch:
+    """The first examples, so much of the batch, and one at least."""
+    if inside("share", share, "(0, 1]", "0.25 is a quarter") == 1:
+        return all_examples
+    return partial(_first, share)
+
+
+def highest(values: Tensor, share: float) -> Batch:
+    """The examples with the highest values, so much of the batch, and one at least.
+
+    Args:
+        values: one for each example.
+        share: of the batch.
+    """
+    if inside("share", share, "(0, 1]") == 1:
+        return all_examples
+    best = values.topk(max(1, round(share * len(values)))).indices
+    return partial(_these, best.sort().values, len(values))
+
+
+def _first(share: float, n: int) -> slice:
+    return slice(0, max(1, round(share * n)))
+
+
+def _these(index: Tensor, among: int, n: int) -> Tensor:
+    if n != among:
+        raise ValueError(
+            f"this pass needs examples that were chosen among {among}, got {n}. Give "
+            "probe.take() the same batch in every pass of a step."
+        )
+    return index

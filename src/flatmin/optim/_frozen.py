@@ -1,0 +1,142 @@
+"""Tensors that nobody but the forward pass itself may change: an EMA teacher's weights.
+
+Nearly all of them never change, and a model may have billions. So the small ones are
+copied in every step, the large ones when a look at them has shown that they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import is_
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from flatmin.optim._tensor_copy import Mark, TensorCopy, marks
+
+#: How many bytes are copied in every step whether or not anything changes.
+_ALWAYS = 2**26
+
+
+class FrozenReplay:
+    """Rewinds tensors that a forward pass changes, without copying all that it might.
+
+    In steps 1, 2, 4, 8, ... a copy is made of as many bytes as the model trains, and
+    compared after the first pass; what has changed is copied in every step from then
+    on. In every step, torch's count of in-place changes and the address of the memory
+    tell of most changes to the rest.
+
+    Args:
+        name_of: the name of a tensor, for the message.
+    """
+
+    def __init__(self, name_of: Callable[[Tensor], str]) -> None:
+        self._name_of = name_of
+        self._start, self._end = TensorCopy(), TensorCopy()
+        self._steps = 0
+        self._tensors: list[Tensor] = []
+        self._small: list[Tensor] = []
+        self._large: list[Tensor] = []
+        self._known: dict[int, Tensor] = {}
+        self._watched: list[Tensor] = []
+        self._marks: list[Mark] = []
+        self._looked = _Look()
+
+    def begin(self, tensors: list[Tensor], trained: Sequence[Tensor]) -> None:
+        """Before the first pass: copy those that may change."""
+        self._steps += 1
+        if not _same(tensors, self._tensors):
+            self._tensors = tensors
+            self._small, self._large = _split(tensors, _ALWAYS)
+        self._start.save([*self._small, *self._known.values()])
+        self._watched = [t for t in self._large if id(t) not in self._known]
+        self._marks = marks(self._watched)
+        self._looked = _Look()
+        if self._watched and self._steps & (self._steps - 1) == 0:
+            self._looked = _Look(_split(self._watched, sum(map(_size, trained)))[0])
+
+    def keep(self) -> None:
+        """After the first pass: what has changed, and to what.
+
+        Raises:
+            RuntimeError: one has changed of which there is no copy.
+        """
+        lost = self._lost()
+        found = self._looked.changed()
+        self._known |= {id(t): t for t in [*found, *lost]}
+        if lost:
+            raise RuntimeError(self._sentence(lost[0]))
+        self._end.save([*self._start.changed(), *found])
+
+    def rewind(self) -> None:
+        """Before any later pass: back to the start."""
+        self._start.load()
+        self._looked.load()
+
+    def finish(self) -> None:
+        """After the last pass: to where the first one ended.
+
+        Raises:
+            RuntimeError: a later pass has changed one of which there is no copy. A
+                teacher that equals its student changes at ``w + eps`` first.
+        """
+        late = self._lost()
+        self._known |= {id(t): t for t in [*self._looked.changed(), *late]}
+        self._start.load()
+        self._looked.load()
+        self._end.load()
+        if late:
+            raise RuntimeError(self._sentence(late[0]))
+
+    def _lost(self) -> list[Tensor]:
+        """Those that have changed and of which there is no copy."""
+        rows = zip(self._watched, marks(self._watched), self._marks, strict=True)
+        return [t for t, m, then in rows if m != then and not self._looked.has(t)]
+
+    def _sentence(self, t: Tensor) -> str:
+        return (
+            f"the forward pass changes {self._name_of(t)}, of shape {tuple(t.shape)}, "
+            "which SAM does not train and had not copied because of its size, so the "
+            "second pass would start from a changed one. Make this change after "
+            "optimizer.step(), outside of forward, or register the tensor as a buffer."
+        )
+
+
+class _Look:
+    """Copies of tensors that may turn out to change, in the first pass or a later."""
+
+    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
+        self._copies = {id(t): (t, TensorCopy()) for t in tensors}
+        for t, copy in self._copies.values():
+            copy.save([t])
+
+    def has(self, t: Tensor) -> bool:
+        return id(t) in self._copies
+
+    def changed(self) -> list[Tensor]:
+        """Those that have changed. Waits for the device."""
+        return [t for t, copy in self._copies.values() if copy.differs()]
+
+    def load(self) -> None:
+        for _, copy in self._copies.values():
+            copy.load()
+
+
+def _split(tensors: Sequence[Tensor], most: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The smallest that have ``most`` bytes together, and the rest."""
+    small: list[Tensor] = []
+    ordered = sorted(tensors, key=_size)
+    for t in ordered:
+        most -= _size(t)
+        if most < 0:
+            break
+        small.append(t)
+    return small, ordered[len(small) :]
+
+
+def _size(t: Tensor) -> int:
+    return 0 if is_lazy(t) else t.nbytes
+
+
+def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(is_, a, b))

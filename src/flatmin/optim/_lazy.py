@@ -1,0 +1,82 @@
+# pyright: reportPrivateUsage=false
+"""Modules that make their parameters when they first see an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
+
+from flatmin.optim._replay import RandomReplay
+
+
+class LazyReplay:
+    """Where such modules and the random streams are once the parameters are made.
+
+    Parameters are not unmade for the second pass. So it starts, for such a module, from
+    what it was right after making them, and the random streams go on from there too.
+
+    Args:
+        made: what to call with a module that has just made its parameters.
+        streams: the random streams, if they are replayed.
+    """
+
+    def __init__(
+        self, made: Callable[[nn.Module], None], streams: RandomReplay | None
+    ) -> None:
+        self._made = made
+        self._streams = streams
+        self._modules: Sequence[nn.Module] = ()
+        self._unmade: list[nn.Module] = []
+        self._hooks: list[RemovableHandle] = []
+        self._states: dict[nn.Module, Any] = {}
+        self._ahead: set[nn.Module] = set()
+
+    def begin(self, modules: Sequence[nn.Module]) -> None:
+        """Before the first pass: wait for those that have not made theirs.
+
+        Args:
+            modules: the same list as long as there are no others.
+        """
+        self.finish()
+        self._states = {}
+        known = self._unmade if modules is self._modules else modules
+        self._modules, self._unmade = modules, [m for m in known if _is_unmade(m)]
+        for module in self._unmade:
+            # After the module's own hook, which makes them.
+            self._hooks.append(module.register_forward_pre_hook(self._note))
+
+    def keep(self) -> None:
+        """After the first pass."""
+        self.finish()
+
+    def rewind(self) -> None:
+        """Before a later pass: wait for the places of the first."""
+        self.finish()
+        self._ahead = set(self._states)
+        for module in self._ahead:
+            self._hooks.append(module.register_forward_pre_hook(self._jump))
+
+    def finish(self) -> None:
+        """No longer wait."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _note(self, module: nn.Module, _: Any) -> None:
+        if module not in self._states:
+            self._states[module] = self._streams.now() if self._streams else None
+            self._made(module)
+
+    def _jump(self, module: nn.Module, _: Any) -> None:
+        if module in self._ahead and self._streams:
+            self._streams.set(self._states[module])
+        self._ahead.discard(module)
+
+
+def _is_unmade(module: nn.Module) -> bool:
+    own: list[Any] = [*module._parameters.values(), *module._buffers.values()]
+    return any(is_lazy(t) for t in own)

@@ -1,0 +1,64 @@
+"""Modules that a loop runs and SAM was not given."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from flatmin.optim._watch import watching
+
+#: Buffers as they were: each tensor and its version.
+_Buffers: TypeAlias = list[tuple[Tensor, int]]
+
+
+@contextmanager
+def nothing_outside(model: nn.Module) -> Generator[None]:
+    """Surrounds a pass: refuse a module outside of the model that changes its buffers.
+
+    Nobody brings back what such a module changes, so BatchNorm in it would be updated
+    in every pass: the discriminator of a GAN whose generator SAM trains, a head, a
+    teacher. It can only be seen while it runs.
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    inside, before = set(model.modules()), dict[nn.Module, _Buffers]()
+    if any(map(_is_compiled, inside)):
+        # torch would compile the model once for the look, and once without it.
+        yield
+        return
+
+    def note(module: nn.Module) -> None:
+        if module not in inside and module not in before:
+            before[module] = _buffers(module)
+
+    with watching(note):
+        yield
+    outside = before.keys() - set(model.modules())
+    changed = [m for m in outside if not _same(before[m], _buffers(m))]
+    if changed:
+        raise RuntimeError(
+            f"a {type(changed[0]).__name__} outside of the model changed its buffers, "
+            "and would do so in every pass. Give SAM all modules that the loop runs: "
+            "SAM(base, torch.nn.ModuleList([model, other])), or put the other one into "
+            "eval mode."
+        )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled: Any = getattr(module, "_compiled_call_impl", None)
+    return compiled is not None or hasattr(module, "_orig_mod")
+
+
+def _buffers(module: nn.Module) -> _Buffers:
+    found = [b for b in module.buffers(recurse=False) if not b.is_inference()]
+    return [(b, b._version) for b in found]
+
+
+def _same(a: _Buffers, b: _Buffers) -> bool:
+    return len(a) == len(b) and all(
+        x is y and v == u for (x, v), (y, u) in zip(a, b, strict=True)
+    )

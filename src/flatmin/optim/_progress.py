@@ -1,0 +1,39 @@
+"""How far a SAM is in its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Progress:
+    """How far a SAM is in its step.
+
+    An object of its own, because wrappers of optimizers (Lightning Fabric's) pass on
+    what is read from the optimizer, but keep for themselves what is written to it.
+
+    Attributes:
+        open: whether a `probes` loop is being run.
+        ready: whether one is finished, and no step was made since.
+        unscaled: whether the last one was given the scaler.
+        offered: whether a GradScaler was asked to step since the last one.
+        left: the parameters that the last one gave a gradient, and these gradients.
+        stepping: whether `SAM.step` is calling the base optimizer.
+        counted: whether the base's own hooks have counted its step.
+        depth: how many steps of the base are being made within each other: the step of
+            a derived optimizer calls the step it derives from, and torch calls the
+            hooks of both.
+    """
+
+    open: bool = False
+    ready: bool = False
+    unscaled: bool = False
+    offered: bool = False
+    left: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list[tuple[Tensor, Tensor]]
+    )
+    stepping: bool = False
+    counted: bool = False
+    depth: int = 0

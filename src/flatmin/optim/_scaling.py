@@ -1,0 +1,84 @@
+"""Steps that a GradScaler makes: which gradients it has looked at, and how often."""
+
+from __future__ import annotations
+
+import inspect
+from types import FrameType
+from typing import Any
+
+from torch.amp.grad_scaler import GradScaler, OptState
+from torch.optim import Optimizer
+
+from flatmin.core import Method
+
+
+def calling_scaler() -> GradScaler | None:
+    """The enabled GradScaler whose ``step`` called ours.
+
+    It looks at gradients before it calls, and then neither says that it did nor can be
+    told of others, so that the stack is the one place to find it.
+    """
+    frame = _step_of_scaler()
+    scaler = None if frame is None else frame.f_locals["self"]
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def given_closure() -> object:
+    """The closure that GradScaler.step, which called ours, was given; None for none."""
+    frame = _step_of_scaler()
+    args = () if frame is None else frame.f_locals["args"]
+    return args[0] if args else None
+
+
+def _step_of_scaler() -> FrameType | None:
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None and frame.f_code is not GradScaler.step.__code__:
+        frame = frame.f_back
+    return frame
+
+
+def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
+    """Refuse a scaler that has not looked at the gradients that count.
+
+    Raises:
+        RuntimeError: the closure makes them later, or the method does not know the
+            loss scale.
+    """
+    unaware = not unscaled and method.traits.needs_unscaled
+    if not (closure is not None or unaware) or calling_scaler() is None:
+        return
+    if closure is not None:
+        raise RuntimeError(
+            "GradScaler.step(optimizer, closure) looks for overflows before the "
+            "closure makes the gradients that count. Write: for probe in "
+            "optimizer.probes(): closure(). Then scaler.step(optimizer)."
+        )
+    raise RuntimeError(
+        "this method needs gradients without the loss scale. Write "
+        "optimizer.probes(scaler=scaler)."
+    )
+
+
+def check_unscaled_once(stepped: Optimizer, other: Optimizer) -> None:
+    """Refuse to step through one object what was unscaled through the other.
+
+    A scaler keeps account by object and would divide by its scale a second time.
+
+    Args:
+        stepped: the object that the scaler was asked to step.
+        other: the other of SAM and its base.
+
+    Raises:
+        RuntimeError: the scaler has unscaled the other one.
+    """
+    scaler: Any = calling_scaler()
+    if scaler is None:
+        return
+    stage = scaler._per_optimizer_states[id(other)]["stage"]
+    if stage is OptState.UNSCALED:
+        raise RuntimeError(
+            f"scaler.unscale_ was given the {type(other).__name__} object and "
+            f"scaler.step the {type(stepped).__name__} object, which share their "
+            "gradients: these would be unscaled twice. Give both the SAM object: "
+            "scaler.unscale_(optimizer), then scaler.step(optimizer)."
+        )

@@ -1,0 +1,284 @@
+"""An optimizer whose groups, state and hooks are those of another: one of both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from flatmin.core import Method
+from flatmin.optim._bases import claim
+from flatmin.optim._checks import check_group
+from flatmin.optim._engine import Engine
+from flatmin.optim._guard import (
+    end_wait,
+    is_cleared,
+    is_in_place,
+    mark_used,
+    mark_zero,
+    unused,
+)
+from flatmin.optim._hooks import listen
+from flatmin.optim._lightning import runs_probes
+from flatmin.optim._memory import StateMemory
+from flatmin.optim._progress import Progress
+from flatmin.optim._scaling import (
+    calling_scaler,
+    check_scaling,
+    check_unscaled_once,
+    given_closure,
+)
+from flatmin.optim._states import States
+from flatmin.optim._trainers import advice
+
+RHO, STEP = "sam_rho", "sam_step"
+
+
+class SharedOptimizer(Optimizer):
+    """What SAM and its base share, so that a step or a checkpoint may use either.
+
+    Attributes:
+        base: the optimizer with the groups and the state.
+        method: says what is remembered in its state.
+    """
+
+    base: Optimizer
+    method: Method
+    _engine: Engine
+    _kept: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._check_at_w("copied or pickled")
+        return {name: self.__dict__[name] for name in self._kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What torch does to unpickle an optimizer, or to give it another state."""
+        if "base" in state:
+            self._begin(state)
+        else:
+            self.base.__setstate__(state)
+            self._after_loading()
+
+    def _begin(self, state: dict[str, Any]) -> None:
+        # torch's __init__ would build groups and a state of its own.
+        super().__setstate__(state)
+        claim(self.base, self)
+        listen(self.base, self)
+        self._engine = self._new_engine()
+        self._states = States(self.base)
+        self._memory = StateMemory(self.base, self._states)
+        self._progress = Progress()
+        mark_used(self._trained())
+
+    @abstractmethod
+    def _new_engine(self) -> Engine:
+        """The engine for the model as it is wrapped now."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The base optimizer's groups, the same list."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.base.param_groups = groups
+        self._complete_groups()
+
+    @property
+    def state(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The base optimizer's state, the same mapping."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.base.state = state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The base optimizer's; a finished loop is given up."""
+        self.base.zero_grad(set_to_none)
+        if not self._progress.open:
+            self._memory.forget()
+            end_wait(self._progress)
+            if not set_to_none:
+                mark_zero(self._trained())
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer; ``"sam_rho"`` in it overrides rho."""
+        self.base.add_param_group(param_group)
+        try:
+            self._complete_groups()
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's; the groups carry radius and step.
+
+        What a method may remember but does not yet is there as NaN.
+        """
+        content = self.base.state_dict()
+        if not self._states.is_plain:
+            self._complete(content)
+        return content
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, or that of a plain base optimizer."""
+        self.base.load_state_dict(state_dict)
+        if not self._states.is_plain:
+            self._after_loading()
+
+    def _complete(self, content: dict[str, Any]) -> None:
+        """Add what a distributed checkpoint needs to the base's state dict."""
+        self._check_at_w("saved")
+        if "param_groups" in content and "state" in content:
+            self._memory.complete(content, self.method)
+
+    def _after_loading(self) -> None:
+        """Give groups of a plain optimizer's checkpoint our entries."""
+        self._states.rejoin_groups()
+        self._memory.clear_blanks()
+        self._complete_groups()
+
+    def _check_at_w(self, what: str) -> None:
+        if "_engine" in self.__dict__ and self._engine.away:
+            raise RuntimeError(
+                f"SAM is {what} inside a probes() loop while the weights are at "
+                "w + eps. Do it after the loop."
+            )
+
+    def register_state_dict_pre_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_state_dict_pre_hook(hook, prepend)
+
+    def register_state_dict_post_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_state_dict_post_hook(hook, prepend)
+
+    def register_load_state_dict_pre_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_load_state_dict_pre_hook(hook, prepend)
+
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """The base optimizer's, which is also what the hook is given."""
+        return self.base.register_load_state_dict_post_hook(hook, prepend)
+
+    def _call_pre_hooks(
+        self, closure: Callable[[], Any] | None
+    ) -> Callable[[], Any] | None:
+        """Call the hooks of this object; the base's step calls the global ones."""
+        for hook in self._optimizer_step_pre_hooks.values():
+            given: dict[str, Any] = {} if closure is None else {"closure": closure}
+            changed = hook(self, (self,), given)
+            if changed is not None:
+                args, kwargs = changed
+                closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        return closure
+
+    def _before_base(self) -> None:
+        """What the base's own hook calls: somebody may step it without `step`."""
+        if self._progress.open:
+            raise RuntimeError(
+                "the base optimizer steps inside a probes() loop, where the weights "
+                "may be at w + eps. Call step() after the loop."
+            )
+        if not self._progress.stepping and self._progress.ready:
+            check_scaling(self.method, None, self._progress.unscaled)
+            check_unscaled_once(stepped=self.base, other=self)
+        self._progress.depth += 1
+
+    def _after_base(self) -> None:
+        """Look whether the base has finished its outermost step."""
+        self._progress.depth -= 1
+        if self._progress.depth <= 0:
+            self._count()
+
+    def _count(self) -> None:
+        """Count the base's step, and keep what the method remembers."""
+        progress = self._progress
+        progress.counted = True
+        ours = progress.stepping or is_in_place(progress)
+        if not (progress.ready and ours):
+            # A plain step, of the base alone: the loop before it was given up.
+            self._memory.forget()
+            if self._is_trial():
+                self._memory.write_blanks(self.method)
+                return
+        self._memory.commit()
+        self._complete_groups()
+        for group in self.param_groups:
+            group[STEP] += 1
+        mark_used(self._trained())
+        end_wait(progress)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """False; GradScaler asks for it in each of its steps, before it unscales.
+
+        So SAM learns that it was asked to step, though the scaler may skip the step,
+        and sees a closure before the scaler misses the gradients that it would make.
+        """
+        if calling_scaler() is not None:
+            check_scaling(self.method, given_closure(), unscaled=True)
+            self._progress.offered = True
+            check_unscaled_once(stepped=self, other=self.base)
+        return False
+
+    def _trained(self) -> list[Tensor]:
+        """The trainable parameters of the base, in its order."""
+        ps = [p for group in self.param_groups for p in group["params"]]
+        return [p for p in ps if p.requires_grad]
+
+    def _is_idle(self, closure: Callable[[], Any] | None) -> bool:
+        """Whether a trainer's pass has been skipped: its base step has nothing new."""
+        skips = closure is not None and runs_probes(closure)
+        return skips and not self._progress.ready and not unused(self._trained())
+
+    def _check_ready(self) -> None:
+        """Refuse a step without a gradient."""
+        progress = self._progress
+        ready = progress.ready and not is_cleared(progress)
+        if progress.open or not (ready or self._is_trial()):
+            raise RuntimeError(
+                "step() needs the gradient of a finished probes() loop. Write: "
+                "for probe in optimizer.probes(): loss = ...; loss.backward(). "
+                f"Then, after the loop, optimizer.step().{advice()}"
+            )
+
+    def _is_trial(self) -> bool:
+        """Whether this step is one that torch.distributed.checkpoint makes.
+
+        To find out what the state looks like, it makes a step of length zero along
+        gradients of zero.
+        """
+        rates = [group.get("lr", 1) for group in self.param_groups]
+        if any(rate is None or float(rate) != 0 for rate in rates):
+            return False
+        return all(p.grad is not None and not p.grad.any() for p in self._trained())
+
+    def _complete_groups(self) -> None:
+        """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
+        for group in self.param_groups:
+            check_group({RHO: self.defaults[RHO], **group})
+        newest = max(int(group.get(STEP, 0)) for group in self.param_groups)
+        for group in self.param_groups:
+            if STEP not in group:
+                # Gradients from before are none of this optimizer's to guard.
+                mark_used(group["params"])
+            group.setdefault(RHO, self.defaults[RHO])
+            group[STEP] = newest

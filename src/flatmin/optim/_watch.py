@@ -1,0 +1,32 @@
+"""A look at every module that runs, wherever it belongs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+
+@contextmanager
+def watching(look: Callable[[nn.Module], None]) -> Generator[None]:
+    """Within, ``look`` is given each module before it runs; not what is compiled."""
+
+    def hook(module: nn.Module, inputs: Any) -> None:
+        if not torch.compiler.is_compiling():
+            look(module)
+
+    with warnings.catch_warnings():
+        # A compiled module warns that hooks see its wrapper too, which is as wanted.
+        warnings.filterwarnings(
+            "ignore", r"Using `torch\.compile\(module\)` when there"
+        )
+        handle = register_module_forward_pre_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()

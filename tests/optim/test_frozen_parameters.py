@@ -1,0 +1,323 @@
+"""Parameters that a forward pass changes itself: changed once, seen alike by all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flatmin import SAM
+from flatmin.core import Ascent, Ask
+from flatmin.methods import multi_step_sam
+from flatmin.optim import _frozen
+from flatmin.optim._frozen import FrozenReplay
+from flatmin.optim._tensor_copy import TensorCopy
+from tests.optim.kept import assert_as_on_copies
+from tests.problems import Scripted, assert_same, snapshot, tensors
+
+
+class Teacher(nn.Module):
+    """A student and a frozen teacher, which follows it in forward."""
+
+    def __init__(self, follow: Callable[[Tensor, Tensor], None], late: int = 0) -> None:
+        super().__init__()
+        self.student, self.teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+        self.teacher.requires_grad_(False)
+        self.follow, self.late = follow, late
+        self.register_buffer("n", torch.zeros(()))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.n >= self.late:
+            pairs = zip(
+                self.teacher.parameters(), self.student.parameters(), strict=True
+            )
+            for t, s in pairs:
+                self.follow(t, s)
+        self.n += 1
+        return self.student(x) - self.teacher(x)
+
+
+def in_place(t: Tensor, s: Tensor) -> None:
+    with torch.no_grad():
+        t.mul_(0.5).add_(0.5 * s)
+
+
+def by_data(t: Tensor, s: Tensor) -> None:
+    t.data.mul_(0.5).add_(0.5 * s.data)
+
+
+def new_data(t: Tensor, s: Tensor) -> None:
+    t.data = 0.5 * t.data + 0.5 * s.data
+
+
+FOLLOW = [in_place, by_data, new_data]
+every_way = pytest.mark.parametrize("follow", FOLLOW)
+inputs = [
+    torch.randn(6, 4, generator=torch.Generator().manual_seed(k)).double()
+    for k in range(4)
+]
+
+
+def student(name: str) -> bool:
+    return name.startswith("student")
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frozen parameter is too large to be copied in every step."""
+    monkeypatch.setattr(_frozen, "_ALWAYS", -1)
+
+
+@every_way
+def test_a_teacher_follows_once(follow: Any) -> None:
+    assert_as_on_copies(Teacher(follow), inputs)
+
+
+class Twice(Teacher):
+    """Has a gradient also where student and teacher are equal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.student(x)
+
+
+def copied_teacher(follow: Any) -> Teacher:
+    """Equal to its student, so that following it at w changes nothing in step 1."""
+    model = Twice(follow)
+    model.teacher.load_state_dict(model.student.state_dict())
+    return model
+
+
+@every_way
+def test_a_teacher_that_starts_as_its_student_does_not_follow_to_w_eps(
+    follow: Any,
+) -> None:
+    assert_as_on_copies(copied_teacher(follow), inputs, student)
+
+
+@every_way
+@pytest.mark.usefixtures("large")
+def test_a_large_teacher_that_starts_as_its_student_does_not_either(
+    follow: Any,
+) -> None:
+    assert_as_on_copies(copied_teacher(follow), inputs, student)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_change_in_a_later_pass_of_which_there_is_no_copy_is_refused() -> None:
+    # In step 3 nobody looks; at w the teacher equals its student, and stays untouched.
+    model = copied_teacher(lambda t, s: None if torch.equal(t, s) else in_place(t, s))
+    base = torch.optim.SGD(model.student.parameters(), lr=0.0)
+    optimizer = SAM(base, model, rho=0.3)
+    model.late = 2
+    for x in inputs[:2]:
+        step(optimizer, model, x)
+    with pytest.raises(RuntimeError, match=r"changes the parameter 'teacher\.bias'"):
+        step(optimizer, model, inputs[2])
+
+
+@every_way
+@pytest.mark.usefixtures("large")
+def test_a_large_teacher_follows_once_from_the_first_step_on(follow: Any) -> None:
+    assert_as_on_copies(Teacher(follow), inputs, student)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_teacher_that_starts_to_follow_is_found_in_time() -> None:
+    # Steps 1, 2 and 4 are looked at.
+    assert_as_on_copies(Teacher(by_data, late=3), inputs, student)
+
+
+@every_way
+def test_parameters_that_could_be_trained_but_are_not_are_kept_too(follow: Any) -> None:
+    model = Teacher(follow)
+    model.teacher.requires_grad_(True)
+    assert_as_on_copies(model, inputs, student)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_change_of_which_there_is_no_copy_is_refused() -> None:
+    model = Teacher(in_place, late=2)
+    base = torch.optim.SGD(model.student.parameters(), lr=0.1)
+    optimizer = SAM(base, model, rho=0.3)
+    for x in inputs[:2]:
+        step(optimizer, model, x)
+    before = snapshot(model.student)
+    with pytest.raises(
+        RuntimeError, match=r"changes the parameter 'teacher\.bias'.*buffer"
+    ):
+        step(optimizer, model, inputs[2])
+    assert_same(snapshot(model.student), before)
+    assert model.n == 2
+    # It is known from now on.
+    assert_as_on_copies_after(optimizer, model)
+
+
+def assert_as_on_copies_after(optimizer: SAM, model: Any) -> None:
+    t = model.teacher.weight.detach().clone()
+    s = model.student.weight.detach().clone()
+    step(optimizer, model, inputs[3])
+    torch.testing.assert_close(model.teacher.weight, 0.5 * t + 0.5 * s)
+
+
+def step(optimizer: SAM, model: nn.Module, x: Tensor) -> None:
+    for _ in optimizer.probes():
+        model(x).square().mean().backward()
+    optimizer.step()
+
+
+@pytest.mark.usefixtures("large")
+def test_large_frozen_parameters_are_copied_for_a_look_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[int] = []
+
+    class Noting(TensorCopy):
+        def save(self, tensors: Any) -> None:
+            copied.append(len(tensors))
+            super().save(tensors)
+
+    monkeypatch.setattr(_frozen, "TensorCopy", Noting)
+    model = Teacher(lambda t, s: None)
+    optimizer = SAM(torch.optim.SGD(model.student.parameters(), lr=0.1), model)
+    per_step: list[bool] = []
+    for k in range(8):
+        copied.clear()
+        step(optimizer, model, inputs[k % 4])
+        per_step.append(sum(copied) > 0)
+    assert per_step == [True, True, False, True, False, False, False, True]
+
+
+@pytest.mark.usefixtures("large")
+def test_a_look_copies_as_many_bytes_as_are_trained() -> None:
+    teachers = [torch.zeros(n) for n in (8, 2, 4)]
+    replay = FrozenReplay(lambda t: "a tensor")
+    replay.begin(teachers, [torch.zeros(6)])
+    teachers[1].data.add_(1)
+    teachers[0].data.add_(1)
+    replay.keep()
+    replay.rewind()
+    assert [t[0].item() for t in teachers] == [1, 0, 0]
+    replay.finish()
+    assert [t[0].item() for t in teachers] == [1, 1, 0]
+
+
+def test_a_tensor_without_a_name_is_named_so(large: None) -> None:
+    model: Any = nn.Linear(4, 2).double()
+    model.table = torch.zeros(2, dtype=torch.float64)
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    step(optimizer, model, inputs[0])
+    step(optimizer, model, inputs[0])
+
+    def note() -> None:
+        model.table.add_(1)
+
+    hook = model.register_forward_pre_hook(lambda *_: note())
+    with pytest.raises(RuntimeError, match="changes a tensor, of shape"):
+        step(optimizer, model, inputs[0])
+    hook.remove()
+
+
+# Weights that are trained.
+
+
+class Clipped(nn.Module):
+    """Shortens its weight before use, or halves it."""
+
+    def __init__(self, change: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+        self.change = change
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.change(self.layer.weight)
+        return self.head(self.layer(x))
+
+
+def halve(w: Tensor) -> None:
+    with torch.no_grad():
+        w.mul_(0.5)
+
+
+def normalise(w: Tensor) -> None:
+    w.data = nn.functional.normalize(w.data)
+
+
+@pytest.mark.parametrize(
+    "change", [halve, normalise, lambda w: w.data.clamp_(-0.1, 0.1)]
+)
+def test_a_trained_weight_is_changed_once(change: Any) -> None:
+    model = Clipped(change)
+    twin = Clipped(change)
+    twin.load_state_dict(model.state_dict())
+    twin(inputs[0])
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
+    for _ in optimizer.probes():
+        model(inputs[0]).square().mean().backward()
+    assert_same(tensors(model), tensors(twin))
+
+
+def twice_at_w(step: Any) -> Any:
+    yield Ask()
+    return (yield Ask())
+
+
+def test_a_weight_that_stays_at_w_is_changed_once_too() -> None:
+    model = Clipped(halve)
+    w = model.layer.weight.detach().clone()
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in SAM(base, model, method=Scripted(twice_at_w)).probes():
+        model(inputs[0]).square().mean().backward()
+    assert torch.equal(model.layer.weight, 0.5 * w)
+
+
+def test_the_perturbation_starts_from_the_changed_weight() -> None:
+    model = Clipped(normalise)
+    seen: list[Tensor] = []
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=1e-3)
+    for _ in optimizer.probes():
+        seen.append(model.layer.weight.detach().clone())
+        model(inputs[0]).square().mean().backward()
+    assert (seen[1] - nn.functional.normalize(seen[0])).norm() <= 1e-3
+    assert (seen[1] - seen[0]).norm() > 1e-2
+
+
+def away_first(step: Any) -> Any:
+    eps = [0.1 * torch.ones_like(p) for p in step.w]
+    one = torch.ones((), dtype=torch.float64)
+    g = yield Ask(Ascent((*eps,), one, one > 0))
+    return g
+
+
+def test_a_change_of_a_moved_weight_in_the_first_pass_is_refused() -> None:
+    model = Clipped(halve)
+    before = snapshot(model)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = SAM(base, model, method=Scripted(away_first))
+    with pytest.raises(RuntimeError, match=r"parameter 'layer\.weight' in place"):
+        step(optimizer, model, inputs[0])
+    assert_same(snapshot(model), before)
+
+
+def test_a_first_pass_away_from_w_that_changes_nothing_is_right() -> None:
+    model = Clipped(lambda w: None)
+    before = snapshot(model)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in SAM(base, model, method=Scripted(away_first)).probes():
+        model(inputs[0]).square().mean().backward()
+    assert_same(snapshot(model), before)
+
+
+def test_several_steps_up_change_a_weight_once() -> None:
+    model = Clipped(normalise)
+    w = nn.functional.normalize(model.layer.weight.detach())
+    optimizer = multi_step_sam(
+        torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.1
+    )
+    for _ in optimizer.probes():
+        model(inputs[0]).square().mean().backward()
+    torch.testing.assert_close(model.layer.weight, w)

@@ -1,0 +1,436 @@
+"""Buffers of every kind start each pass alike and end as after the first."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao import quantization as tq
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
+
+from flatmin import SAM
+from flatmin.optim._tensor_copy import TensorCopy, mark, parts
+from tests.optim.kept import assert_as_on_copies
+from tests.problems import OneProcess, assert_same, snapshot
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*must run observer:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Please use quant_min:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning"),
+]
+
+
+class Holding(nn.Module):
+    """Scales its input by what ``change`` makes of the buffer ``b``."""
+
+    b: Any
+
+    def __init__(self, b: Tensor, change: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(4, 5), nn.Linear(5, 2)
+        self.register_buffer("b", b)
+        self.change = change
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.lift(x))
+        return self.head(y * self.change(self, y.detach().mean(0)))
+
+
+def grows(m: Any, mean: Tensor) -> Tensor:
+    n = len(m.b)
+    m.b.resize_(n + 1).fill_(1.0 + n)
+    return m.b.sum()
+
+
+def becomes_double(m: Any, mean: Tensor) -> Tensor:
+    wide = m.b.dtype == torch.float64
+    m.b.data = torch.ones(3, dtype=torch.float64)
+    return torch.tensor(2.0 if wide else 1.0)
+
+
+def sparse(m: Any, mean: Tensor) -> Tensor:
+    m.b.mul_(2)
+    return m.b.to_dense()[0]
+
+
+def complex_(m: Any, mean: Tensor) -> Tensor:
+    m.b.mul_(1j)
+    return 1 + m.b.real
+
+
+def inferred(m: Any, mean: Tensor) -> Tensor:
+    with torch.inference_mode():
+        m.b.add_(1.0)
+    return m.b.clone()
+
+
+def adds(m: Any, mean: Tensor) -> Tensor:
+    m.b.add_(mean)
+    return m.b.clone()
+
+
+def stays(m: Any, mean: Tensor) -> Tensor:
+    return mean
+
+
+def made(build: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def inside() -> Tensor:
+        with torch.inference_mode():
+            return build()
+
+    return inside
+
+
+def five() -> Tensor:
+    return torch.ones(5, dtype=torch.float64)
+
+
+CASES: dict[str, tuple[Callable[[], Tensor], Any]] = {
+    "grows": (lambda: torch.zeros(0), grows),
+    "empty": (lambda: torch.zeros(0, 3), stays),
+    "sparse": (lambda: torch.eye(5, dtype=torch.float64).to_sparse(), sparse),
+    "csr": (lambda: torch.eye(5, dtype=torch.float64).to_sparse_csr(), stays),
+    "complex": (lambda: torch.ones(5, dtype=torch.complex128), complex_),
+    "view": (lambda: torch.ones(5, 2, dtype=torch.float64).T[0], adds),
+    "meta": (lambda: torch.ones(5, device="meta"), stays),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_a_buffer_is_left_as_one_pass_leaves_it(case: str) -> None:
+    torch.manual_seed(1)
+    build, change = CASES[case]
+    model = Holding(build(), change)
+    if case in ("meta", "csr"):
+        run(model)
+    else:
+        assert_as_on_copies(model, [torch.randn(6, 4).double() for _ in range(3)])
+
+
+def run(model: nn.Module, n: int = 1, passes: int = 2) -> None:
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    for _ in range(n):
+        for _ in optimizer.probes():
+            model(x).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_buffer_that_changes_its_dtype_changes_it_once() -> None:
+    seen: list[torch.dtype] = []
+    model = Holding(torch.ones(3, dtype=torch.float64), becomes_double)
+    model.b = torch.ones(3)
+    model.lift.register_forward_hook(lambda *_: seen.append(model.b.dtype))
+    run(model)
+    assert seen == [torch.float32, torch.float32]
+    assert model.b.dtype == torch.float64
+
+
+def test_a_buffer_made_in_inference_mode_is_rewound() -> None:
+    model = Holding(five(), inferred)
+    model.b = made(five)()
+    run(model, 2)
+    assert model.b.tolist() == [3.0] * 5
+
+
+def test_a_tied_buffer_is_changed_once() -> None:
+    model = Holding(five(), adds)
+    model.register_buffer("twin", model.b)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    assert_as_on_copies(model, [x, x])
+    assert model.twin is model.b
+
+
+def test_quantization_aware_training_is_sam_by_hand() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(
+        tq.QuantStub(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), tq.DeQuantStub()
+    )
+    model.qconfig = tq.get_default_qat_qconfig("fbgemm")
+    tq.prepare_qat(model.train(), inplace=True)
+    assert_as_on_copies(model, [torch.randn(6, 4) for _ in range(3)], places=4)
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.n, self.warm = 0, False
+        self.past = [0.5]
+        self.by = {"a": 1.0}
+        self.plain = torch.ones(5)
+        self.register_buffer("kept", torch.zeros(5))
+        self.register_buffer("count", torch.zeros(5))
+        self.linear = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.n += 1
+        self.past.append(float(self.n))
+        self.by["b"] = 2.0
+        self.count.add_(1)  # pyright: ignore[reportCallIssue]
+        self.kept = self.kept + y.mean(0).detach()
+        self.plain.mul_(0.5)
+        scale = 1.0 if self.warm else 3.0
+        self.warm = True
+        return y * scale * self.plain * self.n * len(self.past) * len(self.by)
+
+
+def test_scripted_parts_are_left_as_one_pass_leaves_them() -> None:
+    torch.manual_seed(1)
+    part = Scripted()
+    names = ["n", "warm", "past", "by", "plain", "kept", "count"]
+    mine = torch.jit.script(part)
+    model = nn.Sequential(nn.Linear(4, 5), mine)
+    twin = nn.Sequential(copy.deepcopy(model[0]), torch.jit.script(copy.deepcopy(part)))
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
+    for k in range(1, 3):
+        x = torch.randn(6, 4)
+        seen: list[tuple[int, float]] = []
+        for _ in optimizer.probes():
+            seen.append((mine.n, float(mine.count[0])))
+            model(x).square().mean().backward()
+        with torch.no_grad():
+            twin(x)
+        assert seen == [(k - 1, k - 1.0)] * 2
+        for name in names:
+            a, b = getattr(mine, name), getattr(twin[1], name)
+            assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, name
+        optimizer.step()
+        twin.load_state_dict(model.state_dict())
+
+
+def test_a_traced_model_trains_as_the_original() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    traced: Any = torch.jit.trace(
+        copy.deepcopy(model), torch.randn(6, 4, dtype=torch.float64)
+    )
+    torch.manual_seed(2)
+    run(model, 3)
+    torch.manual_seed(2)
+    run(traced, 3)
+    for p, q in zip(model.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+class Made(nn.Module):
+    """Lazy in its own way: its first input says what its parameter's shape is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.UninitializedParameter()
+        self.size = 0
+        self.hook = self.register_forward_pre_hook(self.make)
+
+    def make(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.size = inputs[0].shape[1]
+        self.weight.materialize((self.size,), dtype=torch.float64)
+        nn.init.normal_(self.weight)
+        self.hook.remove()
+        del self.hook
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight * self.size
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(
+        nn.Dropout(0.3), nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Dropout(0.5),
+        Made(), nn.LazyLinear(3), nn.Dropout(0.5),
+    ).double()  # fmt: skip
+
+
+def made_in(part: nn.Module, x: Tensor) -> nn.Module:
+    """The lazy part as it is once it is made, with nothing seen."""
+    part(x)
+    return part
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_lazy_modules_train_as_those_that_were_made_before(replay: bool) -> None:
+    torch.manual_seed(4)
+    model: Any = lazy()
+    x = torch.randn(6, 4, dtype=torch.float64)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = SAM(base, model, rho=1e-13, replay_rng=replay)
+    norm: Any = model[2]
+    seen, outputs = [], []
+    for _ in optimizer.probes():
+        y = model(x)
+        outputs.append(y.detach())
+        seen.append(norm.running_mean.clone())
+        y.square().mean().backward()
+    assert not any(model[k]._forward_pre_hooks for k in (1, 2, 4, 5))
+    if replay:
+        torch.testing.assert_close(seen[0], seen[1])
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-6, atol=1e-9)
+    assert norm.num_batches_tracked == 1
+    assert model[4].size == 8
+    optimizer.step()
+    run(model, 2)
+    assert norm.num_batches_tracked == 3
+
+
+def test_a_lazy_module_used_twice_goes_on_from_its_first_use() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.drop = nn.LazyLinear(4), nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.drop(self.layer(self.drop(self.layer(x))))
+
+    torch.manual_seed(0)
+    model, outputs = Twice().double(), []
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=1e-13)
+    for _ in optimizer.probes():
+        outputs.append(model(torch.ones(6, 4, dtype=torch.float64)))
+        outputs[-1].square().mean().backward()
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-6, atol=1e-9)
+
+
+class Pair(Tensor):
+    """A tensor made of two halves, as quantized weights are made of their parts."""
+
+    @staticmethod
+    def __new__(cls, a: Tensor, b: Tensor) -> Pair:
+        return Tensor._make_wrapper_subclass(cls, (2, *a.shape), dtype=a.dtype)
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["a", "b"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Any, *_: Any) -> Pair:
+        return Pair(inner["a"], inner["b"])
+
+    handled: ClassVar[list[str]] = ["aten.detach.default"]
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, f: Any, types: Any, args: Any, kwargs: Any = None
+    ) -> Any:
+        name = str(f)
+        if name in cls.handled:
+            return Pair(args[0].a, args[0].b)
+        if name == "aten.add_.Tensor":
+            half = args[1] + torch.rand(()) * 1e-3
+            args[0].a.add_(half[0]), args[0].b.add_(half[1])
+            return args[0]
+        whole = tree_map(
+            lambda t: torch.stack([t.a, t.b]) if isinstance(t, Pair) else t, args
+        )
+        if name in ("aten.empty_like.default", "aten.copy_.default"):
+            raise NotImplementedError(name)
+        return f(*whole, **(kwargs or {}))
+
+
+def joined(t: Any) -> Any:
+    return torch.stack([t.a, t.b]) if isinstance(t, Pair) else t
+
+
+def test_a_weight_made_of_parts_comes_back_bit_for_bit() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(Pair(torch.randn(3), torch.randn(3)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.mul(x, self.w)
+
+    model = Layer()
+    w: Any = model.w
+    before = [w.a.clone(), w.b.clone()]
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.5)
+    away, drawn, stream = [], [], torch.get_rng_state()
+    for _ in optimizer.probes():
+        away.append(w.a.clone())
+        drawn.append(torch.get_rng_state())
+        model(torch.ones(2, 3)).square().sum().backward()
+    assert not torch.equal(away[0], away[1])
+    assert torch.equal(w.a, before[0])
+    assert torch.equal(w.b, before[1])
+    assert all(torch.equal(s, stream) for s in [*drawn, torch.get_rng_state()])
+
+
+def test_a_tensor_of_autograd_and_an_expanded_one_are_kept_by_reference() -> None:
+    leaf = torch.ones(3, requires_grad=True)
+    assert parts(leaf) == [leaf]
+    assert parts(leaf * 2) == []
+    assert parts(torch.ones(1).expand(3)) == []
+    assert parts(torch.ones(1, 3).expand(1, 3)) != []
+    assert parts(nn.UninitializedParameter()) == []
+
+
+def test_a_parameter_that_grew_gets_its_size_back() -> None:
+    p = nn.Parameter(torch.ones(2))
+    kept = TensorCopy()
+    kept.save([p])
+    p.data = torch.zeros(3)
+    kept.load()
+    assert p.tolist() == [1, 1]
+
+
+def test_marks_tell_of_changes() -> None:
+    t = torch.ones(3)
+    before = mark(t)
+    t.add_(1)
+    assert mark(t) != before
+    before = mark(t)
+    t.data = torch.ones(3)
+    assert mark(t) != before
+    assert mark(made(five)()) == mark(nn.UninitializedParameter())
+    assert mark(torch.eye(2).to_sparse())[1] == 0
+
+
+def test_a_wrapper_keeps_its_own_books() -> None:
+    model = nn.Sequential(Holding(five(), adds))
+    with OneProcess():
+        replica = DistributedDataParallel(model)
+        assert_books_are_left_alone(replica)
+    assert_books_are_left_alone(nn.DataParallel(model))
+
+
+def test_what_a_wrapper_registers_is_there_once() -> None:
+    model = nn.DataParallel(Holding(five(), stays))
+
+    def register(*_: Any) -> None:
+        first = "seen" not in model._buffers
+        model.register_buffer("seen", torch.tensor(first))
+
+    model.register_forward_hook(register)
+    run(model)
+    assert model.seen
+
+
+def assert_books_are_left_alone(wrapped: Any) -> None:
+    base = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    wrapped.books = 0
+    for _ in SAM(base, wrapped).probes():
+        wrapped.books += 1
+        wrapped(torch.ones(2, 4, dtype=torch.float64)).square().mean().backward()
+    assert wrapped.books == 2
+
+
+def test_an_unchanged_model_keeps_its_tensors() -> None:
+    model = Holding(five(), stays)
+    before, places = snapshot(model), model.b.data_ptr()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), model)
+    for _ in optimizer.probes():
+        model(torch.ones(2, 4, dtype=torch.float64)).square().mean().backward()
+    assert_same(snapshot(model), before)
+    assert model.b.data_ptr() == places
+    assert math.isfinite(model.b.sum())
