@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from flatmin import SAM
 from flatmin.methods import METHODS
 from flatmin.optim import Probe
-from tests.problems import Batch
+from tests.problems import Batch, Noisy
 
 NAMES = tuple(METHODS)
 
@@ -26,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "interval_sam": {"k": 3},
     "looksam": {"k": 3},
     "late_sam": {"steps": 20, "share": 0.7},
+    "late_subset_sam": {"steps": 20, "late": 0.7, "share": 0.5, "ramp": 0.2},
     "ae_sam": {"steps": 20},
     "subset_sam": {"share": 0.5},
     "k_sam": {"share": 0.5},
@@ -35,22 +37,36 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sparse_sam": {"every": 4, "samples": 3, "m": 2},
     "lookbehind_sam": {"k": 3},
     "bsam": {"n": 50, "precision": 5.0},
+    "flat_lora": {"steps": 20, "rho": 0.5},
 }
 
-#: Some of their steps make their only pass at ``w + eps``.
-AWAY = (
-    *("random_sam", "stale_sam", "momentum_sam", "alternating_sam"),
-    *("lookbehind_sam", "bsam"),
-)
 
-#: They have to see the loss of every example, which a closure does not tell.
-PICKS = ("k_sam", "esam")
+class Adapted(nn.Linear):
+    """A linear layer that trains, with an adapter as it begins: ``s B A = 0``."""
 
-#: The size of a gradient counts, so that they have to know the loss scale.
-UNSCALED = (
-    *("usam", "fisher_sam", "sagm", "wsam", "ae_sam"),
-    *("friendly_sam", "vasso", "bsam"),
-)
+    active_adapters = ("default",)
+
+    @property
+    def scaling(self) -> dict[str, float]:
+        return {"default": 2.0}
+
+    @property
+    def lora_A(self) -> dict[str, Any]:
+        return {"default": SimpleNamespace(weight=torch.ones(1, self.in_features))}
+
+    @property
+    def lora_B(self) -> dict[str, Any]:
+        return {"default": SimpleNamespace(weight=torch.zeros(self.out_features, 1))}
+
+    def get_base_layer(self) -> nn.Linear:
+        return self
+
+
+def prepare(name: str, model: nn.Module) -> None:
+    """For a method of adapters, make LoRA layers of linear ones; all compute alike."""
+    for layer in model.modules() if name == "flat_lora" else ():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Adapted
 
 
 def sgd(parameters: Iterable[Tensor]) -> SGD:
@@ -77,8 +93,13 @@ def base_for(name: str, parameters: Iterable[Tensor], base: str = "sgd") -> Opti
 def built(name: str, model: nn.Module, base: str = "sgd", **options: Any) -> SAM:
     """The method of this name around a new base optimizer."""
     chosen = {**OPTIONS.get(name, {}), **options}
+    prepare(name, model)
     made = base_for(name, model.parameters(), base)
     return METHODS[name].build(made, model, **chosen)
+
+
+#: What each method says of itself; test_traits holds it against what it does.
+TRAITS = {name: built(name, Noisy()).method.traits for name in NAMES}
 
 
 def data_of(step: int, dtype: torch.dtype = torch.float64, n: int = 12) -> Batch:
@@ -92,13 +113,19 @@ def index_of(optimizer: SAM) -> int:
     return optimizer.param_groups[0]["sam_step"]
 
 
+def whole(probe: Probe, losses: Tensor) -> Tensor:
+    """The losses; those of the first half are the flat part."""
+    flat = torch.arange(len(losses)) < len(losses) / 2
+    return probe.total(flat=losses * flat, rest=losses * ~flat)
+
+
 def answer(
     probe: Probe, model: nn.Module, data: Batch, factor: float | Tensor = 1.0
 ) -> None:
     """The body of a loop that serves every method."""
     x, y = probe.take(*data)
     losses = F.cross_entropy(model(x), y, reduction="none")
-    probe.backward(losses * factor)
+    probe.backward(whole(probe, losses * factor))
     probe.loss = losses.mean()
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import flatmin.methods as of
 from flatmin import SAM
+from flatmin.core import TwoPoint, scales
 from tests.problems import Quadratic, batch, descend, gradient, loss_of
 
 DATA = batch(torch.float64)
@@ -94,9 +95,9 @@ def test_asam_has_one_unit_for_what_is_no_weight() -> None:
         torch.testing.assert_close(eps[name], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_asam_on_a_parameter_of_another_name_is_sam() -> None:
-    model = Quadratic()
-    exactly(descended(of.asam, model, 0.3, eta=0.01), model.sam_gradient(0.3))
+def test_the_scale_of_asam_is_one_for_a_parameter_of_another_name() -> None:
+    model, method = Quadratic(), TwoPoint(scale=scales.Adaptive(0.01))
+    exactly(descended(SAM, model, 0.3, method=method), model.sam_gradient(0.3))
 
 
 def _gradients(model: nn.Module) -> tuple[Tensor, ...]:
@@ -128,12 +129,12 @@ def test_usam_on_a_quadratic(rho: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.7])
-def test_pnm_on_a_quadratic_is_the_slope_of_loss_and_norm(alpha: float) -> None:
+def test_gnp_on_a_quadratic_is_the_slope_of_loss_and_norm(alpha: float) -> None:
     model, rho = Quadratic(), 0.2
     w = model.w.detach().clone().requires_grad_()
     norm_of_slope = (model.a @ w).norm()
     [expected] = torch.autograd.grad(model.loss(w) + alpha * rho * norm_of_slope, w)
-    exactly(descended(of.pnm, model, rho, alpha=alpha), expected)
+    exactly(descended(of.gnp, model, rho, alpha=alpha), expected)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.9])
@@ -294,15 +295,6 @@ def test_sam_on_moves_all_norm_layers_and_nothing_else() -> None:
         torch.testing.assert_close(
             eps[name], 2.0 * g[name] / size, rtol=1e-9, atol=1e-12
         )
-
-
-def test_sam_on_without_norm_layers_is_the_base() -> None:
-    model = nn.Linear(6, 3).double()
-    base = torch.optim.SGD(model.parameters(), lr=0.1)
-    eps = displacements(
-        of.sam_on(base, model, rho=2.0), model, lambda: loss_of(model, DATA)
-    )
-    assert norm(eps.values()) == 0
 
 
 def test_gcsam_moves_and_descends_without_the_mean_of_each_row() -> None:

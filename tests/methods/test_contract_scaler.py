@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from flatmin import SAM
 from tests.methods.table import (
     NAMES,
-    UNSCALED,
+    TRAITS,
     answer,
     built,
     data_of,
@@ -80,7 +80,7 @@ def test_scaled_and_unscaled_runs_agree(name: str, scale: float) -> None:
 def test_a_scaler_that_the_loop_is_not_told_of(name: str) -> None:
     model, twin, scaler = noisy(), noisy(), scaler_of(2.0**10)
     optimizer, other = built(name, model), built(name, twin)
-    if name in UNSCALED:
+    if TRAITS[name].needs_unscaled:
         scaled_loop(optimizer, model, scaler, told=False)
         with untouched(model), pytest.raises(RuntimeError, match="scaler=scaler"):
             scaler.step(optimizer)
@@ -162,7 +162,7 @@ def test_accumulating_after_a_skipped_step_starts_anew(name: str) -> None:
     for opt, net in ((optimizer, model), (other, twin)):
         net.zero_grad()
         torch.manual_seed(1)
-        for probe in opt.probes(accumulate=name != "bsam"):
+        for probe in opt.probes(accumulate=TRAITS[name].adds_up):
             answer(probe, net, data_of(3))
         opt.step()
     assert_same(dict(model.named_parameters()), dict(twin.named_parameters()))

@@ -34,7 +34,7 @@ EVERY: dict[str, Callable[..., SAM]] = {
     for build in (
         *(of.asam, of.fisher_sam, of.layer_sam, of.usam, of.random_sam, of.sam_on),
         *(of.friendly_sam, of.vasso, of.gcsam, of.zsharp, of.stale_sam),
-        *(of.momentum_sam, of.pnm, of.gsam, of.wsam, of.coupled_wsam),
+        *(of.momentum_sam, of.gnp, of.gsam, of.wsam, of.coupled_wsam),
         *(of.stable_sam, of.sagm),
     )
 }
@@ -45,7 +45,7 @@ SAMS: list[tuple[Callable[..., SAM], dict[str, float]]] = [
     (of.friendly_sam, {"sigma": 0}),
     (of.friendly_sam, {"sigma": 0.0, "decay": 0.5}),
     (of.vasso, {"theta": 1}),
-    (of.pnm, {"alpha": 1}),
+    (of.gnp, {"alpha": 1}),
     (of.gsam, {"alpha": 0}),
     (of.coupled_wsam, {"gamma": 0.5}),
     (of.fisher_sam, {"eta": 0}),
@@ -53,7 +53,7 @@ SAMS: list[tuple[Callable[..., SAM], dict[str, float]]] = [
 
 #: With these their weights are the base's.
 PLAIN: list[tuple[Callable[..., SAM], dict[str, float]]] = [
-    (of.pnm, {"alpha": 0}),
+    (of.gnp, {"alpha": 0}),
     (of.wsam, {"gamma": 0}),
     (of.coupled_wsam, {"gamma": 0}),
 ]
@@ -132,7 +132,7 @@ def test_at_one_end_it_is_the_base(
 
 
 def test_sagm_that_takes_nothing_off_is_half_a_penalty() -> None:
-    same(Run("sgd").sam(of.sagm, alpha=0), Run("sgd").sam(of.pnm, alpha=0.5))
+    same(Run("sgd").sam(of.sagm, alpha=0), Run("sgd").sam(of.gnp, alpha=0.5))
 
 
 @EACH

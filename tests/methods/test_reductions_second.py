@@ -21,6 +21,7 @@ from flatmin.methods import (
     interval_sam,
     k_sam,
     late_sam,
+    late_subset_sam,
     lookbehind_sam,
     looksam,
     matched_sam,
@@ -40,6 +41,7 @@ Build = Callable[..., SAM]
 IS_SAM: list[tuple[Build, dict[str, Any]]] = [
     (interval_sam, {"k": 1}),
     (late_sam, {"steps": 10, "share": 1.0}),
+    (late_subset_sam, {"steps": 10, "late": 1.0, "share": 1.0, "ramp": 0.0}),
     (ss_sam, {"probability": 1.0}),
     (looksam, {"k": 1}),
     (subset_sam, {"share": 1.0}),
@@ -54,10 +56,9 @@ IS_SAM: list[tuple[Build, dict[str, Any]]] = [
 ]
 
 IS_BASE: list[tuple[Build, dict[str, Any]]] = [
-    (late_sam, {"steps": 10, "share": 0.0}),
-    (ss_sam, {"probability": 0.0}),
     (interval_sam, {"rho": 0.0, "k": 2}),
     (late_sam, {"rho": 0.0, "steps": 10, "share": 0.5}),
+    (late_subset_sam, {"rho": 0.0, "steps": 10}),
     (ss_sam, {"rho": 0.0}),
     (ae_sam, {"rho": 0.0, "steps": 10}),
     (looksam, {"rho": 0.0, "k": 2}),

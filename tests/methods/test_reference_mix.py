@@ -9,7 +9,7 @@ import pytest
 
 from flatmin import SAM
 from flatmin.core import radii
-from flatmin.methods import coupled_wsam, gsam, pnm, sagm, stable_sam, wsam
+from flatmin.methods import coupled_wsam, gnp, gsam, sagm, stable_sam, wsam
 from tests.methods.against import ONE, TWO, Pair
 from tests.reference import mix
 
@@ -33,8 +33,8 @@ def compare(
 @GROUPS
 @RHOS
 @pytest.mark.parametrize("alpha", [0.8, 0.1, 1.5])
-def test_pnm_equals_its_formula(groups: Any, rho: float, alpha: float) -> None:
-    compare(made(groups, rho), pnm, mix.pnm(alpha), alpha=alpha)
+def test_gnp_equals_its_formula(groups: Any, rho: float, alpha: float) -> None:
+    compare(made(groups, rho), gnp, mix.gnp(alpha), alpha=alpha)
 
 
 @GROUPS

@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatmin import SAM
 from flatmin.methods import cr_sam, gam, multi_step_sam, second_order_sam
 from tests.methods.against import ONE, STEPS, TWO, Pair, batch_of, pair_of
-from tests.problems import Quadratic, gradient
+from tests.problems import Batch, Quadratic, batch, gradient
 from tests.reference import points
 
 GROUPS = pytest.mark.parametrize("groups", [ONE, TWO], ids=["one", "two"])
+#: A group may stay where it is.
+STILL = ((1.0, 0.0), (1e-3, 0.05))
+RADII = pytest.mark.parametrize(
+    "groups", [ONE, TWO, STILL], ids=["one", "two", "one stays"]
+)
 KINDS = pytest.mark.parametrize("kind", ["sgd", "adamw"])
 
 
@@ -28,22 +33,26 @@ def compare(pair: Pair, optimizer: SAM, rule: points.Rule) -> None:
     pair.check(points.descend(pair.losses, pair.start, pair.reference, rule), {})
 
 
+@RADII
 @KINDS
 @pytest.mark.parametrize(("rho", "k"), [(0.1, 1), (0.1, 2), (0.3, 3), (0.05, 7)])
-def test_multi_step_sam_equals_its_formula(kind: str, rho: float, k: int) -> None:
-    pair = pair_of(kind, ONE, rho)
+def test_multi_step_sam_equals_its_formula(
+    groups: Any, kind: str, rho: float, k: int
+) -> None:
+    pair = pair_of(kind, groups, rho)
     optimizer = multi_step_sam(pair.base, pair.net, rho=rho, k=k)
-    compare(pair, optimizer, points.multi_step_sam(rho, k))
+    compare(pair, optimizer, points.multi_step_sam(pair.rhos, k))
 
 
+@RADII
 @KINDS
 @pytest.mark.parametrize("rho", [0.01, 0.1, 0.5])
 def test_second_order_sam_is_the_gradient_of_its_objective(
-    kind: str, rho: float
+    groups: Any, kind: str, rho: float
 ) -> None:
-    pair = pair_of(kind, ONE, rho)
+    pair = pair_of(kind, groups, rho)
     optimizer = second_order_sam(pair.base, pair.net, rho=rho)
-    compare(pair, optimizer, points.second_order_sam(rho))
+    compare(pair, optimizer, points.second_order_sam(pair.rhos))
 
 
 @GROUPS
@@ -78,9 +87,9 @@ def test_gam_equals_its_formula(
 ) -> None:
     pair = pair_of(kind, groups, rho)
     alpha, beta, gamma = mixture
-    weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
+    weights: dict[str, Any] = {"alpha": alpha, "beta": beta, "gamma": gamma}
     optimizer = gam(pair.base, pair.net, rho=rho, slope_rho=slope_rho, **weights)
-    short = [slope_rho / rho * r for r in pair.rhos]
+    short = [slope_rho for _ in pair.rhos]
     compare(pair, optimizer, points.gam(pair.rhos, short, alpha, beta, gamma))
 
 
@@ -132,6 +141,59 @@ def test_gam_on_a_quadratic(rho: float) -> None:
     g1, g3 = g0 + r * a @ unit(g0), g2 + r * a @ unit(g2)
     ahead, m = alpha * g1 + (1 - alpha) * g3, g0 + (1 - beta) * g2
     close(v, ahead - gamma * (m - (m @ unit(ahead)) * unit(ahead)))
+
+
+RHOS = [(0.3, 0.3), (0.1, 0.4), (0.5, 0.0), (0.0, 0.2)]
+
+
+def layer_with(rhos: tuple[float, float]) -> tuple[nn.Linear, torch.optim.SGD]:
+    """A layer whose weight and bias have these radii."""
+    layer = nn.Linear(6, 3, dtype=torch.float64)
+    groups = [
+        {"params": [p], "sam_rho": rho}
+        for p, rho in zip(layer.parameters(), rhos, strict=True)
+    ]
+    return layer, torch.optim.SGD(groups, lr=0.1)
+
+
+def loss_at(data: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.cross_entropy(data[0] @ weight.T + bias, data[1])
+
+
+@pytest.mark.parametrize("rhos", RHOS)
+def test_second_order_sam_is_autograd_through_its_objective(
+    rhos: tuple[float, float],
+) -> None:
+    layer, base = layer_with(rhos)
+    data = batch(torch.float64)
+    for probe in second_order_sam(base, layer).probes():
+        probe.backward(loss_at(data, layer.weight, layer.bias))
+    w = [p.detach().clone().requires_grad_() for p in layer.parameters()]
+    g = torch.autograd.grad(loss_at(data, *w), w, create_graph=True)
+    size = torch.cat([x.flatten() for x in g]).norm()
+    there = [p + rho * x / size for p, rho, x in zip(w, rhos, g, strict=True)]
+    expected = torch.autograd.grad(loss_at(data, *there), w)
+    for p, v in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, v, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rhos", RHOS)
+def test_many_steps_stay_in_the_ball_of_several_radii(
+    rhos: tuple[float, float],
+) -> None:
+    layer, base = layer_with(rhos)
+    data = batch(torch.float64)
+    w = [p.detach().clone() for p in layer.parameters()]
+    shares: list[float] = []
+    for probe in multi_step_sam(base, layer, k=6).probes():
+        moved = [p.detach() - t for p, t in zip(layer.parameters(), w, strict=True)]
+        scaled = [x / r for x, r in zip(moved, rhos, strict=True) if r]
+        still = [x for x, r in zip(moved, rhos, strict=True) if not r]
+        assert not any(x.any() for x in still)
+        shares.append(float(torch.cat([x.flatten() for x in scaled]).norm()))
+        probe.backward(loss_at(data, layer.weight, layer.bias))
+    assert max(shares) <= 1 + 1e-12
+    assert shares[-1] == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -119,15 +120,15 @@ def test_bsam_refuses_a_base_that_does_its_work_again(base: dict[str, Any]) -> N
     ("bad", "words"),
     [
         ({"n": 0}, "n must be at least 1"),
-        ({"precision": -1.0}, "precision must be at least 0"),
-        ({"damping": -0.1}, "damping must be at least 0"),
-        ({"betas": (0.9, 1.1)}, "betas must be between 0 and 1"),
-        ({"start": 0.0}, "start must be above 0"),
+        ({"precision": -1.0}, "precision must be in [0, inf)"),
+        ({"damping": -0.1}, "damping must be in [0, inf)"),
+        ({"betas": (0.9, 1.1)}, "betas[1] must be in [0, 1)"),
+        ({"start": 0.0}, "start must be in (0, inf)"),
     ],
 )
 def test_impossible_settings_of_bsam_are_refused(
     bad: dict[str, Any], words: str
 ) -> None:
     model = Quadratic()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=re.escape(words)):
         bsam(torch.optim.SGD(model.parameters(), lr=0.1), model, **{**BAYES, **bad})

@@ -13,6 +13,7 @@ from flatmin.methods import (
     friendly_sam,
     gcsam,
     momentum_sam,
+    sampa,
     stale_sam,
     vasso,
     zsharp,
@@ -111,6 +112,64 @@ def test_momentum_sam_equals_its_formula(groups: Any, kind: str, rho: float) -> 
     pair.train(momentum_sam(pair.base, pair.net, rho=rho))
     w = source.momentum_sam(pair.losses, pair.start, pair.reference, rho=pair.rhos)
     pair.check(w, {})
+
+
+SAMPA = pytest.mark.parametrize(
+    ("rho", "weight"), [(0.1, 0.2), (0.3, 0.0), (0.05, 1.0)]
+)
+
+
+@GROUPS
+@KINDS
+@SAMPA
+def test_sampa_over_one_batch_equals_its_formula(
+    groups: Any, kind: str, rho: float, weight: float
+) -> None:
+    pair = made(groups, rho, kind)
+    pair.train(sampa(pair.base, pair.net, rho=rho, weight=weight))
+    w, g = source.sampa(
+        pair.losses,
+        pair.losses,
+        pair.start,
+        pair.reference,
+        rho=pair.rhos,
+        lr=pair.lr,
+        weight=weight,
+    )
+    pair.check(w, {"sam_ahead": g})
+
+
+@GROUPS
+@KINDS
+@SAMPA
+def test_sampa_over_two_batches_equals_its_formula(
+    groups: Any, kind: str, rho: float, weight: float
+) -> None:
+    pair = made(groups, rho, kind)
+    optimizer = sampa(pair.base, pair.net, rho=rho, weight=weight)
+    before = [pair.losses[0], *pair.losses[:-1]]
+    for loss, last in zip(pair.losses, before, strict=True):
+        for probe in optimizer.probes():
+            chosen = loss if probe.index else last
+            chosen(list(pair.net.parameters())).backward()
+        optimizer.step()
+    w, g = source.sampa(
+        pair.losses,
+        before,
+        pair.start,
+        pair.reference,
+        rho=pair.rhos,
+        lr=pair.lr,
+        weight=weight,
+    )
+    pair.check(w, {"sam_ahead": g})
+
+
+def test_what_sampa_finds_in_micro_batches_does_not_add_up() -> None:
+    pair = made(ONE, 0.1)
+    optimizer = sampa(pair.base, pair.net)
+    with pytest.raises(RuntimeError, match="once per micro-batch"):
+        next(iter(optimizer.probes(accumulate=True)))
 
 
 @pytest.mark.parametrize("build", [friendly_sam, vasso])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core.examples import HighestLoss, HighestRise, Matched
-from flatmin.optim import SAM
+from flatmin.optim import SAM, Options
+from flatmin.optim._foreign import explained
 
 
+@explained
 def matched_sam(
     base: Optimizer,
     model: nn.Module,
@@ -18,7 +20,7 @@ def matched_sam(
     rho: float = 0.05,
     share: float = 0.25,
     decay: float = 0.9,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""SAM whose ascent sees a part of the batch, at a radius that matches its length.
 
@@ -30,26 +32,49 @@ def matched_sam(
     :math:`1 / \sqrt{\mathrm{share}}`; this one begins there and goes on with a running
     mean of what it finds. The loop takes its part with ``x, y = probe.take(x, y)``: the
     first examples, so batches have to be shuffled. The host waits for a number per
-    step, and replicas share it.
+    step, and replicas share it. ``decay=1`` is `subset_sam`.
+
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.matched_sam(base, model)
+        >>> batch = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> for probe in optimizer.probes():
+        ...     x, y = probe.take(*batch)
+        ...     torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> optimizer.step()
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius of SAM.
-        share: of the batch; a step costs ``1 + share`` gradients.
-        decay: of the running mean.
-        options: of `flatmin.SAM`.
+        rho: the radius of SAM, whose default it has.
+        share: of the batch, above 0; a step costs ``1 + share`` gradients. 0.25 is our
+            choice, as the next.
+        decay: of the running mean, from 0 to 1.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
     """
-    return SAM(base, model, rho=rho, method=Matched(share, decay), **options)
+    return SAM(
+        base,
+        model,
+        rho=rho,
+        method=Matched(share, decay),
+        **options,
+    )
 
 
+@explained
 def k_sam(
     base: Optimizer,
     model: nn.Module,
     *,
     rho: float = 0.05,
     share: float = 0.5,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""K-SAM: both gradients are those of the examples with the highest losses.
 
@@ -58,22 +83,32 @@ def k_sam(
         M = \text{the } k \text{ examples of highest loss at } w
 
     The first pass is a forward pass alone, over the whole batch. The loop gives each
-    example's loss to the probe::
+    example's loss to the probe. Each process chooses among its own examples.
+    ``share=1`` is SAM, at the price of one forward pass more.
 
-        for probe in optimizer.probes():
-            inputs, targets = probe.take(x, y)
-            probe.backward(cross_entropy(model(inputs), targets, reduction="none"))
-        optimizer.step()
-
-    Each process chooses among its own examples. ``share=1`` is SAM, at the price of one
-    forward pass more.
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.k_sam(base, model)
+        >>> each = torch.nn.CrossEntropyLoss(reduction="none")
+        >>> x, y = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> for probe in optimizer.probes():
+        ...     inputs, targets = probe.take(x, y)
+        ...     probe.backward(each(model(inputs), targets))
+        >>> optimizer.step()
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius.
-        share: of the batch; a step costs a forward pass and twice the share.
-        options: of `flatmin.SAM`.
+        rho: the radius; 0.05 is SAM's.
+        share: of the batch, above 0; a step costs a forward pass and twice the share.
+            0.5 is our choice, without a source.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Ni, Chiang, Geiping, Goldblum, Wilson, Goldstein. K-SAM: Sharpness-Aware
     Minimization at the Speed of SGD. 2022, arXiv:2210.12864.
@@ -81,6 +116,7 @@ def k_sam(
     return SAM(base, model, rho=rho, method=HighestLoss(share), **options)
 
 
+@explained
 def esam(
     base: Optimizer,
     model: nn.Module,
@@ -88,7 +124,7 @@ def esam(
     rho: float = 0.05,
     beta: float = 0.6,
     gamma: float = 0.5,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Efficient SAM: some tensors move, and examples whose loss rises are descended.
 
@@ -108,10 +144,14 @@ def esam(
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.05, beta 0.6 and gamma 0.5 are the authors' for ResNet-18.
-        beta: the probability of a tensor to move.
-        gamma: the share of the batch; a step costs one gradient, a forward pass and
-            this share of a gradient. With 1 there is no forward pass.
-        options: of `flatmin.SAM`.
+        beta: the probability of a tensor to move, above 0.
+        gamma: the share of the batch, above 0; a step costs one gradient, a forward
+            pass and this share of a gradient. With 1 there is no forward pass.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Du, Yan, Feng, Zhou, Zhen, Goh, Tan. Efficient Sharpness-aware
     Minimization for Improved Training of Neural Networks. ICLR 2022, arXiv:2110.03141.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -10,35 +10,49 @@ from torch.optim import SGD, Optimizer
 from flatmin.core.nested import Lookbehind
 from flatmin.core.posterior import Variational
 from flatmin.core.programs import BothSides, FirstOrderFlat, MultiStep, SecondOrder
-from flatmin.optim import SAM
+from flatmin.optim import SAM, Options
+from flatmin.optim._bases import check_base
+from flatmin.optim._foreign import explained
 
 
+@explained
 def multi_step_sam(
     base: Optimizer,
     model: nn.Module,
     *,
     rho: float = 0.05,
     k: int = 3,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
-    """SAM with k ascent steps, each of length rho and brought back into the ball.
+    r"""SAM with k ascent steps, each of length rho and brought back into the ball.
 
+    .. math::
+        \epsilon_i = \Pi_\rho \Big(\epsilon_{i-1} + \rho \,
+        \frac{\nabla L(w + \epsilon_{i-1})}{\|\nabla L(w + \epsilon_{i-1})\|} \Big)
+
+    from :math:`\epsilon_0 = 0`, with :math:`\Pi_\rho` the projection on the ball.
     ``k=1`` is SAM.
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius of the ball and the length of a step; one for all groups.
-        k: how many steps up.
-        options: of `flatmin.SAM`.
+        rho: the radius of the ball and the length of a step; 0.05 is SAM's.
+        k: how many steps up; 3 is our choice, the paper compares several.
+        options: passed on to `flatmin.SAM`.
 
-    Reference: Foret et al. ICLR 2021, arXiv:2010.01412, appendix C.5.
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
+
+    Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
+    Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412, appendix C.6.
     """
     return SAM(base, model, rho=rho, method=MultiStep(k), **options)
 
 
+@explained
 def second_order_sam(
-    base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Any
+    base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
     r"""The exact gradient of SAM's objective, with what eps owes to w.
 
@@ -48,17 +62,33 @@ def second_order_sam(
 
     The third pass differentiates twice: the loop calls ``probe.backward(loss)``.
 
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.second_order_sam(base, model)
+        >>> x, y = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> for probe in optimizer.probes():
+        ...     probe.backward(torch.nn.functional.cross_entropy(model(x), y))
+        >>> optimizer.step()
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius; one for all groups.
-        options: of `flatmin.SAM`.
+        rho: the radius; 0.05 is SAM's.
+        options: passed on to `flatmin.SAM`.
 
-    Reference: Foret et al. ICLR 2021, arXiv:2010.01412, appendix C.4.
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
+
+    Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
+    Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412, appendix C.4.
     """
     return SAM(base, model, rho=rho, method=SecondOrder(), **options)
 
 
+@explained
 def cr_sam(
     base: Optimizer,
     model: nn.Module,
@@ -66,22 +96,30 @@ def cr_sam(
     rho: float = 0.1,
     gamma: float = 0.1,
     beta: float = 0.1,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Curvature-regularised SAM: looks at both sides of ``w``.
 
     .. math::
         g_+ + \gamma (g_+ + g_- - 2 g) + \beta (g_+ - g_-)
 
-    ``gamma = beta = 0`` is SAM at the price of three gradients.
+    with :math:`g_\pm = \nabla L(w \pm \rho \, g / \|g\|)`. ``gamma = beta = 0`` is SAM
+    at the price of three gradients.
+
+    Differs from the paper: these are the formula and the weights of the authors' code.
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.1 is the default of the authors' class for all three.
-        gamma: the weight of the curvature.
-        beta: the weight of the slope; 0.01 in the authors' training script.
-        options: of `flatmin.SAM`.
+        gamma: the weight of the curvature, zero or greater.
+        beta: the weight of the slope, zero or greater; 0.01 in the authors' training
+            script.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Wu, Luo, Wunsch. CR-SAM: Curvature Regularized Sharpness-Aware
     Minimization. AAAI 2024, arXiv:2312.13555.
@@ -89,6 +127,7 @@ def cr_sam(
     return SAM(base, model, rho=rho, method=BothSides(gamma, beta), **options)
 
 
+@explained
 def gam(
     base: Optimizer,
     model: nn.Module,
@@ -98,7 +137,7 @@ def gam(
     alpha: float = 0.6,
     beta: float = 0.5,
     gamma: float = 0.03,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Gradient-norm aware minimization: flat in the loss and in its slope.
 
@@ -109,24 +148,33 @@ def gam(
     with g0 at w, g1 at :math:`w + r \hat g_0`, g2 at :math:`w + \rho \hat h` for
     h = g1 - g0, and g3 at :math:`w + \rho \hat h + r \hat g_2`.
 
+    Differs from the paper: this is what the authors' repository calls accelerated GAM,
+    the method of the paper's appendix D, and not its algorithm with products of the
+    Hessian.
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
         rho: how far along h; the defaults are the authors' for ResNets on CIFAR-100.
-        slope_rho: r, how far along g0 and g2.
-        alpha: the weight of g1.
-        beta: one minus the weight of g2.
-        gamma: the weight of the orthogonal part.
-        options: of `flatmin.SAM`.
+        slope_rho: r, how far along g0 and g2, above 0 and the same for all groups. It
+            stays as it is when ``"sam_rho"`` changes.
+        alpha: the weight of g1, from 0 to 1.
+        beta: one minus the weight of g2, from 0 to 1.
+        gamma: the weight of the orthogonal part, zero or greater.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Zhang, Xu, Yu, Zou, Cui. Gradient Norm Aware Minimization Seeks
     First-Order Flatness and Improves Generalization. CVPR 2023, arXiv:2303.03108.
     """
-    share = slope_rho / rho if rho else 0.0
-    method = FirstOrderFlat(share, alpha, beta, gamma)
+    method = FirstOrderFlat(slope_rho, alpha, beta, gamma)
     return SAM(base, model, rho=rho, method=method, **options)
 
 
+@explained
 def lookbehind_sam(
     base: Optimizer,
     model: nn.Module,
@@ -134,7 +182,7 @@ def lookbehind_sam(
     rho: float = 0.05,
     k: int = 2,
     alpha: float = 0.5,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Lookbehind-SAM: k steps up and k steps down, and then a part of the way.
 
@@ -152,20 +200,42 @@ def lookbehind_sam(
 
     Differs from the paper: its adaptive alpha is not offered.
 
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.lookbehind_sam(base, model, k=2)
+        >>> x, y = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> for _ in range(2):
+        ...     for probe in optimizer.probes():
+        ...         torch.nn.functional.cross_entropy(model(x), y).backward()
+        ...     optimizer.step()
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the length of each climb; 0.05 and k 2 are those of the authors' command.
         k: steps with one batch.
-        alpha: how much of the way is kept; the paper tries 0.2, 0.5, 0.8.
-        options: of `flatmin.SAM`.
+        alpha: how much of the way is kept, above 0; the paper tries 0.2, 0.5, 0.8.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Mordido, Malviya, Baratin, Chandar. Lookbehind-SAM: k steps back, 1 step
     forward. ICML 2024, arXiv:2307.16704.
     """
-    return SAM(base, model, rho=rho, method=Lookbehind(k, alpha), **options)
+    return SAM(
+        base,
+        model,
+        rho=rho,
+        method=Lookbehind(k, alpha),
+        **options,
+    )
 
 
+@explained
 def bsam(
     base: Optimizer,
     model: nn.Module,
@@ -176,7 +246,7 @@ def bsam(
     betas: tuple[float, float] = (0.9, 0.999),
     damping: float = 0.1,
     start: float = 1.0,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Bayesian SAM: the weights are the mean of a Gaussian whose precision is learned.
 
@@ -204,20 +274,25 @@ def bsam(
         base: ``torch.optim.SGD`` without momentum and weight decay, which the method
             has itself; its learning rate is the paper's alpha, 0.5 for CIFAR.
         model: the module that the loop runs.
-        n: how many examples the training set has.
+        n: how many examples the training set has. With random crops and flips the
+            authors count each four times: for CIFAR they have ``n=4 * 50_000``.
         rho: the radius; 0.01 and precision 40 are the authors' for CIFAR.
-        precision: of the prior.
-        betas: of m and s, as damping and start the defaults of the authors' code.
+        precision: of the prior, zero or greater.
+        betas: of m and s, each from 0 to just below 1; as damping and start, the
+            defaults of the authors' code.
         damping: keeps s from zero.
-        start: the first s.
-        options: of `flatmin.SAM`.
+        start: the first s, above 0.
+        options: passed on to `flatmin.SAM`.
 
     Raises:
-        ValueError: the base has a momentum or decays weights.
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, or the base is not SGD, has a momentum
+            or decays weights.
 
     Reference: Moellenhoff, Khan. SAM as an Optimal Relaxation of Bayes. ICLR 2023,
     arXiv:2210.01620.
     """
+    check_base(base)
     for group in base.param_groups:
         if not isinstance(base, SGD) or group["momentum"] or group["weight_decay"]:
             raise ValueError(

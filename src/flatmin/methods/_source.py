@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core import TwoPoint, filters, sources
 from flatmin.core.combine import Centred, Remembered
-from flatmin.optim import SAM
+from flatmin.methods._fit import check_momentum
+from flatmin.optim import SAM, Options
+from flatmin.optim._foreign import explained
 
 
+@explained
 def friendly_sam(
     base: Optimizer,
     model: nn.Module,
@@ -19,7 +22,7 @@ def friendly_sam(
     rho: float = 0.1,
     sigma: float = 1.0,
     decay: float = 0.95,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Friendly SAM: climbs along what is the batch's own.
 
@@ -37,10 +40,14 @@ def friendly_sam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius; 0.1 is the default of the authors' code, like the next two.
-        sigma: how much of the common part is taken off.
-        decay: of m, beta.
-        options: of `flatmin.SAM`.
+        rho: the radius; 0.1 is the default of the authors' script, like the next two.
+        sigma: how much of the common part is taken off, zero or greater.
+        decay: of m, beta, from 0 to just below 1.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Li, Zhou, He, Cheng, Huang. Friendly Sharpness-Aware Minimization.
     CVPR 2024, arXiv:2403.12350.
@@ -49,13 +56,14 @@ def friendly_sam(
     return SAM(base, model, rho=rho, method=method, **options)
 
 
+@explained
 def vasso(
     base: Optimizer,
     model: nn.Module,
     *,
     rho: float = 0.05,
     theta: float = 0.9,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
     r"""Variance-suppressed SAM: climbs along a running mean of gradients.
 
@@ -66,12 +74,18 @@ def vasso(
     With several replicas d is that of all, which costs one more all-reduce. Under a
     GradScaler it needs ``probes(scaler=scaler)``. ``theta=1`` is SAM.
 
+    Differs from the paper: d starts at the first gradient and not at zero.
+
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.05 is the default of the authors' code.
-        theta: the weight of the new gradient; 0.9 in the authors' code.
-        options: of `flatmin.SAM`.
+        theta: the weight of the new gradient, above 0; 0.9 in the authors' code.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Li, Giannakis. Enhancing Sharpness-Aware Optimization Through Variance
     Suppression. NeurIPS 2023, arXiv:2309.15639.
@@ -80,23 +94,31 @@ def vasso(
     return SAM(base, model, rho=rho, method=method, **options)
 
 
+@explained
 def gcsam(
-    base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Any
+    base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    """SAM with centred gradients, in the ascent and in the descent.
+    r"""SAM with centred gradients, in the ascent and in the descent.
 
-    From the gradient of each weight vector (all axes but the first) its mean is taken.
-    A vector of one entry has then no gradient at all: a layer with one input, or a
-    depthwise convolution of 1 x 1.
+    .. math::
+        \hat\epsilon = \rho \, \phi(g) / \|\phi(g)\|_2, \qquad \phi(g_\epsilon)
 
-    Differs from the paper: the authors' script takes the norm before centring, and
-    leaves the second gradient as it is; here the perturbation has length rho.
+    where :math:`\phi` takes from the gradient of each weight vector (all axes but the
+    first) its mean. A vector of one entry has then no gradient at all: a layer with
+    one input, or a depthwise convolution of 1 x 1.
+
+    Differs from the authors' script, and not from the paper: the script takes the norm
+    before centring, and leaves the second gradient as it is.
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius.
-        options: of `flatmin.SAM`.
+        rho: the radius; 0.05 is the default of the authors' script.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Hassan et al. GCSAM: Gradient Centralized Sharpness Aware Minimization.
     2025, arXiv:2501.11584.
@@ -105,28 +127,37 @@ def gcsam(
     return SAM(base, model, rho=rho, method=method, **options)
 
 
+@explained
 def zsharp(
     base: Optimizer,
     model: nn.Module,
     *,
     rho: float = 0.05,
     share: float = 0.95,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> SAM:
-    """ZSharp: in each tensor only the outliers of the gradient move.
+    r"""ZSharp: in each tensor only the outliers of the gradient move.
 
-    These are the entries whose z-score is above a quantile. Where there is none all of
-    the tensor moves. Not for sharded parameters.
+    .. math::
+        \hat\epsilon = \rho \, c \odot g / \|c \odot g\|_2
 
-    Differs from the paper: the authors' code filters tensors of two axes and more, and
-    gives each a ball of radius rho; here it is one ball around all.
+    with c = 1 at the entries whose z-score within their tensor is above a quantile,
+    and 0 at all others. Where there is none all of the tensor moves. Not for sharded
+    parameters.
+
+    Differs from the authors' script, and not from the paper: the script filters tensors
+    of two axes and more alone, and gives each a ball of radius rho.
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius.
-        share: the quantile.
-        options: of `flatmin.SAM`.
+        rho: the radius; 0.05 is the default of the authors' script.
+        share: the quantile, from 0 to just below 1; 0.95 is the script's default.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
 
     Reference: Yun. Sharpness-Aware Minimization with Z-Score Gradient Filtering. 2025,
     arXiv:2505.02369.
@@ -135,7 +166,10 @@ def zsharp(
     return SAM(base, model, rho=rho, method=method, **options)
 
 
-def stale_sam(base: Optimizer, model: nn.Module, *, rho: float, **options: Any) -> SAM:
+@explained
+def stale_sam(
+    base: Optimizer, model: nn.Module, *, rho: float, **options: Unpack[Options]
+) -> SAM:
     r"""SAM along what the step before descended; one gradient per step.
 
     .. math::
@@ -147,22 +181,28 @@ def stale_sam(base: Optimizer, model: nn.Module, *, rho: float, **options: Any) 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius.
-        options: of `flatmin.SAM`.
+        rho: the radius. It has no default, for we know of no published value.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
     """
     method = TwoPoint(source=sources.stale, combine=Remembered())
     return SAM(base, model, rho=rho, method=method, **options)
 
 
+@explained
 def momentum_sam(
-    base: Optimizer, model: nn.Module, *, rho: float = 3.0, **options: Any
+    base: Optimizer, model: nn.Module, *, rho: float = 3.0, **options: Unpack[Options]
 ) -> SAM:
     r"""Momentum-SAM: against the momentum buffer; one gradient per step.
 
     .. math::
         \hat\epsilon = -\rho \, v / \|v\|_2
 
-    with v the base's ``momentum_buffer`` or ``exp_avg``. Its sign is that of the
+    with v the base's ``momentum_buffer`` or ``exp_avg``. The first step has none and is
+    the base optimizer's. The sign is that of the
     authors' code: where the next steps are going. The weights are ``w`` whenever the
     loop is not in a pass, so evaluating and saving need no care.
 
@@ -172,13 +212,20 @@ def momentum_sam(
     Differs from the paper: weight decay acts at ``w`` for every base.
 
     Args:
-        base: a built optimizer with momentum; a step without has no perturbation.
+        base: a built optimizer with momentum, such as SGD or AdamW, or a wrapper of
+            one.
         model: the module that the loop runs.
-        rho: 3 is the paper's for CIFAR and ImageNet.
-        options: of `flatmin.SAM`.
+        rho: the radius; 3 is the paper's for CIFAR and ImageNet.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range, or the base has ``momentum=0``.
+        RuntimeError: in the second step, if the base's state holds no momentum.
 
     Reference: Becker, Altrock, Risse. Momentum-SAM: Sharpness Aware Minimization
     without Computational Overhead. 2024, arXiv:2401.12033.
     """
+    check_momentum(base)
     method = TwoPoint(source=sources.against_momentum)
     return SAM(base, model, rho=rho, method=method, **options)
