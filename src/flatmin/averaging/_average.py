@@ -1,0 +1,241 @@
+"""What every average does: read the weights, lend itself to the model, be saved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.optim.swa_utils import update_bn
+
+from flatmin.averaging._tensors import (
+    Named,
+    check_like,
+    put,
+    tensors_of,
+)
+from flatmin.optim._weights import are_away
+
+
+class Average(ABC):
+    """An average of a model's weights, beside the training loop.
+
+    It reads the weights in `update`, and never writes to them but in `applied` and
+    `transfer`. Parameters, and buffers that hold real numbers, are averaged in float32
+    at least; other buffers are the latest.
+
+    Attributes:
+        model: whose weights are averaged.
+        updates: how many times `update` was called.
+    """
+
+    #: Whether the average is too far from each of its members for their mean running
+    #: statistics to be its own.
+    _spread = True
+
+    def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"model is a torch.nn.Module, got {type(model).__name__}. Write "
+                f"{type(self).__name__}(model)."
+            )
+        self.model = model
+        self.updates = 0
+        self._statistics: dict[str, Tensor] = {}
+        self._lent = False
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights as they are now into the average: call it after a step.
+
+        Raises:
+            RuntimeError: the weights are at ``w + eps``, inside of a `probes` loop, or
+                are the average itself, inside of `applied`; or the model has other
+                tensors than at the first update.
+        """
+        now = tensors_of(self.model)
+        if self._lent:
+            raise RuntimeError("update() inside of applied(). Call it after the block.")
+        if are_away(now.values()):
+            raise RuntimeError(
+                "update() inside of a probes() loop, where the weights are at w + eps. "
+                "Call it after optimizer.step()."
+            )
+        self._take(now)
+        self.updates += 1
+        self._statistics = {}
+
+    @contextmanager
+    def applied(self) -> Generator[None]:
+        """Within, the model has the average; afterwards its own weights, bit for bit.
+
+        Example:
+            >>> import torch, flatmin
+            >>> model = torch.nn.Linear(4, 2)
+            >>> average = flatmin.averaging.EMA(model)
+            >>> average.update()
+            >>> with average.applied():
+            ...     out = model(torch.randn(3, 4))
+
+        Raises:
+            RuntimeError: nothing was averaged yet; the average has no running
+                statistics of its own (see `refresh`); weights are changed within.
+        """
+        with self._lent_to_model(self._checked()):
+            lent = self._versions()
+            yield
+            changed = [name for name, v in self._versions().items() if v != lent[name]]
+        if changed:
+            raise RuntimeError(
+                f"{changed[0]} was changed inside of applied(): the change is lost. "
+                "Train outside of the block, or call transfer() to go on from the "
+                "average."
+            )
+
+    def transfer(self) -> None:
+        """Give the model the average for good; its own weights are gone.
+
+        At the end of training this makes the network to keep. At the end of every
+        epoch it makes of `EMA` the switching average (Switch EMA).
+
+        Raises:
+            RuntimeError: as `applied`.
+
+        Reference: Li et al. Switch EMA: A Free Lunch for Better Flatness and Sharpness.
+        2024, arXiv:2402.09240.
+        """
+        found = self._checked()
+        self._check_free()
+        put(self.model, found)
+
+    def refresh(self, batches: Iterable[Any]) -> None:
+        """Estimate BatchNorm's running statistics anew, for the averaged weights.
+
+        The mean over ``batches`` takes the place of the average of the statistics.
+        Random streams, and the model, are left as they were.
+
+        Args:
+            batches: inputs, or tuples or lists that begin with them, as
+                `torch.optim.swa_utils.update_bn` takes them; batches on the model's
+                device, shuffled as in training.
+
+        Raises:
+            RuntimeError: nothing was averaged yet.
+        """
+        modes = {module: module.training for module in self.model.modules()}
+        try:
+            with self._lent_to_model(self._found()):
+                with _own_streams(self.model):
+                    update_bn(batches, self.model)
+                self._statistics = {
+                    name: t.clone() for name, t in _running(self.model).items()
+                }
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs; holds tensors, numbers and names alone."""
+        kept = {"updates": self.updates, "statistics": dict(self._statistics)}
+        return kept | self._state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: it is of another model, or of another kind of average.
+        """
+        try:
+            tensors = [*self._saved(state)]
+            statistics, updates = state["statistics"], state["updates"]
+        except KeyError as error:
+            raise ValueError(
+                f"this is no state of {type(self).__name__}: it has no {error}. Give "
+                "what its state_dict() returned."
+            ) from None
+        for named in tensors:
+            check_like(self.model, named)
+        self._load(state)
+        self.updates = int(updates)
+        self._statistics = {name: t.clone() for name, t in statistics.items()}
+
+    @abstractmethod
+    def _take(self, now: Named) -> None:
+        """Move the average towards the weights as they are now."""
+
+    @abstractmethod
+    def _mean(self) -> Named:
+        """The average, by name."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _saved(self, state: Mapping[str, Any]) -> Iterable[Named]:
+        """The tensors of a saved state, to be compared with the model's."""
+
+    @abstractmethod
+    def _load(self, state: Mapping[str, Any]) -> None: ...
+
+    def _found(self) -> Named:
+        if not self.updates:
+            raise RuntimeError(
+                "nothing was averaged yet. Call update() after each step of the "
+                "training, or of its last part."
+            )
+        return self._mean()
+
+    def _checked(self) -> Named:
+        found = self._found()
+        if self._spread and not self._statistics and _running(self.model):
+            raise RuntimeError(
+                f"the model has BatchNorm layers, and {type(self).__name__} no running "
+                "statistics that fit its weights. Call average.refresh(batches) with "
+                "training batches after the last update()."
+            )
+        return {**found, **self._statistics}
+
+    def _versions(self) -> dict[str, int]:
+        return {name: p._version for name, p in self.model.named_parameters()}
+
+    def _check_free(self) -> None:
+        if self._lent:
+            raise RuntimeError(
+                "the model has the average already, inside of applied()."
+            )
+
+    @contextmanager
+    def _lent_to_model(self, found: Named) -> Generator[None]:
+        """Within, the model has these tensors; afterwards its own."""
+        self._check_free()
+        mine = {name: t.detach().clone() for name, t in tensors_of(self.model).items()}
+        self._lent = True
+        try:
+            put(self.model, found)
+            yield
+        finally:
+            self._lent = False
+            put(self.model, mine)
+
+
+def _own_streams(model: nn.Module) -> AbstractContextManager[None]:
+    """Within, what the model draws is drawn from copies of the random streams."""
+    devices = dict.fromkeys(p.device for p in model.parameters())
+    others = [device for device in devices if device.type != "cpu"]
+    fork = torch.random.fork_rng(others)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return cast("AbstractContextManager[None]", fork)
+
+
+def _running(model: nn.Module) -> dict[str, Tensor]:
+    """BatchNorm's running statistics, by name; empty if no layer keeps any."""
+    found: dict[str, Tensor] = {}
+    # torch does not say what named_modules() yields.
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    for prefix, layer in modules:
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats:
+            found |= dict(layer.named_buffers(prefix, recurse=False))
+    return found

@@ -1,0 +1,79 @@
+"""A model's tensors by name, and arithmetic on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+#: Tensors of a model by the name that they have there.
+Named = dict[str, Tensor]
+
+
+def tensors_of(model: nn.Module) -> Named:
+    """Parameters and buffers; one that has two names by its first."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def wide(t: Tensor) -> Tensor:
+    """A copy, in float32 at least: in bfloat16 small moves would be rounded away."""
+    t = t.detach()
+    narrow = t.is_floating_point() and t.dtype.itemsize < 4
+    return t.float() if narrow else t.clone()
+
+
+def averaged(mean: Named, now: Named, share: float) -> None:
+    """``mean <- mean + share (now - mean)``, in place; other numbers are the latest.
+
+    Raises:
+        RuntimeError: the model has other tensors than it had.
+    """
+    _check_same(mean, now)
+    for name, m in mean.items():
+        t = now[name].detach()
+        if m.is_floating_point() or m.is_complex():
+            m.lerp_(t.to(m.dtype), share)
+        else:
+            m.copy_(t)
+
+
+def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
+    """Write tensors into the model's, in place, so that nobody loses hold of them."""
+    ours = tensors_of(model)
+    with torch.no_grad():
+        for name in ours.keys() & named.keys():
+            ours[name].copy_(named[name])
+    # An autocast region around the call keeps its casts of the weights.
+    torch.clear_autocast_cache()
+
+
+def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes with the model's.
+
+    Raises:
+        ValueError: they differ.
+    """
+    ours = tensors_of(model)
+    if unknown := ours.keys() ^ named.keys():
+        raise ValueError(
+            f"the state is of another model: {sorted(unknown)[0]} is in one of them "
+            "only. Load it beside the model that it was saved with; wrappers such as "
+            "DistributedDataParallel and torch.compile change names."
+        )
+    for name, t in ours.items():
+        if t.shape != named[name].shape:
+            raise ValueError(
+                f"the state is of another model: {name} has the shape "
+                f"{tuple(named[name].shape)} there and {tuple(t.shape)} here."
+            )
+
+
+def _check_same(mean: Named, now: Named) -> None:
+    if mean.keys() == now.keys():
+        return
+    name = sorted(mean.keys() ^ now.keys())[0]
+    raise RuntimeError(
+        f"the model has other tensors than at the first update(): {name}. Begin a new "
+        "average after changing the model."
+    )

@@ -1,0 +1,368 @@
+"""Averages equal torch's, and straight-line means; the model is only borrowed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, update_bn
+
+from flatmin import SAM
+from flatmin.averaging import EMA, LAWA, SWA, Average
+
+Batches = list[tuple[Tensor, Tensor]]
+KINDS: list[Callable[[nn.Module], Average]] = [
+    lambda model: EMA(model, 0.9),
+    SWA,
+    lambda model: LAWA(model, 3),
+]
+each = pytest.mark.parametrize("kind", KINDS, ids=["EMA", "SWA", "LAWA"])
+
+
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    torch.manual_seed(2)
+    layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2)
+    return nn.Sequential(*layers, nn.Linear(6, 3)).to(dtype)
+
+
+def stream(n: int, dtype: torch.dtype = torch.float64) -> Batches:
+    draw = torch.Generator().manual_seed(5)
+    return [
+        (
+            torch.randn(8, 5, generator=draw, dtype=torch.float64).to(dtype),
+            torch.randint(3, (8,), generator=draw),
+        )
+        for _ in range(n)
+    ]
+
+
+def sam(model: nn.Module) -> SAM:
+    return SAM(SGD(model.parameters(), lr=0.1, momentum=0.9), model, rho=0.1)
+
+
+def step(optimizer: SAM, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    for _ in optimizer.probes():
+        F.cross_entropy(model(batch[0]).float(), batch[1]).backward()
+    optimizer.step()
+
+
+def train(model: nn.Module, averages: list[Any], n: int = 7) -> list[dict[str, Tensor]]:
+    """``n`` steps of SAM with averages beside it; the weights after each step."""
+    optimizer, seen = sam(model), []
+    for batch in stream(n, next(model.parameters()).dtype):
+        step(optimizer, model, batch)
+        for average in averages:
+            average.update()
+        seen.append(copies(model))
+    return seen
+
+
+def copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-13, atol=1e-15)
+
+
+def seen_in(average: Average) -> dict[str, Tensor]:
+    with average.applied():
+        return copies(average.model)
+
+
+class Torch(AveragedModel):
+    """torch's average with the call of ours."""
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.mine = [model]
+
+    def update(self) -> None:
+        self.update_parameters(self.mine[0])
+
+
+def test_ema_is_that_of_torch() -> None:
+    model = network()
+    mine = EMA(model, 0.9)
+    theirs = Torch(model, avg_fn=get_ema_avg_fn(0.9), use_buffers=True)
+    train(model, [mine, theirs])
+    wanted = copies(theirs.module)
+    # torch averages the count of batches too.
+    count = "1.num_batches_tracked"
+    wanted[count] = model.state_dict()[count]
+    close(seen_in(mine), wanted)
+
+
+def test_swa_is_that_of_torch_with_statistics_of_its_own() -> None:
+    model = network()
+    mine, theirs = SWA(model), Torch(model)
+    train(model, [mine, theirs])
+    torch.manual_seed(9)
+    mine.refresh(stream(4))
+    torch.manual_seed(9)
+    update_bn(stream(4), theirs)
+    close(seen_in(mine), copies(theirs.module))
+
+
+def test_lawa_is_the_mean_of_the_last_weights() -> None:
+    model = nn.Linear(5, 3, dtype=torch.float64)
+    average = LAWA(model, 3)
+    last = train(model, [average])[-3:]
+    means = {name: torch.stack([w[name] for w in last]).mean(0) for name in last[0]}
+    close(seen_in(average), means)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_ema_is_its_formula(decay: float) -> None:
+    model = nn.Linear(5, 3, dtype=torch.float64)
+    average = EMA(model, decay)
+    mean, *others = train(model, [average])
+    for w in others:
+        mean = {name: decay * m + (1 - decay) * w[name] for name, m in mean.items()}
+    close(seen_in(average), mean)
+
+
+@each
+def test_the_training_does_not_notice(kind: Callable[[nn.Module], Average]) -> None:
+    alone = train(network(), [])[-1]
+    model = network()
+    average = kind(model)
+    optimizer = sam(model)
+    for batch in stream(7):
+        step(optimizer, model, batch)
+        average.update()
+        average.refresh([batch])
+        model.eval()
+        with average.applied():
+            model(batch[0])
+        model.train()
+    assert equal(copies(model), alone)
+
+
+@each
+def test_weights_come_back_in_place(kind: Callable[[nn.Module], Average]) -> None:
+    model = network()
+    average = kind(model)
+    train(model, [average])
+    average.refresh(stream(2))
+    before, places = copies(model), [p.data_ptr() for p in model.parameters()]
+    with suppress(KeyError), average.applied():
+        assert not equal(copies(model), before)
+        model(stream(1)[0][0])
+        raise KeyError
+    assert equal(copies(model), before)
+    assert places == [p.data_ptr() for p in model.parameters()]
+
+
+@each
+def test_saved_and_loaded_is_never_stopped(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = network()
+    whole = kind(model)
+    first = kind(model)
+    optimizer = sam(model)
+    for k, batch in enumerate(stream(8)):
+        step(optimizer, model, batch)
+        whole.update()
+        if k == 4:
+            first = reloaded(first, kind(model))
+        first.update()
+    for average in (whole, first):
+        torch.manual_seed(1)
+        average.refresh(stream(2))
+    first = reloaded(first, kind(model))
+    assert first.updates == 8
+    assert equal(seen_in(first), seen_in(whole))
+
+
+def reloaded(old: Average, new: Average) -> Average:
+    file = io.BytesIO()
+    torch.save(old.state_dict(), file)
+    file.seek(0)
+    new.load_state_dict(torch.load(file, weights_only=True))
+    return new
+
+
+def test_a_loaded_average_shares_no_memory_with_the_state() -> None:
+    model = network()
+    old, new = EMA(model, 0.5), EMA(model, 0.5)
+    train(model, [old], 2)
+    new.load_state_dict(old.state_dict())
+    held = seen_in(new)
+    train(model, [old], 2)
+    assert equal(seen_in(new), held)
+
+
+def test_transfer_at_the_end_of_every_epoch_is_the_switching_average() -> None:
+    model, by_hand = (nn.Linear(5, 3, dtype=torch.float64) for _ in range(2))
+    by_hand.load_state_dict(model.state_dict())
+    average, optimizer = EMA(model, 0.8), SGD(model.parameters(), lr=0.1, momentum=0.9)
+    theirs = SGD(by_hand.parameters(), lr=0.1, momentum=0.9)
+    mean: dict[str, Tensor] = {}
+    for k, (x, y) in enumerate(stream(6)):
+        for net, base in ((model, optimizer), (by_hand, theirs)):
+            base.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            base.step()
+        average.update()
+        w = copies(by_hand)
+        mean = {n: 0.8 * mean[n] + 0.2 * w[n] for n in w} if mean else w
+        if k % 3 == 2:
+            average.transfer()
+            by_hand.load_state_dict(mean)
+    close(copies(model), copies(by_hand))
+
+
+def test_small_moves_of_narrow_weights_are_not_rounded_away() -> None:
+    model = nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
+    average = EMA(model, 0.999)
+    nn.init.ones_(model.weight)
+    average.update()
+    nn.init.constant_(model.weight, 2.0)
+    for _ in range(3000):
+        average.update()
+    with average.applied():
+        assert model.weight.item() == pytest.approx(2 - 0.999**3000, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [SWA, LAWA])
+def test_statistics_of_other_weights_are_refused(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = network()
+    average = kind(model)
+    train(model, [average], 2)
+    with pytest.raises(RuntimeError, match="refresh"), average.applied():
+        pass
+    average.refresh(stream(2))
+    seen_in(average)
+    average.update()
+    with pytest.raises(RuntimeError, match="refresh"):
+        average.transfer()
+
+
+def test_refresh_leaves_modes_streams_and_buffers() -> None:
+    model = network()
+    average = SWA(model)
+    train(model, [average], 3)
+    model.eval()
+    model[3].train()
+    before, draws = copies(model), torch.get_rng_state()
+    average.refresh(stream(2))
+    assert equal(copies(model), before)
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert [m.training for m in model] == [False, False, False, True, False]
+
+
+def test_an_update_at_w_plus_eps_is_refused() -> None:
+    model = nn.Linear(5, 3, dtype=torch.float64)
+    average, optimizer = EMA(model), sam(model)
+    x, y = stream(1)[0]
+    found = []
+    for probe in optimizer.probes():
+        F.cross_entropy(model(x), y).backward()
+        if probe.perturbed:
+            with pytest.raises(RuntimeError, match="w \\+ eps"):
+                average.update()
+        else:
+            average.update()
+        found.append(probe.perturbed)
+    optimizer.step()
+    average.update()
+    assert (found, average.updates) == ([False, True], 2)
+
+
+def test_another_models_loop_is_no_obstacle() -> None:
+    model, other = (nn.Linear(5, 3, dtype=torch.float64) for _ in range(2))
+    average, (x, y) = EMA(other), stream(1)[0]
+    for _ in sam(model).probes():
+        F.cross_entropy(model(x), y).backward()
+        average.update()
+    assert average.updates == 2
+
+
+def test_misuse_is_refused() -> None:
+    model = nn.Linear(5, 3, dtype=torch.float64)
+    average = EMA(model)
+    with pytest.raises(RuntimeError, match="update"):
+        average.transfer()
+    average.update()
+    with average.applied():
+        with pytest.raises(RuntimeError, match="applied"):
+            average.update()
+        with pytest.raises(RuntimeError, match="already"), average.applied():
+            pass
+    before = copies(model)
+    changed = pytest.raises(RuntimeError, match=r"weight was changed.*transfer")
+    with changed, average.applied():
+        nn.init.zeros_(model.weight)
+    assert equal(copies(model), before)
+    with pytest.raises(TypeError, match=r"got Adam.*EMA\(model\)"):
+        EMA(torch.optim.Adam(model.parameters()))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
+        EMA(model, 1.0)
+    with pytest.raises(ValueError, match="k must be"):
+        LAWA(model, 0)
+
+
+def test_a_changed_model_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 3))
+    average = EMA(model)
+    average.update()
+    model.append(nn.Linear(3, 3))
+    with pytest.raises(RuntimeError, match=r"1\.bias.*new average"):
+        average.update()
+
+
+def test_a_state_of_another_model_or_kind_is_refused() -> None:
+    small, large = nn.Linear(5, 3), nn.Linear(5, 4)
+    deep = nn.Sequential(nn.Linear(5, 3))
+    average = EMA(small)
+    average.update()
+    state = average.state_dict()
+    with pytest.raises(ValueError, match=r"weight has the shape \(3, 5\)"):
+        EMA(large).load_state_dict(state)
+    with pytest.raises(ValueError, match="in one of them"):
+        EMA(deep).load_state_dict(state)
+    with pytest.raises(ValueError, match="no state of LAWA"):
+        LAWA(small).load_state_dict(state)
+    EMA(small).load_state_dict(EMA(large).state_dict())
+
+
+def test_tied_weights_are_averaged_once() -> None:
+    first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
+    average = SWA(model)
+    average.update()
+    nn.init.zeros_(first.weight)
+    average.update()
+    half = seen_in(average)["0.weight"]
+    assert half.abs().max() > 0
+    with average.applied():
+        assert first.weight is second.weight
+
+
+def test_complex_weights_are_averaged() -> None:
+    model = nn.Module()
+    model.w = nn.Parameter(torch.tensor([1 + 2j]))
+    average = SWA(model)
+    average.update()
+    with torch.no_grad():
+        model.w.copy_(torch.tensor([3 + 0j]))
+    average.update()
+    assert seen_in(average)["w"].item() == 2 + 1j
