@@ -3,7 +3,6 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
-from tests.distributed.conftest import ranks as ranks
 from tests.problems import OneProcess
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn import CrossEntropyLoss
 from torch.nn import functional as F
 
 from flatmin.core import TwoPoint, scales
@@ -13,6 +14,7 @@ from flatmin.diagnostics import (
     Objective,
     average_sharpness,
     eigenvalues,
+    landscape,
     m_sharpness,
     sharpness,
     spectral_density,
@@ -64,6 +66,39 @@ def numbers(objective: Objective) -> list[dict[str, Any]]:
 
 def measure(rank: int) -> list[dict[str, Any]]:
     return numbers(objective_of(rank))
+
+
+def weighted(data: list[Any], group: Any = None) -> list[Any]:
+    """With class weights, targets that are ignored, and batches without any other."""
+    torch.manual_seed(5)
+    weight = torch.tensor([1.0, 7.0, 0.5]).double()
+    objective = Objective(mlp(), CrossEntropyLoss(weight), data, group=group)
+    line = landscape.line(objective, [*objective.w], a=[-0.5, 0.5])
+    return [*numbers(objective), objective.divisor, *line.losses]
+
+
+def partly_ignored() -> list[Any]:
+    """Six batches of four; the first two hold nothing but ignored targets."""
+    data = [(x, y.clone()) for x, y in batches(24, 4)]
+    for k, (_, y) in enumerate(data):
+        y[: 4 if k < 2 else k % 3] = -100
+    return data
+
+
+def measure_weighted(rank: int) -> list[Any]:
+    """The first rank's targets are all ignored."""
+    data = partly_ignored()
+    return weighted(data[:2] if rank == 0 else data[2:], dist.group.WORLD)
+
+
+def refuse_all_ignored(rank: int) -> str:
+    """Neither rank has a target that counts."""
+    data = [(x, torch.full_like(y, -100)) for x, y in batches(8 * (rank + 1), 4)]
+    try:
+        Objective(mlp(), F.cross_entropy, data, group=dist.group.WORLD)
+    except ValueError as error:
+        return str(error)
+    return "no error"
 
 
 def measure_where_one_has_nothing(rank: int) -> float:

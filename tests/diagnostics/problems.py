@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -127,6 +128,20 @@ def no_bias() -> nn.Sequential:
     """Layers that can be rescaled without changing the function."""
     first, last = nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)
     return nn.Sequential(first, nn.ReLU(), last).double()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch says of shapes that are broadcast, and of old functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def with_biases() -> nn.Sequential:
+    """The same with biases, which are scaled along."""
+    torch.manual_seed(9)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
 
 
 @contextmanager

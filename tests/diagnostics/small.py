@@ -90,9 +90,8 @@ def by_hand(objective: Objective, u: list[Tensor], v: list[Tensor], at: Any) -> 
             with torch.no_grad():
                 for p, x, y in zip(moving, u, v, strict=True):
                     p.copy_(p + a * x + b * y)
-                total = sum(
-                    len(t) * objective.criterion(model(x), t) for x, t in objective.data
-                )
+                mean: Any = objective.criterion
+                total = sum(len(t) * mean(model(x), t) for x, t in objective.data)
             rows.append(total / objective.n)
     return torch.stack(rows).view(len(at), len(at))
 

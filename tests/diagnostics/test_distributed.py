@@ -33,6 +33,19 @@ def test_two_processes_measure_what_one_does(ranks: Ranks) -> None:
     close(first, expected)
 
 
+def test_two_processes_divide_by_what_one_does(ranks: Ranks) -> None:
+    expected = jobs.weighted(jobs.partly_ignored())
+    first, second = ranks.run(jobs.measure_weighted)
+    assert first == second
+    close(first, expected)
+
+
+def test_data_that_is_ignored_in_all_processes_is_refused_by_all(ranks: Ranks) -> None:
+    first, second = ranks.run(jobs.refuse_all_ignored)
+    assert first == second
+    assert first.startswith("the 24 examples have nothing to average over")
+
+
 def test_a_process_without_data_takes_part(ranks: Ranks) -> None:
     first, second = ranks.run(jobs.measure_where_one_has_nothing)
     assert first == second

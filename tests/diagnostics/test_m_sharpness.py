@@ -241,7 +241,7 @@ def test_it_grows_as_m_falls_by_the_norms_of_the_groups_gradients() -> None:
     rho, sizes, found = 1e-4, (1, 2, 4, 8, 24), list[float]()
     for m in sizes:
         norms = [
-            torch.cat([t.flatten() for t in objective.gradient_of(group)[2]]).norm()
+            torch.cat([t.flatten() for t in objective.gradient_of(group)[1]]).norm() / m
             for group in zip(x.split(m), y.split(m), strict=True)
         ]
         found.append(m_sharpness(objective, rho, m).value)

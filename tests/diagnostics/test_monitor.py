@@ -155,15 +155,13 @@ def test_training_goes_on_where_nothing_can_be_measured(tmp_path: Path) -> None:
 
 
 def test_a_number_that_json_lacks_is_null(tmp_path: Path) -> None:
-    model, objective = classifier()
+    model, _ = classifier()
     path = tmp_path / "flatness.jsonl"
-    monitor = Monitor(objective, jsonl=path, lambda_max=False)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    objective.data = [(x, y * 0) for x, y in batches()]
-    objective.criterion = lambda out, _: (out**2).mean()
-    monitor(0)
+    objective = Objective(model, lambda out, _: (out**2).mean(), batches())
+    Monitor(objective, jsonl=path, lambda_max=False)(0)
     # The gradient is zero here, and has no angle to anything.
     assert json.loads(path.read_text())["cosine"] is None
 

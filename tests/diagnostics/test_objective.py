@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from flatmin.diagnostics import Objective
+from flatmin.diagnostics import Objective, eigenvalues, sharpness, trace
 from tests.diagnostics.problems import (
     batches,
     classifier,
     loss_of_weights,
     no_trace,
+    quiet,
     weights,
 )
 from tests.problems import Noisy, OneProcess, Tied, batch, mlp, untouched
@@ -262,16 +263,120 @@ def test_a_random_model_is_refused() -> None:
         fresh(model=Drops())
 
 
+@pytest.mark.parametrize("change", ["freeze", "thaw", "replace"])
+def test_other_trainable_parameters_than_at_first_are_refused(change: str) -> None:
+    model: Any = mlp()
+    model[0].bias.requires_grad_(False)
+    objective = fresh(model=model)
+    objective.loss()
+    if change == "replace":
+        model[0].weight = nn.Parameter(model[0].weight.detach().clone())
+    else:
+        parameter = model[0].weight if change == "freeze" else model[0].bias
+        parameter.requires_grad_(change == "thaw")
+    for read in (objective.loss, objective.gradient):
+        with pytest.raises(ValueError, match=r"not those the Objective was built with"):
+            read()
+
+
+def test_a_loss_cut_off_from_the_weights_is_refused() -> None:
+    objective = fresh(criterion=lambda o, y: F.cross_entropy(o.detach(), y))
+    with pytest.raises(ValueError, match=r"the loss has no gradient .* detach\(\)"):
+        sharpness(objective)
+    with pytest.raises(ValueError, match="the loss has no gradient"):
+        eigenvalues(objective, 1)
+    with torch.inference_mode(), pytest.raises(ValueError, match="no gradient"):
+        fresh().gradient()
+
+
+def test_inputs_that_require_gradients_get_none() -> None:
+    data = [(x.requires_grad_(), y) for x, y in batches()]
+    model, plain = classifier()
+    objective = fresh(model=model, data=data)
+    assert sharpness(objective).value == sharpness(plain).value
+    assert eigenvalues(objective, 1).value == eigenvalues(plain, 1).value
+    assert all(x.grad is None for x, _ in data)
+
+
+def test_the_curvature_of_a_loss_without_second_derivatives_is_refused() -> None:
+    def power(outputs: Tensor, _: Tensor) -> Tensor:
+        return (outputs - outputs.detach()).abs().pow(1.5).mean(1)
+
+    objective = fresh(criterion=power)
+    for measure in (lambda: trace(objective), lambda: eigenvalues(objective, 1)):
+        with pytest.raises(ValueError, match="the curvature is infinite or NaN"):
+            measure()
+
+
+def test_the_gauss_newton_matrix_of_a_finished_loss_is_refused() -> None:
+    model, plain = classifier()
+    objective = fresh(
+        model=model,
+        criterion=lambda loss, y: (loss * len(y), len(y)),
+        forward=lambda model, b: (F.cross_entropy(model(b[0]), b[1]), b[1]),
+    )
+    expected = eigenvalues(plain, 1).value
+    assert eigenvalues(objective, 1).value == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="needs outputs that are one tensor with an"):
+        eigenvalues(objective, 1, matrix="ggn")
+
+
+def test_sums_over_many_examples_in_float32_lose_nothing() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    # One loss of 2^24, and 2^12 of 1: float32 could not add them up one by one.
+    x = torch.ones(2**12 + 1, 1)
+    x[0] = 2.0**12
+    data = [(x, torch.zeros_like(x))]
+    for one in (
+        data,
+        list(zip(x.split(1000), torch.zeros_like(x).split(1000), strict=True)),
+    ):
+        loss = Objective(model, F.mse_loss, one).loss()
+        assert float(loss) == (2.0**24 + 2**12) / (2**12 + 1)
+
+
+class Sampled(list[Any]):
+    """Batches with the sampler that a DataLoader would have."""
+
+    def __init__(self, n: int, replicas: int) -> None:
+        super().__init__(batches())
+        self.sampler = DistributedSampler(range(n), replicas, 0)  # pyright: ignore
+
+
+def test_a_part_of_the_data_without_a_group_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"this process 5 of 10 .*Give group="):
+        fresh(data=Sampled(10, 2))
+    assert fresh(data=Sampled(10, 1)).n == 24
+
+
+def test_examples_that_a_sampler_repeats_are_refused(
+    one_process: torch.distributed.ProcessGroup,
+) -> None:
+    with pytest.raises(ValueError, match=r"repeats 1 of 11 .* count twice"):
+        fresh(data=Sampled(11, 2), group=one_process)
+    assert fresh(data=Sampled(10, 2), group=one_process).n == 24
+
+
+@pytest.mark.parametrize(
+    "normalised", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_spectral_norms_that_are_refined_in_every_pass_are_refused(
+    normalised: Any,
+) -> None:
+    with quiet():
+        model = nn.Sequential(normalised(nn.Linear(6, 3))).double()
+    with pytest.raises(ValueError, match=r"^spectral_norm in training mode"):
+        fresh(model=model)
+    assert fresh(model=model.eval()).n == 24
+
+
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     bad = batches()
     bad[1] = (bad[1][0] * torch.nan, bad[1][1])
     with pytest.raises(ValueError, match="loss of batch 1 is nan"):
         fresh(data=bad)
-
-
-def test_a_criterion_without_mean_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got shape \(8,\). Use reduction='mean'"):
-        fresh(criterion=lambda a, b: F.cross_entropy(a, b, reduction="none"))
 
 
 def test_random_streams_are_kept_where_numpy_is_not_loaded(

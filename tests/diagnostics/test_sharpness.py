@@ -20,6 +20,7 @@ from flatmin.core import (
 from flatmin.diagnostics import (
     Objective,
     average_sharpness,
+    m_sharpness,
     normalised,
     sharpness,
     worst_sharpness,
@@ -35,11 +36,17 @@ from tests.diagnostics.problems import (
     points,
     quadratic,
     weights,
+    with_biases,
 )
 from tests.problems import Noisy, untouched
 from tests.reference import sharpness as reference
 from tests.reference.sam import perturbation
 
+SCALED = [
+    sharpness,
+    lambda *a, **k: worst_sharpness(*a, **k, steps=5),
+    lambda *a, **k: average_sharpness(*a, **k, draws=5),
+]
 NORMS = filters.within(nn.LayerNorm)
 
 
@@ -81,6 +88,13 @@ def test_adaptive_one_step_equals_the_reference(p: float) -> None:
     measured = sharpness(objective, RHO, within=within)
     assert measured.value == pytest.approx(expected, rel=1e-10)
     assert measured.settings["scale"] == "Adaptive(eta=0)"
+    magnitude = TwoPoint(scale=scales.Magnitude(), metric=LpBall(p))
+    model, objective = classifier(model=with_biases())
+    loss, w = loss_of_weights(model, batches()), weights(model)
+    expected = reference.adaptive_one_step(loss, w, RHO, p)
+    measured = sharpness(objective, RHO, within=magnitude)
+    assert measured.value == pytest.approx(expected, rel=1e-10)
+    assert measured.settings["scale"] == "Magnitude(eta=0.0)"
 
 
 def test_a_filter_decides_what_moves() -> None:
@@ -175,14 +189,7 @@ def test_the_seed_decides_the_draws() -> None:
 
 
 @pytest.mark.parametrize("a", [0.1, 10.0])
-@pytest.mark.parametrize(
-    "measure",
-    [
-        sharpness,
-        lambda *a, **k: worst_sharpness(*a, **k, steps=5),
-        lambda *a, **k: average_sharpness(*a, **k, draws=5),
-    ],
-)
+@pytest.mark.parametrize("measure", SCALED)
 def test_rescaled_layers_have_the_same_adaptive_sharpness_and_another_plain_one(
     measure: Any, a: float
 ) -> None:
@@ -194,6 +201,60 @@ def test_rescaled_layers_have_the_same_adaptive_sharpness_and_another_plain_one(
     plain = [measure(o, 0.5, within=TwoPoint()).value for o in (one, two)]
     assert adaptive[0] == pytest.approx(adaptive[1], rel=1e-8)
     assert plain[0] != pytest.approx(plain[1], rel=0.05)
+
+
+@pytest.mark.parametrize("a", [0.1, 10.0])
+@pytest.mark.parametrize("ball", [LpBall(), LpBall(math.inf), LpBall(3.0)], ids=str)
+@pytest.mark.parametrize(
+    "measure", [*SCALED, lambda *a, **k: m_sharpness(*a, m=2, **k)]
+)
+def test_rescaled_layers_with_biases_have_the_same_sharpness_in_units_of_magnitude(
+    measure: Any, ball: LpBall, a: float
+) -> None:
+    model, other = with_biases(), with_biases()
+    with torch.no_grad():
+        other[0].weight.mul_(a)  # pyright: ignore
+        other[0].bias.mul_(a)  # pyright: ignore
+        other[2].weight.div_(a)  # pyright: ignore
+    objectives = [classifier(model=each)[1] for each in (model, other)]
+    within = TwoPoint(scale=scales.Magnitude(), metric=ball)
+    one, two = (measure(each, 0.5, within=within).value for each in objectives)
+    assert one == pytest.approx(two, rel=1e-9)
+    authors = TwoPoint(scale=scales.Adaptive(0), metric=ball)
+    one, two = (measure(each, 0.5, within=authors).value for each in objectives)
+    assert one != pytest.approx(two, rel=1e-3)
+
+
+def test_the_papers_radius_is_a_standard_deviation() -> None:
+    model, objective = quadratic()
+    sigma, w = 0.2, model.w.detach()
+    draw = torch.Generator().manual_seed(0)
+    eps = [
+        sigma * torch.randn(5, generator=draw, dtype=torch.float64) for _ in range(9)
+    ]
+    rises = [float(model.loss(w + e) - model.loss(w)) for e in eps]
+    measured = average_sharpness(objective, sigma * math.sqrt(5), draws=9)
+    assert measured.value == pytest.approx(sum(rises) / 9, rel=1e-12)
+    # E[e'Ae] / 2, which at the same rho is d times ours.
+    theirs = sigma**2 * float(model.a.trace()) / 2
+    many = average_sharpness(objective, sigma * math.sqrt(5), draws=4000)
+    assert many.error is not None
+    assert abs(many.value - theirs) < 4 * many.error
+
+
+def test_weights_without_extent_do_not_count_in_the_length_of_a_draw() -> None:
+    model = with_biases()
+    with torch.no_grad():
+        model[0].weight[:4] = 0  # pyright: ignore
+    _, objective = classifier(model=model)
+    w = torch.cat([p.flatten() for p in weights(model)])
+    within = TwoPoint(scale=scales.Magnitude())
+    with points(objective) as seen:
+        average_sharpness(objective, RHO, draws=400, within=within)
+    moving = w != 0
+    assert all((eps[~moving] == 0).all() for eps in seen)
+    squares = [(eps[moving] / w[moving]).square().sum() for eps in seen]
+    assert math.sqrt(torch.stack(squares).mean()) == pytest.approx(RHO, rel=0.02)
 
 
 def test_normalised_logits_are_those_of_the_formula() -> None:
@@ -275,7 +336,14 @@ def test_a_metric_that_is_no_common_ball_is_named() -> None:
 
 def test_a_filter_that_leaves_nothing_is_refused() -> None:
     _, objective = quadratic()
-    with pytest.raises(ValueError, match="filter within leaves no parameter"):
+
+    def nothing(step: Step, g: list[Tensor | None]) -> list[Tensor | None]:
+        del step
+        return [None] * len(g)
+
+    with pytest.raises(ValueError, match="filter nothing leaves no parameter"):
+        sharpness(objective, within=TwoPoint(filter=nothing))
+    with pytest.raises(ValueError, match="the filter matches no parameter"):
         sharpness(objective, within=TwoPoint(filter=NORMS))
 
 

@@ -74,7 +74,7 @@ def climb(within: TwoPoint, step: Step, g: Sequence[Tensor], rho: float) -> Grad
             "the gradient is infinite or NaN, so there is no direction to climb. The "
             "weights are where the loss is finite and its slope is not."
         )
-    return ascent.eps
+    return [*ascent.eps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,14 @@ class Fixed:
         return eps
 
     def dimension(self) -> int:
-        """How many entries move."""
-        return sum(int(mask.sum()) for mask in self.moving if mask is not None)
+        """How many entries move: none of those whose unit of length is 0."""
+        units = [None] * len(self.moving) if self.unit is None else self.unit
+        pairs = zip(self.moving, units, strict=True)
+        return sum(
+            int((mask if unit is None else mask & (unit > 0)).sum())
+            for mask, unit in pairs
+            if mask is not None
+        )
 
     def _filter(self, step: Step, g: Gradients) -> Gradients:
         del step

@@ -64,8 +64,8 @@ def largest(objective: Objective, batch: Any) -> tuple[int, int]:
     """Bytes of the largest tensor that a pass over a batch makes, and its examples."""
     fixed = [*objective.model.parameters(), *objective.model.buffers()]
     with _Largest({x.untyped_storage().data_ptr() for x in fixed}) as seen:
-        _, examples = objective.loss_of(batch)
-    return seen.bytes, examples
+        loss = objective.loss_of(batch)
+    return seen.bytes, loss.examples
 
 
 class _Largest(TorchDispatchMode):

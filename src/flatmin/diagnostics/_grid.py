@@ -233,9 +233,9 @@ class Grid:
             return functional_call(loss, w, (batch,))
 
         for batch in loss.objective.batches():
-            values: Tensor = _vmap(one, (0, None))(w, batch)
-            total += loss.examples * values.double()
-        return total / self._own.n
+            totals: Tensor = _vmap(one, (0, None))(w, batch)
+            total += totals
+        return total / self._own.divisor
 
     def _threads(self, stack: ExitStack, layout: Layout) -> Way | None:
         if self.data is None:
@@ -293,7 +293,7 @@ class Grid:
 
 
 class _Loss(nn.Module):
-    """A batch's mean loss as a module, so that `functional_call` can swap weights.
+    """The sum of a batch's losses as a module: `functional_call` swaps its weights.
 
     It swaps those of the objective's own model, so that a ``forward`` that has the
     model from elsewhere sees them too.
@@ -303,11 +303,9 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = objective.model
         self.objective = objective
-        self.examples = 0
 
     def forward(self, batch: Any) -> Tensor:
-        loss, self.examples = self.objective.loss_of(batch)
-        return loss
+        return self.objective.loss_of(batch).total
 
 
 def _keep_freed_memory() -> None:

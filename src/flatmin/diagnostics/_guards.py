@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,15 @@ from torch.nn.modules.batchnorm import (
 )
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrizations import (
+    _SpectralNorm,  # pyright: ignore[reportPrivateUsage]
+)
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.utils.data import DistributedSampler
 
 from flatmin.core._scope import replicas
 from flatmin.core._shards import is_dtensor
+from flatmin.diagnostics._criterion import BatchLoss
 
 
 def check_model(model: object) -> nn.Module:
@@ -79,17 +85,118 @@ def check_modes(model: nn.Module) -> None:
         )
 
 
-def check_data(data: object) -> None:
-    """Refuse what can be read once only.
+def check_data(data: Any, group: dist.ProcessGroup | None) -> None:
+    """Refuse what can be read once only, and parts that are not those of the group.
 
     Raises:
         TypeError: it is not iterable, or an iterator.
+        ValueError: a DistributedSampler repeats examples, or there is no group.
     """
     kind = type(data).__name__
     if not hasattr(data, "__iter__") or isinstance(data, Iterator):
         raise TypeError(
             "data must give its batches every time it is read (a DataLoader, a list), "
             f"got {kind}. Wrap it in list(...) if it fits into memory."
+        )
+    sampler = getattr(data, "sampler", None)
+    if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+        _check_sampler(cast("Any", sampler), group)
+
+
+def _check_sampler(sampler: Any, group: dist.ProcessGroup | None) -> None:
+    examples = len(sampler.dataset)
+    if group is None:
+        raise ValueError(
+            f"DistributedSampler gives this process {len(sampler)} of {examples} "
+            "examples, so its number would not be that of the data. Give group=, for "
+            "instance torch.distributed.group.WORLD, or data without this sampler."
+        )
+    if sampler.total_size > examples:
+        raise ValueError(
+            f"DistributedSampler repeats {sampler.total_size - examples} of {examples} "
+            "examples to make equal parts, and they would count twice. Give each "
+            "process Subset(dataset, range(rank, len(dataset), world_size)), of "
+            "torch.utils.data."
+        )
+
+
+def means(losses: Sequence[BatchLoss]) -> Tensor:
+    """The mean loss of every batch: float64, 1-dim, on the CPU."""
+    values = [loss.mean.cpu() for loss in losses]
+    return torch.stack(values) if values else torch.zeros(0, dtype=torch.float64)
+
+
+def check_finite(losses: Sequence[BatchLoss]) -> None:
+    """Refuse losses that are not finite.
+
+    Raises:
+        ValueError: the loss of a batch, or what it divides by, is infinite or NaN.
+    """
+    for at, loss in enumerate(losses):
+        if not (loss.total.isfinite() and loss.divisor.isfinite()):
+            raise ValueError(
+                f"the loss of batch {at} is {float(loss.mean):g}: there is nothing to "
+                "measure around weights whose loss is not finite. If it is the mean of "
+                "nothing, as every target is ignored, return the sum of the losses and "
+                "the number it is divided by."
+            )
+
+
+def check_divisor(n: int, divisor: float) -> None:
+    """Refuse data without anything to average over.
+
+    Raises:
+        ValueError: there are no examples, or all their targets are ignored.
+    """
+    if n == 0:
+        raise ValueError("the data has no batch with an example in it.")
+    if not divisor > 0:
+        raise ValueError(
+            f"the {n} examples have nothing to average over: their losses divide by "
+            f"{divisor:g}. Every target is ignored (ignore_index), or has a class "
+            "weight of 0."
+        )
+
+
+def check_count(now: Tensor, before: Tensor) -> None:
+    """Refuse a criterion whose divisor is another one than when it was first read.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not torch.allclose(now, before, rtol=1e-9, atol=0):
+        raise ValueError(
+            f"the losses divided by {float(before):g} when the Objective was built, "
+            f"and now by {float(now):g}. What a mean divides by must depend on the "
+            "targets alone, not on the weights."
+        )
+
+
+def check_graph(loss: Tensor) -> None:
+    """Refuse a loss that no gradient flows through.
+
+    Raises:
+        ValueError: it was computed without one.
+    """
+    if not loss.requires_grad:
+        raise ValueError(
+            "the loss has no gradient with respect to the trainable parameters. Leave "
+            "out detach(), no_grad() and inference_mode() in model, forward and "
+            "criterion, and around the measurement."
+        )
+
+
+def check_weights(model: nn.Module, w: Sequence[Tensor]) -> None:
+    """Refuse a model whose trainable parameters are other ones than at first.
+
+    Raises:
+        ValueError: one has been frozen, thawed or replaced.
+    """
+    now = [p for p in model.parameters() if p.requires_grad]
+    if [id(p) for p in now] != [id(p) for p in w]:
+        raise ValueError(
+            "the model's trainable parameters are not those the Objective was built "
+            "with: some have been frozen, thawed or replaced. Build a new Objective."
         )
 
 
@@ -150,11 +257,19 @@ def _mixes(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is None
 
 
+def _iterates(module: nn.Module) -> bool:
+    """Whether torch.nn.utils.spectral_norm refines its estimate in every pass."""
+    hooks = cast("Any", module)._forward_pre_hooks.values()
+    return any(isinstance(hook, SpectralNorm) for hook in hooks)
+
+
 def _disturbs(module: nn.Module) -> str | None:
     """The name of the kind of layer if it is one that disturbs."""
     kind = type(module).__name__
     if not module.training:
         return None
+    if isinstance(module, _SpectralNorm) or _iterates(module):
+        return "spectral_norm"
     if isinstance(module, _DropoutNd):
         return kind if module.p > 0 else None
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):

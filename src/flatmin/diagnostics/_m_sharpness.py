@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # pyright: ignore
 
 from flatmin.core import Step, TwoPoint
-from flatmin.core._checks import radius, whole
+from flatmin.core import _tensors as ts
+from flatmin.core._checks import integer, radius
 from flatmin.diagnostics._ball import ball_of, climb, described, step_of
+from flatmin.diagnostics._criterion import BatchLoss
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean
 from flatmin.diagnostics.sharpness import finite
@@ -26,8 +28,8 @@ _VMAP_UP_TO = 8
 #: How many perturbed weights may be in memory at once.
 _ENTRIES = 2**24
 
-#: The rises of some groups.
-Rises = list[Tensor]
+#: The rise of a group, and what the mean of its losses divides by: float64, 0-dim.
+Rise: TypeAlias = tuple[Tensor, Tensor]
 
 
 def m_sharpness(
@@ -41,12 +43,15 @@ def m_sharpness(
     r"""The mean sharpness of groups of m examples, each with an ``eps`` of its own.
 
     .. math::
-        \frac1G \sum_{k=1}^G \big( L_k(w + \hat\epsilon_k) - L_k(w) \big),
+        \frac{1}{\sum_k c_k} \sum_k c_k \big( L_k(w + \hat\epsilon_k) - L_k(w) \big),
         \qquad \hat\epsilon_k \text{ from } \nabla L_k(w)
 
-    ``L_k`` is the mean loss of the k-th group. This is what SAM minimizes when its
-    perturbation is that of m examples (section 4.1 of the paper). It grows as m falls,
-    and at m = n it is `sharpness`. Takes one gradient and one loss per example.
+    ``L_k`` is the mean loss of the k-th group and ``c_k`` what it divides by, so that
+    the mean of the ``L_k`` is ``L``: groups count alike unless targets are ignored or
+    classes weighted. A group in which everything is ignored has weight 0. The mean is
+    what SAM minimizes when its perturbation is that of m examples (section 4.1 of the
+    paper). It grows as m falls, and at m = n it is `sharpness`. Takes one gradient and
+    one loss per example.
 
     Groups are m consecutive examples of a batch, so m has to divide the size of every
     batch but the last of each process, whose rest is left out. To cut a batch, every
@@ -65,7 +70,7 @@ def m_sharpness(
 
     Returns:
         The mean over groups with its standard error, None for one group alone;
-        ``n`` counts the examples in groups.
+        ``groups`` counts those in which something counts, ``n`` the examples in them.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -87,10 +92,10 @@ def m_sharpness(
     Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412, section 4.1.
     """
     rho, within = radius(rho), ball_of(p, within)
-    whole("m", m, 1)
+    integer("m", m, 1)
     with objective.reading():
         rises = _Groups(objective, within, rho, m).rises()
-    groups, mean, error = _statistics(objective, rises)
+    groups, mean, error = _statistics(objective, rises, m)
     return GroupMean(
         name="m-sharpness",
         value=mean,
@@ -115,10 +120,10 @@ class _Groups:
         self.step: Step = step_of(objective, rho)
         self.many = m <= _VMAP_UP_TO
 
-    def rises(self) -> Rises:
-        """``L_k(w + eps_k) - L_k(w)`` of every group, float64, 0-dim."""
+    def rises(self) -> list[Rise]:
+        """``L_k(w + eps_k) - L_k(w)`` of every group, and its weight."""
         self._check()
-        found: Rises = []
+        found: list[Rise] = []
         for batch, size in zip(
             self.objective.batches(), self.objective.sizes, strict=True
         ):
@@ -134,22 +139,25 @@ class _Groups:
                     "cut within batches. Give batches of a multiple of m examples."
                 )
 
-    def _one_by_one(self, parts: _Cut) -> Rises:
+    def _one_by_one(self, parts: _Cut) -> list[Rise]:
         return [self._rise(parts.group(k)) for k in range(parts.count)]
 
-    def _rise(self, group: Any) -> Tensor:
-        loss, size, g = self.objective.gradient_of(group)
-        _check_size(size, self.m)
+    def _rise(self, group: Any) -> Rise:
+        loss, g = self.objective.gradient_of(group)
+        _check_size(loss.examples, self.m)
+        if loss.divisor == 0:
+            return torch.zeros_like(loss.total), loss.divisor
+        g = ts.times(g, 1 / loss.divisor)
         eps = climb(self.within, self.step, g, self.rho)
         with self.objective.at(eps), torch.no_grad():
-            top = self.objective.loss_of(group)[0]
-        return finite(top.double() - loss.double(), self.rho)
+            top = self.objective.loss_of(group).mean
+        return _checked(top, loss.mean, self.rho), loss.divisor
 
-    def _together(self, parts: _Cut) -> Rises:
+    def _together(self, parts: _Cut) -> list[Rise]:
         """Many groups at once; one by one for a model that cannot do that."""
         numel = sum(p.numel() for p in self.objective.w)
         chunk = max(1, _ENTRIES // numel)
-        found: Rises = []
+        found: list[Rise] = []
         for start in range(0, parts.count, chunk):
             at = slice(start, min(start + chunk, parts.count))
             try:
@@ -163,12 +171,13 @@ class _Groups:
                 return self._one_by_one(parts)
         return found
 
-    def _chunk(self, parts: _Cut, at: slice) -> Rises:
+    def _chunk(self, parts: _Cut, at: slice) -> list[Rise]:
         """The rises of groups at once: gradients, perturbations, losses."""
         loss = _Functional(self.objective, parts)
         w = tuple(p.detach() for p in self.objective.w)
         leaves, axes = parts.chunk(at), parts.axes
-        g, below = vmap(grad_and_value(loss), in_dims=(None, *axes))(w, *leaves)
+        slope = grad_and_value(loss, has_aux=True)
+        g, (below, counts) = vmap(slope, in_dims=(None, *axes))(w, *leaves)
         eps = [
             climb(self.within, self.step, [g_i[k] for g_i in g], self.rho)
             for k in range(len(below))
@@ -177,9 +186,9 @@ class _Groups:
             torch.stack([_moved(p, e[i]) for e in eps]) for i, p in enumerate(w)
         )
         with torch.no_grad():
-            above = vmap(loss, in_dims=(0, *axes))(moved, *leaves)
-        rises = above.double() - below.double()
-        return [finite(rise, self.rho) for rise in rises]
+            above, _ = vmap(loss, in_dims=(0, *axes))(moved, *leaves)
+        three = zip(above, below, counts, strict=True)
+        return [(_checked(a, b, self.rho), count) for a, b, count in three]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +229,7 @@ class _Cut:
 
 
 class _Functional:
-    """The loss of a group as a function of weights and the leaves of its batch."""
+    """Mean loss and count of a group, of weights and the leaves of its batch."""
 
     def __init__(self, objective: Objective, parts: _Cut) -> None:
         self._parts = parts
@@ -228,12 +237,12 @@ class _Functional:
         of = {id(p): f"model.{n}" for n, p in objective.model.named_parameters()}
         self._names = [of[id(p)] for p in objective.w]
 
-    def __call__(self, w: Sequence[Tensor], *leaves: Any) -> Tensor:
+    def __call__(self, w: Sequence[Tensor], *leaves: Any) -> Rise:
         named = dict(zip(self._names, w, strict=True))
         batch = tree_unflatten(list(leaves), self._parts.spec)
-        loss, size = functional_call(self._loss, named, (batch,))
-        _check_size(size, self._parts.m)
-        return loss
+        loss: BatchLoss = functional_call(self._loss, named, (batch,))
+        _check_size(loss.examples, self._parts.m)
+        return loss.mean, loss.divisor
 
 
 class _Loss(nn.Module):
@@ -244,7 +253,7 @@ class _Loss(nn.Module):
         self.model = objective.model
         self._objective = objective
 
-    def forward(self, batch: Any) -> tuple[Tensor, int]:
+    def forward(self, batch: Any) -> BatchLoss:
         return self._objective.loss_of(batch)
 
 
@@ -264,15 +273,47 @@ def _per_example(x: Any, size: int) -> bool:
     return isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
 
 
-def _statistics(objective: Objective, rises: Rises) -> tuple[int, float, float | None]:
-    """How many there are in all processes, their mean and its standard error."""
-    here = torch.zeros(0, dtype=torch.float64, device=objective.device)
-    here = torch.stack(rises) if rises else here
-    count = int(objective.sum(torch.tensor(len(rises), device=objective.device)))
-    if count == 0:
+def _checked(above: Tensor, below: Tensor, rho: float) -> Tensor:
+    """The rise from ``below``, at the weights, to ``above``, at ``w + eps``.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    if not below.isfinite():
+        raise ValueError(
+            f"the loss of a group is {float(below)} at the weights themselves, though "
+            "that of its batch is finite. If the group's targets are all ignored, let "
+            "the criterion return one loss per example, or their sum and the number it "
+            "is divided by."
+        )
+    return finite(above, rho) - below
+
+
+def _statistics(
+    objective: Objective, rises: Sequence[Rise], m: int
+) -> tuple[int, float, float | None]:
+    """How many groups count in all processes, their mean and its standard error."""
+    nothing = torch.zeros(0, 2, dtype=torch.float64, device=objective.device)
+    here = torch.stack([torch.stack(rise) for rise in rises]) if rises else nothing
+    rise, weight = here.unbind(1)
+    groups, counted, whole = objective.sum(
+        torch.stack([torch.ones_like(weight), weight != 0, weight]).sum(1)
+    )
+    _check_groups(int(groups), int(counted), m)
+    mean = objective.sum(weight @ rise) / whole
+    squares = objective.sum((weight * (rise - mean)).square().sum())
+    if counted == 1:
+        return 1, float(mean), None
+    # With equal weights the variance over the number of groups.
+    variance = squares / whole.square() * counted / (counted - 1)
+    return int(counted), float(mean), math.sqrt(float(variance))
+
+
+def _check_groups(groups: int, counted: int, m: int) -> None:
+    if groups == 0:
         raise ValueError("no batch has m examples. Give a smaller m or larger batches.")
-    mean = objective.sum(here.sum()) / count
-    squares = objective.sum((here - mean).square().sum())
-    if count == 1:
-        return count, float(mean), None
-    return count, float(mean), math.sqrt(float(squares) / (count - 1) / count)
+    if counted == 0:
+        raise ValueError(
+            f"in each of the {groups} groups of m = {m} examples every target is "
+            "ignored. Give more data."
+        )

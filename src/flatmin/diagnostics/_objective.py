@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.distributed as dist
@@ -13,18 +13,28 @@ from torch.utils._pytree import tree_map  # pyright: ignore
 
 from flatmin.core import _tensors as ts
 from flatmin.diagnostics import _guards as guards
+from flatmin.diagnostics._additive import Additive
+from flatmin.diagnostics._criterion import BatchLoss, Criterion, measuring
 from flatmin.diagnostics._still import still
 
 #: From model and batch to outputs and targets, examples along the first axis of both.
-Forward: TypeAlias = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
-
-#: From outputs and targets to the mean loss.
-Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Forward: TypeAlias = Callable[[nn.Module, Any], tuple[Any, Any]]
 
 
-def pair(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-    """``model(x), y`` of a batch ``(x, y)``."""
-    x, y = batch
+def pair(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    """``model(x), y`` of a batch ``(x, y)``.
+
+    Raises:
+        TypeError: the batch is no pair.
+    """
+    kind = type(batch).__name__
+    two = cast("Sequence[Any]", batch) if isinstance(batch, tuple | list) else ()
+    if len(two) != 2:
+        raise TypeError(
+            f"a batch must be a pair (x, y), got {kind}. Say what to "
+            'do with it: forward=lambda model, batch: (model(batch["x"]), batch["y"]).'
+        )
+    x, y = two
     return model(x), y
 
 
@@ -32,11 +42,17 @@ class Objective:
     r"""The mean loss of a model over data, as a function of the weights.
 
     .. math::
-        L(w) = \frac{1}{N} \sum_{i=1}^N \ell(f_w(x_i), y_i)
+        L(w) = \sum_b S_b(w) \Big/ \sum_b c_b, \qquad
+        S_b(w) = \sum_{i \in b} \ell(f_w(x_i), y_i)
+
+    ``c_b`` is what the criterion's mean divides by on batch b: the number of examples,
+    or of targets that are not ignored, or the sum of their class weights. So it is the
+    loss of all data in one batch, however it is cut, and in however many processes. A
+    batch in which everything is ignored has weight 0.
 
     Every diagnostic takes one. It does not change the model: parameters are moved in
     place and restored bit for bit, gradients, modes, buffers and random streams are
-    left alone. Sums over batches are in float64, each batch weighted by its size.
+    left alone. Sums over examples and batches are in float64.
 
     What makes a number meaningless is refused when the object is built, which reads
     the data twice. What one process of a group refuses, or raises later, raises an
@@ -45,8 +61,13 @@ class Objective:
     Args:
         model: in evaluation mode as far as it has dropout or running statistics. Of a
             model in DistributedDataParallel the module inside is used.
-        criterion: from outputs and targets to the *mean* loss over the examples, for
-            instance ``torch.nn.functional.cross_entropy``.
+        criterion: a loss of torch's, as a module, a function or a `functools.partial`
+            of one: its weights, ``ignore_index`` and several targets per example are
+            understood, and its mean is taken as ``reduction="mean"`` does. Or any
+            callable that returns, from outputs and targets, one loss per example, whose
+            mean is taken; or a pair, the sum of the losses and the number that it is
+            divided by; or the mean over the examples. Whether the losses of parts of a
+            batch add up to its own is tried on the data.
         data: batches, the same in every pass, each ``(x, y)`` unless ``forward`` says
             otherwise. Tensors in it are moved to the model's device.
         forward: from model and batch to outputs and targets, whose first axis is that
@@ -58,8 +79,9 @@ class Objective:
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: layers are in training mode, the loss is no finite number or not
-            the same when it is read again, or parameters are sharded or narrower than
+        ValueError: layers are in training mode, the loss is no finite number, not
+            the same when it is read again, a sum, or no mean over the examples;
+            every target is ignored; or parameters are sharded or narrower than
             float32.
         RuntimeError: another process of the group has refused its part.
 
@@ -72,6 +94,12 @@ class Objective:
         >>> objective = Objective(model, cross_entropy, data)
         >>> objective.n
         24
+
+    Attributes:
+        n: how many examples there are in all processes.
+        divisor: what the sum of all losses is divided by.
+        sizes: how many examples each batch of this process has.
+        w: the parameters that move.
     """
 
     def __init__(
@@ -83,21 +111,30 @@ class Objective:
         forward: Forward = pair,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.criterion = criterion
+        self._criterion = criterion
+        self.measure = measuring(criterion)
         self.data = data
         self.forward = forward
         self.group = group
         with guards.together(group):
             self.model = guards.check_model(model)
             guards.check_modes(self.model)
-            guards.check_data(data)
+            guards.check_data(data, group)
             self.w = [p for p in self.model.parameters() if p.requires_grad]
-            with still(self.model):
-                losses, self.sizes = self._each_batch()
-                guards.check_same(losses, self._each_batch()[0])
+            with still(self.model), torch.no_grad():
+                first = [loss for _, _, loss in self._losses()]
+                guards.check_finite(first)
+                self._check_again(first)
+        self.sizes = [loss.examples for loss in first]
+        self._own = sum((loss.divisor for loss in first), self._zero())
         self.n = int(self.sum(torch.tensor(sum(self.sizes), device=self.device)))
-        if self.n == 0:
-            raise ValueError("the data has no batch with an example in it.")
+        self.divisor = float(self.sum(self._own.clone()))
+        guards.check_divisor(self.n, self.divisor)
+
+    @property
+    def criterion(self) -> Criterion:
+        """What it was built with."""
+        return self._criterion
 
     @property
     def device(self) -> torch.device:
@@ -109,46 +146,49 @@ class Objective:
         for batch in self.data:
             yield tree_map(self._here, batch)
 
-    def loss_of(self, batch: Any) -> tuple[Tensor, int]:
-        """The mean loss of a batch, and how many examples it has."""
+    def loss_of(self, batch: Any) -> BatchLoss:
+        """The sum of the losses of a batch, and what their mean divides by."""
         outputs, targets = self.forward(self.model, batch)
-        loss = self.criterion(outputs, targets)
-        if loss.dim() != 0:
-            raise ValueError(
-                "criterion must return the mean loss, a tensor without axes, got shape "
-                f"{tuple(loss.shape)}. Use reduction='mean'."
-            )
-        return loss, len(targets)
+        return self.measure(outputs, targets)
 
-    def gradient_of(self, batch: Any) -> tuple[Tensor, int, list[Tensor]]:
-        """`loss_of` a batch and its gradient, zeros where it does not depend on w."""
+    def gradient_of(self, batch: Any) -> tuple[BatchLoss, list[Tensor]]:
+        """`loss_of` a batch and the gradient of the sum, in the dtypes of ``w``.
+
+        Raises:
+            ValueError: the loss was cut off from the weights.
+        """
         with torch.enable_grad():
-            loss, size = self.loss_of(batch)
-            g = torch.autograd.grad(loss, self.w, materialize_grads=True)
-        return loss.detach(), size, list(g)
+            loss = self.loss_of(batch)
+            guards.check_graph(loss.total)
+            g = torch.autograd.grad(loss.total, self.w, materialize_grads=True)
+        return loss._replace(total=loss.total.detach()), list(g)
 
     def loss(self) -> Tensor:
         """``L`` at where the weights are: float64, 0-dim."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total, count = self._zero(), self._zero()
         with self.reading(), torch.no_grad():
             for batch in self.batches():
-                loss, size = self.loss_of(batch)
-                total += size * loss.double()
-        return self.sum(total) / self.n
+                loss = self.loss_of(batch)
+                total += loss.total
+                count += loss.divisor
+            guards.check_count(count, self._own)
+        return self.sum(total) / self.divisor
 
     def gradient(self) -> tuple[Tensor, list[Tensor]]:
         """``L`` and its gradient, one tensor per entry of ``w``, in their dtypes.
 
         A parameter that the loss does not depend on has a gradient of zeros.
         """
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total, count = self._zero(), self._zero()
         sums = [torch.zeros_like(p) for p in self.w]
         with self.reading():
             for batch in self.batches():
-                loss, size, g = self.gradient_of(batch)
-                total += size * loss.double()
-                ts.add_times_(sums, size / self.n, g)
-        return self.sum(total) / self.n, [self.sum(g) for g in sums]
+                loss, g = self.gradient_of(batch)
+                total += loss.total
+                count += loss.divisor
+                ts.add_times_(sums, 1 / self.divisor, g)
+            guards.check_count(count, self._own)
+        return self.sum(total) / self.divisor, [self.sum(g) for g in sums]
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -157,11 +197,12 @@ class Objective:
         Nothing inside may wait for another process.
 
         Raises:
-            ValueError: layers are in training mode.
+            ValueError: layers are in training mode, or other parameters are trainable.
             RuntimeError: another process of the group has raised an error inside.
         """
         with guards.together(self.group), still(self.model):
             guards.check_modes(self.model)
+            guards.check_weights(self.model, self.w)
             yield
 
     @contextmanager
@@ -182,23 +223,22 @@ class Objective:
             if w:
                 ts.copy_(w, copies)
 
-    def _each_batch(self) -> tuple[Tensor, Sequence[int]]:
-        """The loss of every batch: float64, 1-dim, on the CPU; and their sizes."""
-        losses: list[Tensor] = []
-        sizes: list[int] = []
-        with torch.no_grad():
-            for batch in self.batches():
-                loss, size = self.loss_of(batch)
-                losses.append(loss.double().cpu())
-                sizes.append(size)
-        values = torch.stack(losses) if losses else torch.zeros(0, dtype=torch.float64)
-        if not values.isfinite().all():
-            at = int((~values.isfinite()).nonzero()[0])
-            raise ValueError(
-                f"the loss of batch {at} is {values[at]:g}: there is nothing to "
-                "measure around weights whose loss is not finite."
-            )
-        return values, sizes
+    def _losses(self) -> Iterator[tuple[Any, Any, BatchLoss]]:
+        """Outputs, targets and losses of every batch."""
+        for batch in self.batches():
+            outputs, targets = self.forward(self.model, batch)
+            yield outputs, targets, self.measure(outputs, targets)
+
+    def _check_again(self, first: Sequence[BatchLoss]) -> None:
+        """Refuse what is not as it was in a first pass, or no mean over examples."""
+        additive, second = Additive(self.measure), list[BatchLoss]()
+        for outputs, targets, loss in self._losses():
+            second.append(loss)
+            additive.see(outputs, targets, loss)
+        guards.check_same(guards.means(first), guards.means(second))
+
+    def _zero(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64, device=self.device)
 
     def sum(self, x: Tensor) -> Tensor:
         """``x`` added up over the processes, in place; ``x`` itself if there is one."""

@@ -13,6 +13,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin.core import _tensors as ts
+from flatmin.diagnostics import _guards as guards
 from flatmin.diagnostics._objective import Objective
 
 #: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
@@ -21,9 +22,8 @@ Matrix: TypeAlias = Literal["hessian", "ggn"]
 #: What torch says of itself when curvlinops is imported, or forward mode first used.
 _NOISE = "`torch.jit.script` is deprecated"
 
-_BatchProduct: TypeAlias = Callable[
-    [Any, Sequence[Tensor]], tuple[Sequence[Tensor], int]
-]
+#: The curvature of the sum of a batch's losses, times a vector.
+_BatchProduct: TypeAlias = Callable[[Any, Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Curvature:
@@ -49,9 +49,9 @@ class Curvature:
         # Of the attention kernels only the plain one has second derivatives.
         with self.objective.reading(), sdpa_kernel(SDPBackend.MATH):
             for batch in self.objective.batches():
-                product, size = self._of_batch(batch, parts)
-                ts.add_times_(total, size / self.objective.n, product)
-        return self.objective.sum(self.flat(total))
+                product = self._of_batch(batch, parts)
+                ts.add_times_(total, 1 / self.objective.divisor, product)
+        return _finite(self.objective.sum(self.flat(total)))
 
     def flat(self, parts: Sequence[Tensor]) -> Tensor:
         """One vector, of the widest dtype among the weights."""
@@ -67,18 +67,20 @@ class Curvature:
 def _hessian(objective: Objective) -> _BatchProduct:
     """By two backward passes: half the time of forward over reverse in torch.func."""
 
-    def product(batch: Any, v: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+    def product(batch: Any, v: Sequence[Tensor]) -> Sequence[Tensor]:
         with torch.enable_grad():
-            loss, size = objective.loss_of(batch)
+            loss = objective.loss_of(batch).total
+            guards.check_graph(loss)
             g = torch.autograd.grad(
                 loss, objective.w, create_graph=True, materialize_grads=True
             )
             pairs = [(a, b) for a, b in zip(g, v, strict=True) if a.requires_grad]
             if not pairs:
-                return [torch.zeros_like(p) for p in objective.w], size
+                return [torch.zeros_like(p) for p in objective.w]
             slopes, along = [a for a, _ in pairs], [b for _, b in pairs]
-            h = torch.autograd.grad(slopes, objective.w, along, materialize_grads=True)
-        return h, size
+            return torch.autograd.grad(
+                slopes, objective.w, along, materialize_grads=True
+            )
 
     return product
 
@@ -95,14 +97,13 @@ def _ggn(objective: Objective) -> _BatchProduct:
 
     def c(prediction: Tensor, targets: object) -> Tensor:
         del targets
-        return objective.criterion(prediction, outputs.targets)
+        return objective.measure(prediction, outputs.targets).total
 
     multiply = _curvlinops().make_ggn_vector_product(f, c)
 
-    def product(batch: Any, v: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+    def product(batch: Any, v: Sequence[Tensor]) -> Sequence[Tensor]:
         w = tuple(p.detach() for p in objective.w)
-        h = multiply(w, batch, None, *v)
-        return h, len(outputs.targets)
+        return multiply(w, batch, None, *v)
 
     return product
 
@@ -113,17 +114,37 @@ class _Outputs(nn.Module):
     def __init__(self, objective: Objective) -> None:
         super().__init__()
         self.model = objective.model
-        self.targets = torch.empty(0)
+        self.targets: Any = None
         self._objective = objective
 
     def forward(self, batch: Any) -> Tensor:
         outputs, self.targets = self._objective.forward(self.model, batch)
+        if not isinstance(outputs, Tensor) or outputs.dim() == 0:
+            raise ValueError(
+                "the Gauss-Newton matrix needs outputs that are one tensor with an "
+                "axis of examples, and a criterion that makes a loss of them. Use "
+                "matrix='hessian', or a forward that returns the logits."
+            )
         return outputs
 
     def names(self) -> list[str]:
         """The names of the objective's weights in this module."""
         of = {id(p): name for name, p in self.named_parameters()}
         return [of[id(p)] for p in self._objective.w]
+
+
+def _finite(product: Tensor) -> Tensor:
+    """A product with the matrix.
+
+    Raises:
+        ValueError: it is infinite or NaN.
+    """
+    if not product.isfinite().all():
+        raise ValueError(
+            "the curvature is infinite or NaN: the weights are where the loss is "
+            "finite and its second derivatives are not."
+        )
+    return product
 
 
 def _curvlinops() -> Any:

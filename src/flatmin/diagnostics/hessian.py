@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flatmin.core._checks import at_least, whole
+from flatmin.core._checks import at_least, integer
 from flatmin.diagnostics._lanczos import Space, largest, normal, spaces
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._products import Curvature, Matrix
@@ -205,7 +205,7 @@ def trace(
     Reference: Hutchinson. A Stochastic Estimator of the Trace of the Influence Matrix
     for Laplacian Smoothing Splines. Communications in Statistics 19(2), 1990.
     """
-    whole("draws", draws, 2)
+    integer("draws", draws, 2)
     curvature = Curvature(objective, matrix)
     exact = curvature.like.numel() <= draws
     terms = _diagonal(curvature) if exact else _forms(curvature, draws, seed)
@@ -262,8 +262,8 @@ def spectral_density(
     Reference: Ghorbani, Krishnan, Xiao. An Investigation into Neural Net Optimization
     via Hessian Eigenvalue Density. ICML 2019, arXiv:1901.10159.
     """
-    whole("steps", steps, 1)
-    whole("draws", draws, 2)
+    integer("steps", steps, 1)
+    integer("draws", draws, 2)
     curvature = Curvature(objective, matrix)
     draw = torch.Generator().manual_seed(seed)
     quadratures = [_quadrature(curvature, steps, draw) for _ in range(draws)]
@@ -330,7 +330,7 @@ def spectrum(
 
 def _check_count(k: int, curvature: Curvature) -> None:
     d = curvature.like.numel()
-    if whole("k", k, 1) > d:
+    if integer("k", k, 1) > d:
         raise ValueError(f"there are {d} weights and as many eigenvalues, got k={k}.")
 
 

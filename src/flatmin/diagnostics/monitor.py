@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from flatmin.core import _tensors as ts
-from flatmin.core._checks import radius, whole
+from flatmin.core._checks import integer, radius
 from flatmin.diagnostics._ball import ball_of, climb, step_of
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._still import evaluating
@@ -93,7 +93,7 @@ class Monitor:
         tensorboard: str | Path | None = None,
     ) -> None:
         self.objective = objective
-        self.every = whole("every", every, 1)
+        self.every = integer("every", every, 1)
         self.rho = radius(rho)
         self.lambda_max = lambda_max
         self.records: list[dict[str, Any]] = []

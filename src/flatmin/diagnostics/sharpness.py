@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.core import Gradients, TwoPoint
-from flatmin.core._checks import radius, whole
+from flatmin.core._checks import integer, radius
 from flatmin.diagnostics._ball import Fixed, ball_of, climb, described, step_of
 from flatmin.diagnostics._objective import Forward, Objective
 from flatmin.diagnostics._record import Maximum, Measurement
@@ -38,8 +38,9 @@ def sharpness(
         rho: the radius; 0.05 is the paper's advice for training.
         p: which norm bounds the perturbation, from 1 to ``math.inf``.
         within: whose scale, metric and filter say what the ball is, in place of ``p``:
-            ``TwoPoint(scale=scales.Adaptive(0.01))`` is ASAM's. Its other joints do
-            not matter.
+            ``TwoPoint(scale=scales.Adaptive(0.01))`` is that of ASAM's authors, and
+            ``TwoPoint(scale=scales.Magnitude())`` gives the same number when layers are
+            rescaled. Its other joints do not matter.
 
     Returns:
         The rise, in units of the loss.
@@ -100,10 +101,19 @@ def worst_sharpness(
     the best of all counts: more of them never give less.
 
     The ball is that of the weights: a scale is computed there and then kept, so that
-    with ``within=TwoPoint(scale=scales.Adaptive(0))`` this is adaptive worst-case
-    sharpness, ``|| eps / |w| ||_p <= rho``. The projection is to the nearest point, in
-    units of the scale, for p = 2 and infinity, and along the ray to 0 for other p.
-    Takes ``1 + (restarts + 1) (steps + 1)`` gradients.
+    with ``within=TwoPoint(scale=scales.Magnitude())`` this is adaptive worst-case
+    sharpness, ``|| eps / |w| ||_p <= rho`` over all parameters, biases included. It
+    gives the same number when layers are rescaled such that the function is the same.
+    ``scales.Adaptive(0)`` does so without biases only, as its unit for them is 1. The
+    projection is to the nearest point, in units of the scale, for p = 2 and infinity,
+    and along the ray to 0 for other p. Takes ``1 + (restarts + 1) (steps + 1)``
+    gradients.
+
+    Differs from the paper: the maximum is over all examples at once. The authors' code
+    takes one for each batch, of 128 examples in their runs, and the mean of these,
+    which is never smaller. It ascends by APGD with momentum; for an adaptive ball and
+    p = 2 along ``|w| g``, and it projects to the nearest point in weights. Here both
+    are in units of the scale, so that rescaling does not change the way either.
 
     Args:
         objective: the loss.
@@ -139,8 +149,8 @@ def worst_sharpness(
     Relationship between Sharpness and Generalization. ICML 2023, arXiv:2302.07011.
     """
     rho, within = radius(rho), ball_of(p, within)
-    whole("steps", steps, 0)
-    whole("restarts", restarts, 0)
+    integer("steps", steps, 0)
+    integer("restarts", restarts, 0)
     length = rho if step_size is None else radius(step_size, "step_size")
     how = f"{steps} steps of at most {length:g}"
     if restarts:
@@ -181,10 +191,16 @@ def average_sharpness(
         E \|T^{-1} \epsilon\|_2^2 = \rho^2
 
     ``d`` counts the weights that move, and T is the scale of ``within``, 1 by default:
-    rho is comparable with that of the other measures. For a standard deviation
-    ``sigma`` of every weight give ``sigma * sqrt(d)``. To second order it is
+    rho is comparable with that of the other measures. To second order it is
     :math:`\rho^2 / (2 d)` times the trace of ``T H T``. Takes one gradient and
     ``draws`` losses.
+
+    Differs from the paper: there, and in its authors' code, rho is the standard
+    deviation of every weight in units of the scale, so that ``eps`` has the expected
+    length ``rho sqrt(d)``. For their number at radius ``rho`` give ``rho * sqrt(d)``
+    here, with ``d = sum(p.numel() for p in objective.w)`` if nothing is held; to second
+    order theirs is d times as large at the same rho. Their adaptive scale is
+    ``scales.Magnitude()``.
 
     Args:
         objective: the loss.
@@ -214,7 +230,7 @@ def average_sharpness(
     Relationship between Sharpness and Generalization. ICML 2023, arXiv:2302.07011.
     """
     rho, within = radius(rho), ball_of(2.0, within)
-    whole("draws", draws, 2)
+    integer("draws", draws, 2)
     loss, g = objective.gradient()
     ball = Fixed.at(objective, within, g, rho)
     sigma = rho / math.sqrt(max(1, ball.dimension()))
