@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -37,9 +38,15 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, width: int = 1280) -> Iterator[Page]:
-    """A file in the browser, which must report no problem and reach for no network."""
-    page = browser.new_page(viewport={"width": width, "height": 844})
+def opened(
+    browser: Browser, path: Path, width: int = 1280, script: str = "", **options: Any
+) -> Iterator[Page]:
+    """A file in the browser, which must report no problem and reach for no network.
+
+    ``script`` runs before those of the page; options are Playwright's of a page.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 844}, **options)
+    page.add_init_script(script)
     problems: list[str] = []
     requests: list[str] = []
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)

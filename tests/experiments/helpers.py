@@ -1,34 +1,31 @@
-"""Small comparisons and image folders, and the program run in this process."""
+"""A small comparison, image folders, and the program run in this process."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from flatmin.experiments import cli
-from flatmin.experiments.config import Comparison
 
-#: Small enough for a second, large enough to learn something.
+#: A comparison that is small enough for seconds, and has everything.
 TINY = (
     "--set=epochs=2",
     "--set=seeds=2",
-    "--set=width=4",
+    "--set=search_seeds=1",
+    "--set=lengths=[0.5,1]",
+    "--set=lrs=[1,2]",
+    "--set=rhos=[0.5]",
+    "--set=sam_lengths=[0.5]",
+    '--set=model_options={"width": 4}',
     "--set=landscape_points=3",
     "--set=noise=[0.4]",
 )
 
 #: ``--flag`` style arguments to exit code, stdout and stderr.
 Program = Callable[..., tuple[int, str, str]]
-
-
-def tiny(**fields: Any) -> Comparison:
-    """The comparison of `TINY`."""
-    values = {"epochs": 2, "seeds": 2, "width": 4, "landscape_points": 3}
-    return Comparison(**{**values, "noise": (0.4,), **fields})
 
 
 def image_folder(root: Path, classes: dict[str, int], size: int = 12) -> Path:
@@ -50,8 +47,11 @@ def run_program(
 ) -> tuple[int, str, str]:
     """The command line in this process."""
     monkeypatch.setattr(sys, "argv", ["flatmin", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    except Exception as error:
+        raise AssertionError("a traceback in the place of one line") from error
     out, err = capsys.readouterr()
     code = stopped.value.code
     return (code if isinstance(code, int) else 0 if code is None else 1), out, err

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from flatmin.experiments.flatness import flatness
+from flatmin.experiments.evaluate import flatness
 
 
 def test_flatness_is_that_of_the_whole_training_set_in_evaluation_mode() -> None:

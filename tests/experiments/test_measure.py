@@ -1,11 +1,12 @@
 """``flatmin sharpness``: the numbers of a run, in a table."""
 
+import copy
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics import (
@@ -16,24 +17,19 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
-from flatmin.experiments.compare import compare
-from flatmin.experiments.comparison import grid
-from flatmin.experiments.data import load
-from flatmin.experiments.datasets import Tensors
+from flatmin.experiments.datasets import Tensors, load
 from flatmin.experiments.measure import _ADAPTIVE
 from flatmin.experiments.models import small_convnet
 from flatmin.experiments.noise import flip_labels
-from flatmin.experiments.store import RunStore
-from tests.experiments.helpers import Program, tiny
+from flatmin.experiments.runs.record import Run
+from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import standard
+from tests.experiments.runs.folders import train_digits
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("measure") / "run"
-    config = tiny(epochs=1, seeds=1, landscape_points=0)
-    compare(config, root, Console(quiet=True))
-    return root
+    return train_digits(tmp_path_factory.mktemp("measure"))
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +44,13 @@ def test_the_table_has_the_numbers_of_the_diagnostics(
     assert (code, err) == (0, "")
     titles, *rows = out.splitlines()
     assert "sharpness 0.1" in titles
-    assert len(rows) == 3
-    config = tiny(epochs=1, seeds=1, landscape_points=0)
-    data = load(config)
+    data = load("digits", finished)
     assert isinstance(data.train, Tensors)
-    for run, row in zip(grid(config), rows, strict=True):
-        model = small_convnet(1, 10, config.width)
-        model.load_state_dict(RunStore(run.folder(finished)).weights())
+    found = {"SAM": "sam/x1", "SGD": "sgd/x1", "SGD 2x epochs": "sgd/x2"}
+    assert len(rows) == len(found)
+    for (label, folder), row in zip(found.items(), rows, strict=True):
+        model = small_convnet(1, 10, 4)
+        model.load_state_dict(Run(finished / folder / "seed-0").weights())
         y = flip_labels(data.train.y, 0.4, 10, 0)
         whole = [(standard(data.train.x, data), y)]
         objective = Objective(model.eval(), cross_entropy, whole)
@@ -66,19 +62,50 @@ def test_the_table_has_the_numbers_of_the_diagnostics(
             eigenvalues(objective, 1),
             trace(objective, draws=30),
         ]
-        assert run.arm.label in row
-        found = [float(number) for number in row.split()[-6:]]
-        assert found == pytest.approx([one.value for one in expected], rel=2e-3)
+        assert label in row
+        numbers = [float(number) for number in row.split()[-6:]]
+        assert numbers == pytest.approx([one.value for one in expected], rel=2e-3)
 
 
-def test_a_part_of_a_run_may_be_measured(finished: Path, program: Program) -> None:
-    code, out, _ = program("sharpness", finished / "noise-40" / "sam" / "seed-0")
+def test_json_has_the_numbers_of_the_table(finished: Path, program: Program) -> None:
+    run = finished / "sam" / "x1" / "seed-0"
+    code, out, err = program("sharpness", run, "--m=4", "--json")
+    assert (code, err) == (0, "")
+    (found,) = json.loads(out)
+    stored = Run(run).result() or {}
+    assert found["sharpness"] == pytest.approx(stored["sharpness"], rel=2e-3)
+    assert [found[name] for name in ("noise", "seed", "rho", "m")] == [0.4, 0, 0.5, 4]
+    _, row = program("sharpness", run, "--m=4")[1].splitlines()
+    numbers = [f"{value:.4g}" for value in list(found.values())[-6:]]
+    assert row.split()[-6:] == numbers
+
+
+def test_the_adaptive_column_is_blind_to_the_scale_of_layers() -> None:
+    model = small_convnet(1, 10, 4).double().eval()
+    other = copy.deepcopy(model)
+    norms = [m for m in other.modules() if isinstance(m, nn.BatchNorm2d)]
+    head = next(m for m in other.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        norms[-1].weight.mul_(7)
+        norms[-1].bias.mul_(7)
+        head.weight.div_(7)
+    data = [(torch.randn(8, 1, 8, 8).double(), torch.arange(8))]
+    one, two = (
+        sharpness(Objective(each, cross_entropy, data), 0.1, within=_ADAPTIVE).value
+        for each in (model, other)
+    )
+    assert one == pytest.approx(two, rel=1e-9)
+
+
+def test_one_run_may_be_measured(finished: Path, program: Program) -> None:
+    run = finished / "sam" / "x1" / "seed-0"
+    code, out, _ = program("sharpness", run)
     assert code == 0
     titles, row = out.splitlines()
-    # The radius that the comparison measures with.
+    # The radius that the run itself was measured with.
     assert "sharpness 0.5" in titles
     assert "SAM" in row
-    stored = RunStore(finished / "noise-40" / "sam" / "seed-0").result() or {}
+    stored = Run(run).result() or {}
     assert float(row.split()[-6]) == pytest.approx(stored["sharpness"], rel=2e-3)
 
 
@@ -105,39 +132,4 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, program: Program) -> N
     deep.mkdir(parents=True)
     code, _, err = program("sharpness", deep)
     assert code == 2
-    assert "is no run folder of flatmin compare" in err
-
-
-def test_an_unfinished_run_is_refused(
-    finished: Path, tmp_path: Path, program: Program
-) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    for result in copy.rglob("result.json"):
-        result.unlink()
-    code, _, err = program("sharpness", copy)
-    assert code == 2
-    assert "holds no finished run" in err
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", '{"config": {"epochs": -1}}'])
-def test_a_damaged_configuration_is_refused(
-    tmp_path: Path, program: Program, content: str
-) -> None:
-    (tmp_path / "config.json").write_text(content)
-    code, _, err = program("sharpness", tmp_path)
-    assert code == 2
-    assert "config.json is damaged" in err
-
-
-def test_changed_images_are_refused(
-    finished: Path, tmp_path: Path, program: Program
-) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    stored = json.loads((copy / "config.json").read_text())
-    stored["data_sha256"] = "0" * 64
-    (copy / "config.json").write_text(json.dumps(stored))
-    code, _, err = program("sharpness", copy)
-    assert code == 2
-    assert "the images are not those" in err
+    assert "is no folder of a run of flatmin train" in err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flatmin.experiments.listing import one_recipe, runs, trained, work
+from flatmin.experiments.cli.lists import one_recipe, runs, trained, work
 from flatmin.experiments.recipes import RECIPES, Recipe, changed, recipe
 from tests.experiments.helpers import Program
 

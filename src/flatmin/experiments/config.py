@@ -1,128 +1,290 @@
-"""What a comparison is: a frozen, validated record, and how its fields are set."""
+"""What one training run is, and how ``--set field=value`` changes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal
+import json
+import math
+from collections.abc import Collection, Iterable
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flatmin.experiments.errors import BadInput, unknown
-from flatmin.experiments.settings import parsed, validated
+from flatmin.experiments.errors import BadInput, shown, unknown
 
-#: The data set that comes with scikit-learn: nothing to download.
-DIGITS = "digits"
+Record = TypeVar("Record", bound=BaseModel)
 
+#: More is no number that can be meant, and too much for 32 bits.
+_LARGEST, _DIGITS = 1e30, 18
 
-class Arm(BaseModel):
-    """One way to train, to be compared with the others.
+#: Runs of each arm, at most.
+MOST_SEEDS = 10_000
 
-    Attributes:
-        name: how tables and folders call it.
-        label: how pictures call it.
-        method: of the experiment: SAM around SGD, or SGD alone.
-        length: epochs in multiples of the comparison's.
-        cost: gradients per example and epoch.
-    """
+#: How many lists or objects of a setting may lie in one another.
+_DEEPEST = 8
+_NESTED = f"lists and objects are at most {_DEEPEST} deep"
 
-    model_config = ConfigDict(frozen=True)
-    name: str
-    label: str
-    method: Literal["sgd", "sam"]
-    length: int
-    cost: int
-
-
-ARMS = (
-    Arm(name="sgd", label="SGD", method="sgd", length=1, cost=1),
-    Arm(name="sgd-2x", label="SGD 2x epochs", method="sgd", length=2, cost=1),
-    Arm(name="sam", label="SAM", method="sam", length=1, cost=2),
+#: Augmentations in the order in which they are applied, which is that of the SAM code.
+AUGMENTATIONS = (
+    "random_resized_crop",
+    "auto_augment",
+    "rand_augment",
+    "flip",
+    "crop",
+    "cutout",
 )
 
+Augmentation = Literal[
+    "random_resized_crop", "auto_augment", "rand_augment", "flip", "crop", "cutout"
+]
 
-class Comparison(BaseModel):
-    """Everything that decides the numbers of ``flatmin compare``.
+#: Methods that choose among the examples of a pass, and so have to see all at once.
+_CHOOSING = ("k_sam", "esam")
 
-    The optimization settings are those of the paper's CIFAR experiments where it
-    states them (learning rate 0.1, momentum 0.9, weight decay 5e-4, cosine schedule,
-    rho from its grid), scaled to a data set of a thousand images.
+#: Methods that differentiate otherwise than Fabric does with mixed precision.
+_DIFFERENTIATING = (*_CHOOSING, "second_order_sam")
+
+#: Methods for trainings of another kind, and what these here lack.
+_ELSEWHERE = {
+    "part_sam": "a loss of two parts",
+    "flat_lora": "a network with LoRA layers",
+}
+
+#: The paper's "Basic", "Cutout" and "AA".
+BASIC: tuple[Augmentation, ...] = ("flip", "crop")
+CUTOUT: tuple[Augmentation, ...] = (*BASIC, "cutout")
+AUTO_AUGMENT: tuple[Augmentation, ...] = ("auto_augment", *BASIC, "cutout")
+
+
+class Experiment(BaseModel):
+    """Everything that decides the numbers of one training run.
 
     Attributes:
-        data: ``"digits"`` or the absolute path of an image folder.
-        image_size: side to which the images of a folder are resized, in pixels.
-        test_share: share of a folder without train/test split that becomes the test.
-        noise: shares of training labels that are replaced by another class.
-        seeds: runs per arm; each has its own initialisation, order and noise.
-        epochs: of SGD and of SAM; the second SGD arm gets twice as many.
-        batch_size: examples per step; slightly more where it does not divide the set.
-        lr: at the start of the cosine schedule.
+        data: name of a data set (``flatmin.experiments.datasets.SETS``), or the path
+            of an image folder.
+        image_size: side to which images are brought, in pixels; None for the data
+            set's own, or those with which a pretrained network of timm's was trained.
+        train_examples: how many of the training images are used, drawn with a fixed
+            seed; None for all.
+        validation: share of the training images that is held out and takes the place
+            of the test set, as in the search for rho; 0 for none. Of an image folder
+            that has validation images, these do instead.
+        noisy_validation: whether these images get ``noise`` too; each seed then holds
+            out others.
+        noise: share of the training labels that are drawn anew.
+        true_class: whether such a label can be the right one.
+        bootstrap: train twice, the second time on the labels that the network of the
+            first time predicts.
+        augment: changes of the training images, applied in the SAM code's order.
+        mixup: alpha of mixup; None for none.
+        model: name of a network, see ``flatmin.experiments.models.build``.
+        model_options: for the function that builds it.
+        weights: the network's initial ones: ``"none"`` to start from scratch, or a
+            ``.safetensors`` or ``.pth`` file; None for the pretrained weights of timm,
+            and to start from scratch with other networks.
+        freeze_norm: whether BatchNorm keeps the statistics it came with.
+        method: ``"sgd"`` for the base optimizer alone, or one of ``flatmin methods``.
+        method_options: for the function that makes the method; rho is a field.
+        rho: radius of the perturbation. 0.05 is the paper's advice.
+        m: examples that share one perturbation, and the statistics of BatchNorm; None
+            for all that a process has of a batch. The paper's 256 examples on 8
+            accelerators are ``m=32``.
+        optimizer: the base optimizer.
+        lr: learning rate at the start of the cosine schedule.
         momentum: of SGD.
-        weight_decay: of SGD, not part of SAM's perturbation.
-        rho: SAM's radius; ``benchmarks/choose_rho.py`` chose it on validation data.
-        width: channels of the network's first stage.
-        sharpness_rho: radius at which sharpness is measured after training.
-        landscape_points: grid points along each axis of a landscape; 0 draws none.
+        nesterov: whether SGD looks ahead.
+        weight_decay: of the base optimizer; no part of the perturbation.
+        warmup: epochs in which the learning rate rises linearly from 0.
+        clip: largest norm of the gradient that is descended; None for any.
+        label_smoothing: of the loss that is trained.
+        ema: decay of an average of the weights, which is then what is tested; None
+            for none.
+        batch_size: examples per step, of all processes together.
+        accumulate: parts in which a process takes its ``m`` examples, to save memory.
+            Without BatchNorm nothing else changes.
+        epochs: passes over the training set.
+        length: multiplies ``epochs``; the paper gives SGD twice the epochs of SAM.
+        steps: how long training lasts, in place of ``epochs``; times ``length`` too.
+        seed: of the initial weights, the order, the augmentation and the noise.
+        precision: of the passes, as Lightning Fabric calls it.
         device: where to train.
+        strategy: how several processes share the work; started by torchrun.
+        evaluate_every: epochs between two tests.
+        spectrum_at: epochs after which the Hessian's largest eigenvalues are measured.
+        flatness_rho: radius at which sharpness is measured after training; None for
+            no measurement.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    data: str = DIGITS
-    image_size: int = Field(default=32, ge=8, le=512)
-    test_share: float = Field(default=0.2, gt=0, lt=1)
-    noise: tuple[float, ...] = Field(default=(0.4, 0.0), min_length=1)
-    seeds: int = Field(default=3, ge=1)
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    lr: float = Field(default=0.1, gt=0)
+    data: str = "cifar10"
+    image_size: int | None = Field(default=None, ge=8, le=1024)
+    train_examples: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    validation: float = Field(default=0.0, ge=0, lt=1)
+    noisy_validation: bool = False
+    noise: float = Field(default=0.0, ge=0, lt=1)
+    true_class: bool = False
+    bootstrap: bool = False
+    augment: tuple[Augmentation, ...] = BASIC
+    mixup: float | None = Field(default=None, gt=0, le=_LARGEST)
+    model: str = "wrn-28-10"
+    model_options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    freeze_norm: bool = False
+    method: str = "sam"
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    rho: float = Field(default=0.05, ge=0, le=_LARGEST)
+    m: int | None = Field(default=None, ge=1, le=1_000_000)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0, le=_LARGEST)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    rho: float = Field(default=0.5, ge=0)
-    width: int = Field(default=32, ge=1)
-    sharpness_rho: float = Field(default=0.5, gt=0)
-    landscape_points: int = Field(default=21, ge=0, le=101)
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0, le=_LARGEST)
+    warmup: float = Field(default=0.0, ge=0, le=_LARGEST)
+    clip: float | None = Field(default=None, gt=0, le=_LARGEST)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
+    accumulate: int = Field(default=1, ge=1, le=1_000_000)
+    epochs: int = Field(default=200, ge=1, le=1_000_000)
+    length: int = Field(default=1, ge=1, le=1_000)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"] = (
+        "32-true"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    evaluate_every: int = Field(default=1, ge=1, le=1_000_000)
+    spectrum_at: tuple[int, ...] = ()
+    flatness_rho: float | None = Field(default=0.05, gt=0, le=_LARGEST)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse noise that hides all labels or repeats, and planes of one point."""
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: there is no such method, it excludes another setting, an
+                augmentation comes twice, groups do not fill the batch, or a spectrum
+                is asked for after the last epoch.
+        """
         del context
-        if not all(0 <= share < 1 for share in self.noise):
-            raise ValueError(f"noise must be shares in [0, 1), got {self.noise}")
-        if len(set(self.noise)) < len(self.noise):
-            raise ValueError(f"noise names a share twice: {self.noise}")
-        if self.landscape_points == 1:
-            raise ValueError("landscape_points must be 0, or at least 2, got 1")
+        from flatmin.methods import METHODS, RENAMED
+
+        if self.method not in ("sgd", *METHODS, *RENAMED):
+            raise ValueError(unknown("method", self.method, ("sgd", *METHODS)))
+        if self.method in _ELSEWHERE:
+            raise ValueError(
+                f"method {self.method} needs {_ELSEWHERE[self.method]}, which no "
+                "experiment has; write the loop yourself"
+            )
+        if self.method in _CHOOSING and self.accumulate > 1:
+            raise ValueError(
+                f"method {self.method} chooses among the examples of a pass, which "
+                f"accumulate={self.accumulate} would cut"
+            )
+        if self.method in _DIFFERENTIATING and self.precision.endswith("-mixed"):
+            raise ValueError(
+                f"method {self.method} differentiates by itself, which precision "
+                f"{self.precision} excludes"
+            )
+        if len(set(self.augment)) < len(self.augment):
+            raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
+        if self.m is not None and self.batch_size % self.m:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of m {self.m}"
+            )
+        last = self.epochs * self.length
+        if self.steps is None and any(not 1 <= at <= last for at in self.spectrum_at):
+            raise ValueError(
+                f"spectrum_at {self.spectrum_at} is not within the {last} epochs"
+            )
+
+    def steps_in_all(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        if self.steps is not None:
+            return self.steps * self.length
+        return self.epochs * self.length * steps_per_epoch
 
 
-def digits() -> Comparison:
-    """Handwritten digits, 900 training images, 40 % label noise and none."""
-    return Comparison()
+#: What ``--set`` knows of a recipe: the fields of its runs, and how many seeds.
+FIELDS = (*Experiment.model_fields, "seeds")
+
+#: What it sets of these: a recipe's own runs differ in seed and length.
+SETTABLE = tuple(name for name in FIELDS if name not in ("seed", "length"))
 
 
-RECIPES = {"digits": digits}
-
-
-def recipe(name: str) -> Comparison:
-    """The recipe of that name.
+def parsed(settings: Iterable[str], fields: Collection[str]) -> dict[str, Any]:
+    """The values of ``field=value`` settings, which are JSON or else words.
 
     Raises:
-        BadInput: there is none.
+        BadInput: a setting has no ``=`` or no value, its field is none of ``fields`` or
+            was set before, or its value is no number that can be used.
     """
-    if name not in RECIPES:
-        raise BadInput(unknown("recipe", name, RECIPES))
-    return RECIPES[name]()
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise BadInput(f"--set needs FIELD=VALUE, got {shown(setting)}.")
+        if name not in fields:
+            raise BadInput(unknown("field", name, fields))
+        if name in values:
+            raise BadInput(f"{name} is set twice. Use --set {name}=VALUE once.")
+        if not text.strip():
+            raise BadInput(f"{name} has no value. Use --set {name}=VALUE.")
+        try:
+            values[name] = _value(text)
+        except (BadInput, RecursionError) as refused:
+            reason = str(refused) if isinstance(refused, BadInput) else _NESTED
+            raise BadInput(f"{name}: {reason}, got {shown(text)}.") from None
+    return values
 
 
-def changed(base: Comparison, settings: Iterable[str]) -> Comparison:
-    """``base`` with ``field=value`` settings applied; values are JSON, or words.
+def validated(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A record of these values.
 
     Raises:
-        BadInput: a setting has no ``=``, names no field, or its value is refused.
+        BadInput: a value is refused; the message names the field.
     """
-    given = parsed(settings, Comparison.model_fields)
-    return validated(Comparison, {**base.model_dump(), **given})
+    try:
+        return kind.model_validate(values)
+    except ValidationError as refused:
+        error = refused.errors()[0]
+        field = ".".join(str(part) for part in error["loc"]) or "configuration"
+        message = error["msg"].removeprefix("Value error, ")
+        given = f", got {shown(error['input'])}" if error["loc"] else ""
+        raise BadInput(f"{field}: {message}{given}.") from None
 
 
-def with_data(base: Comparison, folder: Path) -> Comparison:
-    """``base`` on the images of a folder."""
-    return base.model_copy(update={"data": str(folder.resolve())})
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(
+            text, parse_int=_whole, parse_float=_real, parse_constant=_constant
+        )
+    except json.JSONDecodeError:
+        return text
+    if _depth(value) > _DEEPEST:
+        raise BadInput(_NESTED)
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise BadInput(f"a whole number has at most {_DIGITS} digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits) + 0.0  # -0.0 + 0.0 is 0.0
+    if math.isinf(number):
+        raise BadInput("a number is finite")
+    return number
+
+
+def _constant(name: str) -> float:
+    if name == "NaN":
+        raise BadInput("a number is finite")
+    return float(name)
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0

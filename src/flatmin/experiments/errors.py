@@ -5,14 +5,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: How much of what was given a message repeats, in characters.
+_MOST = 200
+
 
 class BadInput(ValueError):
     """What the user gave cannot be used; the message says what to do instead."""
+
+
+def shortened(text: str, most: int = _MOST) -> str:
+    """A text without its middle, if it has more than ``most`` characters."""
+    if len(text) <= most:
+        return text
+    half = (most - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def shown(value: object) -> str:
+    """How a message repeats what was given."""
+    return shortened(repr(value))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """What to say of a name that nothing has: the nearest, or all there are."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return f"unknown {kind} {name!r}; {hint}"
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"known: {shortened(', '.join(known), 700)}."
+    )
+    return f"unknown {kind} {shown(name)}; {hint}"

@@ -14,9 +14,9 @@ from flatmin.diagnostics import directions
 from flatmin.diagnostics import landscape as measure
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.finished import Finished, names
-from flatmin.experiments.opening import finished
-from flatmin.experiments.store import locked, write, write_json
+from flatmin.experiments.runs.files import write, write_json
+from flatmin.experiments.runs.lock import locked
+from flatmin.experiments.runs.opened import Finished, names
 
 #: Examples per pass.
 _BATCH = 256
@@ -28,6 +28,22 @@ _MOST = 12
 def ceiling(classes: int) -> float:
     """Where landscapes are cut off: twice the loss of guessing."""
     return 2 * math.log(classes)
+
+
+def axis(points: int, radius: float) -> tuple[float, ...]:
+    """The coordinates of a plane along each of its axes.
+
+    Args:
+        points: how many.
+        radius: half the side of the plane.
+
+    Raises:
+        BadInput: the radius is not finite and positive.
+    """
+    try:
+        return measure.axis(points, radius)
+    except ValueError as refused:
+        raise BadInput(str(refused)) from None
 
 
 def around(
@@ -59,49 +75,40 @@ def around(
             a=at,
             file=file,
             progress=progress,
-            settings={"run": run.title, "seed": run.seed},
+            settings={"run": run.title, "seed": run.experiment.seed},
         )
     except ValueError as refused:
         raise BadInput(str(refused)) from None
 
 
 def landscape(
-    folders: Sequence[Path],
-    data: Path,
+    runs: Sequence[Finished],
     out: Path,
-    points: int,
-    radius: float,
+    at: Sequence[float],
     console: Console,
 ) -> Path:
     """Measure and draw the minima of some runs on one scale.
 
     Args:
-        folders: of runs, such as ``runs/compare/noise-40/sam/seed-0``, or above runs,
-            such as ``runs/figure1``.
-        data: where the data sets of ``flatmin train`` are.
+        runs: that are opened.
         out: where ``landscape.html``, ``.svg``, ``.png`` and ``.json`` go.
-        points: along each axis.
-        radius: half the side of the plane.
+        at: the coordinates along both axes, see `axis`.
         console: for progress.
 
     Returns:
         The path of ``landscape.html``.
 
     Raises:
-        BadInput: as of `flatmin.experiments.opening.finished`, or there are too many
-            runs; nothing was written then.
+        BadInput: there are too many runs, or one is damaged; nothing was written then.
     """
-    try:
-        at = measure.axis(points, radius)
-    except ValueError as refused:
-        raise BadInput(str(refused)) from None
-    runs = finished(folders, data)
     if len(runs) > _MOST:
         raise BadInput(
             f"these are {len(runs)} finished runs, and at most {_MOST} are drawn side "
             "by side. Give folders of fewer, such as "
-            "runs/compare/noise-40/sam/seed-0."
+            "runs/figure1/sam/x1/seed-0."
         )
+    for run in runs:
+        run.check()
     with locked(out):
         # Of one name each, so that what was interrupted is continued.
         parts = [out / f".plane-{k}.json" for k in range(len(runs))]
@@ -109,7 +116,7 @@ def landscape(
             name: _watched(name, console, run, at, part)
             for name, run, part in zip(names(runs), runs, parts, strict=True)
         }
-        draw(planes, out, ceiling(max(run.classes for run in runs)))
+        draw(planes, out, ceiling(max(len(run.run.images.classes) for run in runs)))
         for part in parts:
             part.unlink()
     return out / "landscape.html"

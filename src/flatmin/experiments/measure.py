@@ -3,67 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flatmin.core import TwoPoint, scales
 from flatmin.diagnostics import (
-    Measurement,
     eigenvalues,
     m_sharpness,
     sharpness,
     trace,
     worst_sharpness,
 )
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.finished import Finished, paths, percent
-from flatmin.experiments.opening import finished
+from flatmin.experiments.errors import BadInput, shown
+from flatmin.experiments.runs.opened import Finished, paths, percent
 
 #: Examples per pass, rounded down to a multiple of m.
 _BATCH = 1024
 
-_ADAPTIVE = TwoPoint(scale=scales.Adaptive(0.01))
+#: Examples per group, at most.
+_MOST = 1_000_000
+
+#: The ball that stays what it is when layers are rescaled, biases included.
+_ADAPTIVE = TwoPoint(scale=scales.Magnitude())
 
 
-def measure(
-    folders: Sequence[Path], data: Path, rho: float | None, m: int, console: Console
-) -> None:
-    """Print a table of the finished runs in some folders.
+def check(rho: float | None, m: int) -> None:
+    """Refuse numbers that `measure` cannot use, before a run is opened for them.
 
     Args:
-        folders: of runs, or above runs.
-        data: where the data sets of ``flatmin train`` are.
-        rho: the radius; the runs' own if not given.
-        m: examples per group of m-sharpness.
-        console: where to print.
+        rho: as `measure` takes it.
+        m: as `measure` takes it.
 
     Raises:
-        BadInput: as of `flatmin.experiments.opening.finished`; or the runs differ in
-            their radius, and none is given.
+        BadInput: the radius is not finite and positive, or ``m`` is not from 1 to a
+            million.
     """
     if rho is not None and not 0 < rho < float("inf"):
         raise BadInput(f"--rho must be finite and above 0, got {rho:g}.")
     if m < 1:
-        raise BadInput(f"--m must be at least 1, got {m}.")
-    runs = finished(folders, data)
+        raise BadInput(f"--m must be at least 1, got {shown(m)}.")
+    if m > _MOST:
+        raise BadInput(f"--m must be at most {_MOST:,}, got {shown(m)}.")
+
+
+def measure(
+    runs: Sequence[Finished], rho: float | None, m: int, console: Console
+) -> list[dict[str, Any]]:
+    """The flatness of finished runs.
+
+    Args:
+        runs: that are opened.
+        rho: the radius; the runs' own if not given.
+        m: examples per group of m-sharpness.
+        console: shows which run is measured.
+
+    Returns:
+        A record of each run: what it is, and the numbers.
+
+    Raises:
+        BadInput: a run cannot be measured; or the runs differ in their radius, and none
+            is given.
+    """
     radius = rho or _common_radius(runs)
-    rows: list[list[tuple[str, Measurement]]] = []
-    for run in runs:
+    found: list[dict[str, Any]] = []
+    for run, path in zip(runs, paths(runs), strict=True):
         with console.status(f"measuring {run.folder}"):
-            rows.append(_measured(run, radius, m))
-    who = [[percent(run.noise), run.method, str(run.seed)] for run in runs]
-    titles = ["noise", "method", "seed"]
+            numbers = _measured(run, radius, m)
+        what = {"run": path, **run.words}
+        found.append({**what, "rho": radius, "m": m, **numbers})
+    return found
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    """The records of `measure` for the terminal."""
+    titles = [name for name in ("noise", "method", "seed") if name in found[0]]
+    who = [[_shown(name, one[name]) for name in titles] for one in found]
     if len(set(map(tuple, who))) < len(who):
         titles = ["run", *titles]
-        who = [[path, *w] for path, w in zip(paths(runs), who, strict=True)]
-    table = Table(*titles, box=None)
-    for title, _ in rows[0]:
-        table.add_column(title, justify="right", no_wrap=True)
-    for words, found in zip(who, rows, strict=True):
-        table.add_row(*words, *(f"{one.value:.4g}" for _, one in found))
-    console.print(table)
+        who = [[one["run"], *w] for one, w in zip(found, who, strict=True)]
+    drawn = Table(*titles, box=None, pad_edge=False, collapse_padding=True)
+    first = found[0]
+    columns = {
+        "sharpness": f"sharpness {first['rho']:g}",
+        "worst_sharpness": "worst",
+        "m_sharpness": f"m = {first['m']}",
+        "adaptive_sharpness": "adaptive",
+        "lambda_max": "lambda_max",
+        "trace": "trace",
+    }
+    for title in columns.values():
+        drawn.add_column(title, justify="right", no_wrap=True)
+    for words, one in zip(who, found, strict=True):
+        drawn.add_row(*words, *(f"{one[name]:.4g}" for name in columns))
+    return drawn
+
+
+def _shown(name: str, value: Any) -> str:
+    return percent(value) if name == "noise" else str(value)
 
 
 def _common_radius(runs: Sequence[Finished]) -> float:
@@ -77,17 +115,17 @@ def _common_radius(runs: Sequence[Finished]) -> float:
     return radii[0]
 
 
-def _measured(run: Finished, rho: float, m: int) -> list[tuple[str, Measurement]]:
-    """The columns of a run, on its training set with the labels it was trained on."""
+def _measured(run: Finished, rho: float, m: int) -> dict[str, float]:
+    """The numbers of a run, on its training set with the labels it was trained on."""
     objective = run.objective(max(m, _BATCH - _BATCH % m))
     try:
-        return [
-            (f"sharpness {rho:g}", sharpness(objective, rho)),
-            ("worst", worst_sharpness(objective, rho)),
-            (f"m = {m}", m_sharpness(objective, rho, m)),
-            ("adaptive", sharpness(objective, rho, within=_ADAPTIVE)),
-            ("lambda_max", eigenvalues(objective, 1)),
-            ("trace", trace(objective, draws=30)),
-        ]
+        return {
+            "sharpness": sharpness(objective, rho).value,
+            "worst_sharpness": worst_sharpness(objective, rho).value,
+            "m_sharpness": m_sharpness(objective, rho, m).value,
+            "adaptive_sharpness": sharpness(objective, rho, within=_ADAPTIVE).value,
+            "lambda_max": eigenvalues(objective, 1).value,
+            "trace": trace(objective, draws=30).value,
+        }
     except (ValueError, RuntimeError) as error:
         raise BadInput(f"{run.folder} cannot be measured: {error}") from None

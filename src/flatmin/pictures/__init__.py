@@ -6,7 +6,7 @@ apart by everybody, and in grey.
 """
 
 from flatmin.pictures._scale import Scale
-from flatmin.pictures.html import page
+from flatmin.pictures.html import page, share_plotly
 from flatmin.pictures.static import contour, encoded, line, surface
 
-__all__ = ["Scale", "contour", "encoded", "line", "page", "surface"]
+__all__ = ["Scale", "contour", "encoded", "line", "page", "share_plotly", "surface"]

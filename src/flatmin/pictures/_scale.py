@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -50,7 +51,8 @@ class Scale:
             top: where losses are cut off; by default where a quarter of all is higher.
 
         Raises:
-            ValueError: there is no plane, no finite loss, or none below ``top``.
+            ValueError: there is no plane, no finite loss, or none below ``top``; a
+                plane has a single point along a direction.
         """
         planes = list(planes)
         if not planes:
@@ -59,6 +61,11 @@ class Scale:
         losses = losses[np.isfinite(losses)]
         if len(losses) == 0:
             raise ValueError("no loss of these planes is a finite number.")
+        if any(min(len(plane.a), len(plane.b)) < 2 for plane in planes):
+            raise ValueError(
+                "a plane needs two points along each direction to be drawn. Draw a "
+                "`landscape.line` with `pictures.line`."
+            )
         low = min(0.0, float(losses.min()))
         high = float(np.quantile(losses, _DRAWN)) if top is None else top
         if not low < high < np.inf:
@@ -81,24 +88,48 @@ class Scale:
 
 
 def finer(
-    plane: Plane, scale: Scale, times: int
+    plane: Plane, scale: Scale, points: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates and losses of the same bilinear surface at more points.
 
     Between points nothing is known; bilinear is what a drawing of the points alone
-    suggests. The surface ends at the top: its last points are lowered to it, and what
-    is beyond, or no number, is NaN.
+    suggests. What is no number stays none; what is far above the top is lowered.
+
+    Args:
+        plane: which one.
+        scale: of all planes that are compared.
+        points: at least so many along each side, the measured ones among them.
     """
     high = scale.top + 2 * (scale.top - scale.low)
     # A minimum with NaN is NaN, so what is no number stays none.
     loss = np.minimum(np.asarray(plane.losses, dtype=np.float64), high)
-    a, b = (_between(x, times) for x in (plane.a, plane.b))
+    a, b = (_between(x, points) for x in (plane.a, plane.b))
     along = np.stack([np.interp(a, plane.a, row) for row in loss])
     fine = np.stack([np.interp(b, plane.b, column) for column in along.T], axis=1)
-    low = np.pad(fine <= scale.top, 1)
-    rows, columns = fine.shape
-    near = [low[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    return a, b, np.where(np.any(near, axis=0), np.minimum(fine, scale.top), np.nan)
+    return a, b, fine
+
+
+def cut(plane: Plane, scale: Scale, points: int) -> NDArray[np.float64]:
+    """Points ``x, y, z`` of a surface that ends at the top, in a clean rim.
+
+    The first points above the top move to where the surface crosses it: to the mean of
+    the crossings on the way to their neighbours below. All others above have NaN as z.
+    """
+    a, b, loss = finer(plane, scale, points)
+    grid = np.stack([*np.meshgrid(a, b), loss])
+    rows, columns = loss.shape
+    wide = np.pad(grid, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+    near = np.stack(
+        [wide[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    )
+    below = near[:, 2:] <= scale.top
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (scale.top - near[:, 2:]) / (loss - near[:, 2:])
+        crossings = np.where(below, near + share * (grid - near), 0)
+        rim = crossings.sum(axis=0) / below.sum(axis=0)
+    x, y, z = np.where(loss <= scale.top, grid, rim)
+    gap = np.isnan(z)
+    return np.stack([np.where(gap, grid[0], x), np.where(gap, grid[1], y), z])
 
 
 def named(planes: Mapping[str, Plane] | Plane) -> Mapping[str, Plane]:
@@ -106,7 +137,8 @@ def named(planes: Mapping[str, Plane] | Plane) -> Mapping[str, Plane]:
     return {"": planes} if isinstance(planes, Plane) else planes
 
 
-def _between(x: tuple[float, ...], times: int) -> NDArray[np.float64]:
-    """``times - 1`` more coordinates between every two."""
+def _between(x: tuple[float, ...], points: int) -> NDArray[np.float64]:
+    """These coordinates and as many between every two as make so many in all."""
+    times = max(1, math.ceil((points - 1) / max(1, len(x) - 1)))
     k = np.arange((len(x) - 1) * times + 1) / times
     return np.interp(k, np.arange(len(x)), x)

@@ -11,10 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from flatmin.diagnostics.landscape import Line, Plane
-from flatmin.pictures._scale import STYLES, Scale, finer, named
+from flatmin.pictures._scale import STYLES, Scale, cut, finer, named
+from flatmin.pictures._seen import view
 
 #: Lightness rises from end to end: for everybody, and in grey.
 _COLOURS = "viridis"
+
+#: Along each side of a surface, at least.
+_POINTS = 161
 
 
 def contour(
@@ -70,6 +74,7 @@ def surface(
     """
     planes = named(planes)
     scale = Scale.of(planes.values(), top)
+    looks = view(planes.values(), scale)
     columns = columns or len(planes)
     rows = -(-len(planes) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.9 * rows))
@@ -78,9 +83,26 @@ def surface(
         panel: Any = figure.add_subplot(
             rows, columns, k, projection="3d", computed_zorder=False
         )
-        _relief(panel, plane, scale)
+        _relief(panel, plane, scale, looks)
         panel.set_zlabel(loss)
         panel.set_title(name, y=0.98)
+    return figure
+
+
+def relief(plane: Plane, scale: Scale, loss: str, looks: tuple[float, float]) -> Figure:
+    """One plane as a surface, on the scale and from the side of several.
+
+    Args:
+        plane: which one.
+        scale: of all planes that are compared.
+        loss: what the loss is called.
+        looks: elevation and azimuth of the camera, in degrees.
+    """
+    figure = Figure(figsize=(4.4, 3.9))
+    figure.subplots_adjust(0, 0.03, 0.94, 1.05)
+    panel: Any = figure.add_subplot(projection="3d", computed_zorder=False)
+    _relief(panel, plane, scale, looks)
+    panel.set_zlabel(loss)
     return figure
 
 
@@ -148,28 +170,33 @@ def _contours(panel: Any, name: str, plane: Plane, scale: Scale) -> Any:
     return filled
 
 
-def _relief(panel: Any, plane: Plane, scale: Scale) -> None:
-    a, b, loss = finer(plane, scale, times=8)
-    a, b = np.meshgrid(a, b)
+def _relief(panel: Any, plane: Plane, scale: Scale, looks: tuple[float, float]) -> None:
     floor = scale.low - 0.42 * (scale.top - scale.low)
-    colours = {"cmap": _COLOURS, "vmin": scale.low, "vmax": scale.top}
-    panel.contourf(
-        a, b, loss, scale.levels(), zdir="z", offset=floor, alpha=0.8, **colours
-    )
-    panel.plot_surface(
-        a, b, loss, rstride=1, cstride=1, linewidth=0, antialiased=False,
-        rasterized=True, **colours,
-    )  # fmt: skip
-    panel.contour(
-        a, b, loss, scale.levels()[1:], colors="white", linewidths=0.4, alpha=0.7
-    )
+    _sheet(panel, plane, scale, floor)
     panel.set(xlabel=plane.labels[0], ylabel=plane.labels[1])
     panel.set(xlim=scale.a, ylim=scale.b, zlim=(floor, scale.top))
     panel.locator_params("x", nbins=4)
     panel.locator_params("y", nbins=4)
     panel.set_zticks([z for z in panel.get_zticks() if scale.low <= z <= scale.top])
     panel.set_zlim(floor, scale.top)
-    panel.view_init(elev=24, azim=-57)
+    panel.view_init(*looks)
+    panel.set_box_aspect(None, zoom=0.9)
+
+
+def _sheet(panel: Any, plane: Plane, scale: Scale, floor: float) -> None:
+    """The surface, its contour lines, and filled contours on the floor below it."""
+    a, b, loss = finer(plane, scale, _POINTS)
+    colours = {"cmap": _COLOURS, "vmin": scale.low, "vmax": scale.top}
+    panel.contourf(
+        a, b, loss, scale.levels(), zdir="z", offset=floor, alpha=0.8, **colours
+    )
+    panel.plot_surface(
+        *cut(plane, scale, _POINTS), rstride=1, cstride=1, linewidth=0,
+        antialiased=False, rasterized=True, **colours,
+    )  # fmt: skip
+    panel.contour(
+        a, b, loss, scale.levels()[1:], colors="white", linewidths=0.4, alpha=0.7
+    )
 
 
 def _bundle(panel: Any, name: str, bundle: list[Line], style: Any) -> None:

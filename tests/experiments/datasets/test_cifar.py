@@ -12,9 +12,8 @@ from torchvision.datasets import CIFAR10
 
 from flatmin.experiments.datasets import load
 from flatmin.experiments.datasets._cifar import unpickled
-from flatmin.experiments.datasets._fetch import TINY
-from flatmin.experiments.datasets.tiny import write_tiny
 from flatmin.experiments.errors import BadInput
+from tests.experiments.datasets.written import write_tiny
 
 BATCH = "cifar10/cifar-10-batches-py/data_batch_1"
 
@@ -29,6 +28,7 @@ class Payload:
         return os.mkdir, (str(self.folder),)
 
 
+@pytest.mark.usefixtures("unpublished")
 def test_torchvision_reads_the_same_from_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +40,7 @@ def test_torchvision_reads_the_same_from_the_same_files(
     assert np.array_equal(theirs.data.transpose(0, 3, 1, 2), ours.x.numpy())  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("unpublished")
 @pytest.mark.parametrize("protocol", range(5))
 def test_a_pickle_that_would_run_something_is_refused(
     protocol: int, tmp_path: Path
@@ -58,7 +59,6 @@ def test_a_real_folder_is_read_only_with_the_published_checksums(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny("cifar10", tmp_path)
-    (tmp_path / "cifar10" / TINY).unlink()
     monkeypatch.setattr(pickle, "Unpickler", None)
     with pytest.raises(BadInput, match=r"data_batch_1 .*MD5 checksum is not c99cafc1"):
         load("cifar10", tmp_path)
@@ -69,7 +69,6 @@ def test_a_real_folder_with_few_images_is_incomplete(
 ) -> None:
     write_tiny("cifar10", tmp_path)
     base = tmp_path / "cifar10" / "cifar-10-batches-py"
-    (tmp_path / "cifar10" / TINY).unlink()
 
     def md5(name: str) -> str:
         return hashlib.md5((base / name).read_bytes()).hexdigest()
@@ -91,6 +90,7 @@ def test_arrays_pickled_by_any_numpy_are_read(tmp_path: Path) -> None:
     assert np.array_equal(unpickled(old)["data"], unpickled(path)["data"])
 
 
+@pytest.mark.usefixtures("unpublished")
 @pytest.mark.parametrize(
     "value",
     [

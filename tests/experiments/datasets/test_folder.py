@@ -1,11 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from flatmin.experiments.config import Comparison
-from flatmin.experiments.data import load as load_for_comparison
 from flatmin.experiments.datasets import Files, ImageFiles, Tensors, load
 from flatmin.experiments.errors import BadInput
 from tests.experiments.helpers import image_folder
@@ -52,22 +51,101 @@ def test_the_size_that_is_asked_for_decides(tmp_path: Path) -> None:
     assert isinstance(large.train, Files)
 
 
-def test_a_comparison_trains_on_the_same_images(tmp_path: Path) -> None:
-    image_folder(tmp_path, {"a": 10, "b": 20}, size=30)
-    data = load(str(tmp_path), tmp_path, image_size=12)
-    theirs = load_for_comparison(Comparison(data=str(tmp_path), image_size=12))
-    assert theirs.digest() == data.digest()
-    assert (theirs.mean, theirs.std) == (data.mean, data.std)
+def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path: Path) -> None:
+    image_folder(tmp_path / "train", {"cat": 5, "dog": 4})
+    image_folder(tmp_path / "test", {"cat": 2, "dog": 3})
+    data = load(str(tmp_path), tmp_path, image_size=8)
+    assert data.train.y.bincount().tolist() == [5, 4]
+    assert data.test.y.bincount().tolist() == [2, 3]
+    assert data.classes == ("cat", "dog")
+    assert "own train and test" in data.split
 
 
-def test_a_comparison_has_images_of_any_size_in_memory(tmp_path: Path) -> None:
-    image_folder(tmp_path, {"a": 4, "b": 4}, size=70)
-    config = Comparison(data=str(tmp_path), image_size=66, test_share=0.5)
-    data = load_for_comparison(config)
+def test_a_flat_folder_is_split_class_by_class(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 10, "b": 20, "c": 5})
+    data = load(str(tmp_path), tmp_path)
+    assert data.test.y.bincount().tolist() == [2, 4, 1]
+    assert data.train.y.bincount().tolist() == [8, 16, 4]
+    assert "20%" in data.split
+    assert load(str(tmp_path), tmp_path).digest() == data.digest()
+
+
+def test_pictures_of_any_mode_and_shape_become_rgb_of_one_size(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 3, "b": 3})
+    Image.new("L", (40, 9), 128).save(tmp_path / "a" / "grey.png")
+    Image.new("RGBA", (9, 40)).save(tmp_path / "a" / "alpha.png")
+    Image.new("P", (17, 17)).save(tmp_path / "b" / "palette.gif")
+    Image.new("CMYK", (17, 17)).save(tmp_path / "b" / "print.jpg")
+    data = load(str(tmp_path), tmp_path, image_size=16)
     assert isinstance(data.train, Tensors)
-    assert data.train.x.shape == (4, 3, 66, 66)
+    assert data.train.x.shape[1:] == (3, 16, 16)
+    assert len(data.train.y) + len(data.test.y) == 10
 
 
-def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no images in"):
-        load(str(tmp_path), tmp_path)
+def test_a_changed_pixel_changes_the_digest(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"a": 3, "b": 3})
+    before = load(str(tmp_path), tmp_path / "data", 12).digest()
+    with Image.open(tmp_path / "a" / "0.png") as picture:
+        changed = picture.copy()
+    changed.putpixel((5, 5), (255, 255, 255))
+    changed.save(tmp_path / "a" / "0.png")
+    assert load(str(tmp_path), tmp_path / "data", 12).digest() != before
+
+
+def _missing(root: Path) -> None:
+    del root
+
+
+def _empty(root: Path) -> None:
+    root.mkdir()
+
+
+def _empty_classes(root: Path) -> None:
+    (root / "a").mkdir(parents=True)
+    (root / "b").mkdir()
+
+
+def _one_class(root: Path) -> None:
+    image_folder(root, {"only": 4})
+
+
+def _text(root: Path) -> None:
+    image_folder(root, {"a": 3, "b": 3})
+    (root / "a" / "note.jpg").write_text("this is no picture")
+
+
+def _cut_short(root: Path) -> None:
+    image_folder(root, {"a": 3, "b": 3}, size=60)
+    whole = (root / "b" / "1.png").read_bytes()
+    (root / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
+
+
+def _strange_test_class(root: Path) -> None:
+    image_folder(root / "train", {"a": 3, "b": 3})
+    image_folder(root / "test", {"a": 3, "c": 3})
+
+
+def _single_images(root: Path) -> None:
+    image_folder(root, {"a": 1, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_missing, "no such folder: .*photos"),
+        (_empty, r"no images in .*one folder per class"),
+        (_empty_classes, "no images in"),
+        (_one_class, "only one class in .*'only'"),
+        (_text, r"not a readable image: .*note\.jpg"),
+        (_cut_short, r"not a readable image: .*1\.png"),
+        (_strange_test_class, "classes that train lacks: c"),
+        (_single_images, "too few images to split: 2"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(
+    make: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    make(root)
+    with pytest.raises(BadInput, match=message):
+        load(str(root), tmp_path)

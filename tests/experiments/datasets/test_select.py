@@ -5,18 +5,21 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import (
     DataSet,
     Files,
+    Split,
     Tensors,
     first_n,
     held_out,
     load,
     prepared,
 )
-from flatmin.experiments.datasets.tiny import write_tiny
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
+from tests.experiments.datasets.written import write_tiny
+
+pytestmark = pytest.mark.usefixtures("unpublished")
 
 Y = torch.arange(100) % 10
 
@@ -116,3 +119,46 @@ def test_too_few_images_are_refused(cifar: DataSet) -> None:
         prepared(cifar, Experiment(train_examples=41))
     with pytest.raises(BadInput, match="too few training images to hold some out"):
         prepared(cifar, Experiment(train_examples=1, validation=0.5))
+
+
+def small_set(n: int) -> DataSet:
+    """Images whose first two pixels are their number."""
+    number = torch.arange(n)
+    x = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
+    x[:, 0, 0, 0], x[:, 0, 0, 1] = number % 256, number // 256
+    images = Tensors(x, number % 10)
+    names = tuple(map(str, range(10)))
+    return DataSet("small", images, images, names, (0.5,), (0.5,), None, "all twice")
+
+
+def numbers(split: Split) -> torch.Tensor:
+    assert isinstance(split, Tensors)
+    return split.x[:, 0, 0, 0].long() + 256 * split.x[:, 0, 0, 1].long()
+
+
+def test_noisy_validation_draws_its_own_images_and_wrong_labels_for_each_seed() -> None:
+    data = small_set(200)
+    one, two = (
+        prepared(
+            data,
+            Experiment(
+                data="digits", validation=0.2, noise=0.4, noisy_validation=True, seed=k
+            ),
+        )
+        for k in (1, 2)
+    )
+    assert len(one.test.y) == 40
+    assert not torch.equal(numbers(one.test), numbers(two.test))
+    for found in (one, two):
+        right = data.train.y[numbers(found.test)]
+        assert int((found.test.y != right).sum()) == 16
+
+
+def test_validation_labels_are_right_and_the_same_for_all_seeds_otherwise() -> None:
+    data = small_set(200)
+    one, two = (
+        prepared(data, Experiment(data="digits", validation=0.2, noise=0.4, seed=k))
+        for k in (1, 2)
+    )
+    assert torch.equal(numbers(one.test), numbers(two.test))
+    assert torch.equal(one.test.y, data.train.y[numbers(one.test)])

@@ -1,6 +1,6 @@
 """The training loop in straight lines: formulas, plain torch, float64.
 
-Without flatmin.experiments.loop and flatmin.SAM, which it is there to check.
+Without flatmin.experiments.train and flatmin.SAM, which it is there to check.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
-from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.models import true_gradient
-from tests.experiments.loop.problems import feed_of, network
+from tests.experiments.loop.problems import batches_of, network
 
 Weights = list[Tensor]
 
@@ -23,14 +23,14 @@ Weights = list[Tensor]
 def by_hand(e: Experiment, data: DataSet) -> dict[str, Tensor]:
     """The weights that are tested after training in one process."""
     net = network(e).double()
-    feed = feed_of(e, data)
+    batches = batches_of(e, data)
     torch.manual_seed(1_000_003 * e.seed + 1)
     w: Weights = [*net.parameters()]
     v = [torch.zeros_like(p) for p in w]
     mean: dict[str, Tensor] = {}
     steps, t = e.epochs * (len(data.train.y) // e.batch_size), 0
     for epoch in range(e.epochs):
-        for groups in feed.train(epoch):
+        for groups in batches.train(epoch):
             found = [group_gradient(e, net, w, x, y, t) for x, y in groups]
             g = [torch.stack(parts).mean(0) for parts in zip(*found, strict=True)]
             g = clipped(g, e.clip)

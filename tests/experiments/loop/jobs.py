@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from flatmin.experiments import checkpoint, run, store
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments import evaluate, log, state, train
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.runs import checkpoint, record
 from tests.experiments.loop.problems import pictures, small, trained
 
 #: What is killed: every kind of state, in as few runs as possible.
@@ -65,7 +66,7 @@ def die_in(place: Any, name: str, call: int, *, after: bool = False) -> None:
 #: A module or class, a function of it, at which call, and whether before or after it.
 Moment = tuple[Any, str, int, bool]
 
-MID_EPOCH: Moment = (run.Loop, "train_step", 2, True)
+MID_EPOCH: Moment = (train.Training, "step", 2, True)
 STORED: Moment = (checkpoint, "write_json", 1, True)
 
 #: Where each run dies, one moment after the other.
@@ -73,21 +74,22 @@ MOMENTS: dict[str, list[Moment]] = {
     "sgd": [STORED, MID_EPOCH],
     "sam with an average": [STORED, MID_EPOCH],
     "momentum_sam, bootstrapped": [
-        (run.Loop, "train_step", 4, True),
-        (run.Loop, "train_step", 8, True),  # of the second network
+        (train.Training, "step", 4, True),
+        (train.Training, "step", 8, True),  # of the second network
     ],
     "looksam on shake-shake": [
-        (checkpoint, "write", 1, False),
-        (checkpoint, "write", 2, True),  # before checkpoint.json, for the second time
+        (state, "write", 1, False),
+        (state, "write", 2, True),  # before checkpoint.json, for the second time
         STORED,  # before the older checkpoint goes
         (checkpoint.shutil, "rmtree", 1, True),
-        (run.RunStore, "append", 1, False),
-        (run.RunStore, "append", 1, True),  # before the checkpoint of that epoch
-        (run, "spectrum", 1, True),
+        (record.Run, "append", 1, False),
+        (record.Run, "append", 1, True),  # before the checkpoint of that epoch
+        (evaluate, "spectrum", 1, True),
         MID_EPOCH,
-        (run, "_whole", 1, True),
-        (store, "write_json", 1, False),  # between weights and result
-        (checkpoint, "clear", 1, False),
+        (state.State, "whole", 1, True),
+        (record, "write", 3, True),  # between predictions and weights
+        (record, "write_json", 1, False),  # between weights and result
+        (log, "clear", 1, False),
     ],
 }
 
@@ -95,8 +97,8 @@ MOMENTS: dict[str, list[Moment]] = {
 def begin(name: str, folder: Path, moment: int) -> None:
     """Train until the moment comes, with a checkpoint after every step."""
     torch.set_num_threads(1)
-    run.CHECKPOINT_EVERY = 0.0
-    run._ASK_EVERY = 1
+    train.CHECKPOINT_EVERY = 0.0
+    train._ASK_EVERY = 1
     place, function, call, after = MOMENTS[name][moment]
     die_in(place, function, call, after=after)
     trained(killed_at(name), folder, pictures())

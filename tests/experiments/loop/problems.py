@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flatmin.experiments.batches import Batches, Share
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Tensors
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.feed import Feed, Share
+from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
-from flatmin.experiments.processes import launched
-from flatmin.experiments.run import train
-from flatmin.experiments.store import RunStore
+from flatmin.experiments.progress import Watcher
+from flatmin.experiments.runs.record import Run
+from flatmin.experiments.train import Training, finished
 
 CPU = torch.device("cpu")
 CLASSES = 6
@@ -52,15 +54,15 @@ def small(**fields: Any) -> Experiment:
     return Experiment(**{**values, **fields})
 
 
-def feed_of(
+def batches_of(
     experiment: Experiment,
     data: DataSet,
     y: Tensor | None = None,
     share: Share | None = None,
-) -> Feed:
+) -> Batches:
     """What a process reads."""
     labels = data.train.y if y is None else y
-    return Feed(data, labels, experiment, CPU, share or Share())
+    return Batches(data, labels, experiment, CPU, share or Share())
 
 
 def network(experiment: Experiment) -> nn.Module:
@@ -69,13 +71,29 @@ def network(experiment: Experiment) -> nn.Module:
     return build(experiment.model, CLASSES, 3, **experiment.model_options)
 
 
+@dataclass
+class Told(Watcher):
+    """Passes on what it is told."""
+
+    tick: Callable[[int, int], None] = lambda step, steps: None
+    watch: Callable[[dict[str, Any]], None] = lambda line: None
+
+    def step(self, step: int, steps: int) -> None:
+        self.tick(step, steps)
+
+    def line(self, line: dict[str, Any]) -> None:
+        self.watch(line)
+
+
 def trained(
     experiment: Experiment, folder: Path, data: DataSet | None = None, **watchers: Any
-) -> RunStore:
+) -> Run:
     """The folder of a finished run."""
     data = pictures() if data is None else data
-    train(launched(experiment), experiment, data, folder, **watchers)
-    return RunStore(folder)
+    fabric = launched(experiment)
+    if finished(fabric, folder) is None:
+        Training(fabric, experiment, data).run(folder, Told(**watchers))
+    return Run(folder)
 
 
 def labelled(data: DataSet, y: Tensor) -> DataSet:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from flatmin.experiments import checkpoint, run, store
-from flatmin.experiments.datasets import DataSet
+from flatmin.experiments import state, train
+from flatmin.experiments.datasets import DataSet, Files, ImageFiles
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs import Order, jobs, train_all
-from flatmin.experiments.store import RunStore
+from flatmin.experiments.jobs import Request, jobs, train_all
+from flatmin.experiments.runs import files, record
+from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import pictures, same, small, trained
 
@@ -39,7 +41,7 @@ def data() -> DataSet:
 @pytest.fixture
 def begun(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was left after 7 of 9 steps, with a checkpoint after the 6th."""
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
 
     def leave(step: int, steps: int) -> None:
         del steps
@@ -126,14 +128,14 @@ def test_a_damaged_line_of_metrics_is_named_and_the_others_stay(
     assert contents(begun) == before
     path.write_text("\n".join(lines) + "\n")
     finishes(begun, data)
-    assert [m["step"] for m in RunStore(begun).metrics()] == [3, 6, 9]
+    assert [m["step"] for m in Run(begun).metrics()] == [3, 6, 9]
 
 
 def test_a_last_line_that_was_cut_short_comes_again(begun: Path, data: DataSet) -> None:
     path = begun / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + b'{"epoch": 3, "st')
     finishes(begun, data)
-    assert [m["step"] for m in RunStore(begun).metrics()] == [3, 6, 9]
+    assert [m["step"] for m in Run(begun).metrics()] == [3, 6, 9]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "7"])
@@ -147,13 +149,13 @@ def test_a_damaged_result_is_named(damage: str, begun: Path, data: DataSet) -> N
     finishes(begun, data)
 
 
-@pytest.mark.parametrize("call", range(1, 5))
+@pytest.mark.parametrize("call", range(1, 6))
 def test_a_disk_that_is_full_at_any_write_loses_nothing(
     call: int, begun: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics that are kept, labels, the weights, the result."""
+    """Metrics that are kept, labels, predictions, the weights, the result."""
     calls = 0
-    real = store.write
+    real = record.write
 
     def full(path: Path, content: bytes | str) -> None:
         nonlocal calls
@@ -162,10 +164,10 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         real(path, content)
 
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 1e9)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 1e9)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write", full)
-        patch.setattr(run, "write", full)
+        patch.setattr(record, "write", full)
+        patch.setattr(files, "write", full)
         with pytest.raises(BadInput, match=r"run: No space left on device.*continues"):
             trained(EXPERIMENT, begun, data)
     assert calls == call
@@ -193,7 +195,7 @@ def test_a_real_disk_that_is_full_stops_the_program_with_one_line(disk: Path) ->
     if not limited:
         (disk / "ballast").write_bytes(b"x" * (3 * 2**20 - 600_000))
     code = (
-        "from flatmin.experiments import run; run.CHECKPOINT_EVERY = 0\n"
+        "from flatmin.experiments import train; train.CHECKPOINT_EVERY = 0\n"
         "from flatmin.__main__ import main; main()"
     )
     runs = disk / "runs"
@@ -222,12 +224,12 @@ def test_a_real_disk_that_is_full_stops_the_program_with_one_line(disk: Path) ->
     again = start(full=False)
     assert again.returncode == 0, again.stderr
     (job,) = jobs(
-        Order(
+        Request(
             "figure3-middle/m-4/rho-0.05", ("steps=3",), small=True, root=runs
         ).recipe(),
         runs,
     )[:1]
-    assert RunStore(job.folder).result() is not None
+    assert Run(job.folder).result() is not None
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,6 @@ def test_a_real_disk_that_is_full_stops_the_program_with_one_line(disk: Path) ->
         (["c4", "--smoke", "--set", "batch_size=20"], "a batch of 20 is more than"),
         (["c4", "--smoke", "--set", "strategy=fsdp"], "needs several processes"),
         (["c4", "--smoke", "--set", "precision=bf16-true"], "weights of 32 bits"),
-        (["table2", "--smoke", "--set", "flatness_rho=0.1"], "all images in memory"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(
@@ -255,13 +256,64 @@ def test_a_wrong_configuration_is_one_line(
     assert message in line
 
 
-def test_other_settings_in_a_folder_are_refused_and_it_stays(tmp_path: Path) -> None:
-    order = Order("c4", small=True, root=tmp_path / "runs")
+def test_sharpness_of_images_in_files_is_refused_before_training(
+    data: DataSet, tmp_path: Path
+) -> None:
+    names = [f"{i}.png" for i in range(len(data.train.y))]
+    files = Files(ImageFiles(tmp_path, names, data.train.y), data.train.y)
+    with pytest.raises(BadInput, match="sharpness and spectra need all images in mem"):
+        trained(small(flatness_rho=0.1), tmp_path / "run", replace(data, train=files))
+    assert not (tmp_path / "run").exists()
+
+
+CELL = "table4/noise-40/sam"
+
+#: Settings that a run cannot have, one of each kind.
+REFUSED = (
+    ("batch_size=20",),
+    ("model=wrn-1",),
+    ('model_options={"depth": 3}',),
+    ("model=small-convnet", 'model_options={"width": 0}'),
+    ("model=test_vit.r160_in1k", "image_size=24"),
+    ('method_options={"decay": 1}',),
+    ("method=late_sam",),
+    ("warmup=1e300",),
+    ("m=1", "model=test_resnet.r160_in1k"),
+    ("m=4", "method=bsam", 'method_options={"n": 8}'),
+    ('augment=["auto_augment"]', "data=fashion-mnist"),
+    ("flatness_rho=0.1", "precision=bf16-true"),
+    ("train_examples=100000",),
+    ("strategy=ddp",),
+    ("device=mps",),
+)
+
+
+@pytest.mark.parametrize("settings", REFUSED, ids=" ".join)
+def test_a_refused_setting_leaves_nothing_and_the_right_command_succeeds(
+    settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    right = Request(CELL, small=True, root=tmp_path / "runs")
+    wrong = Request(CELL, settings, small=True, root=right.root)
     quiet = Console(file=StringIO())
-    assert train_all(order, quiet)
-    folders = [job.folder for job in jobs(order.recipe(), order.root)]
+    (job,) = jobs(right.recipe(), right.root)
+    with pytest.raises(BadInput):
+        train_all(wrong, quiet)
+    assert not job.folder.exists()
+    assert list(right.root.glob("*.json")) == []
+    assert train_all(right, quiet)
+    before = contents(job.folder)
+    with pytest.raises(BadInput):
+        train_all(wrong, quiet)
+    assert contents(job.folder) == before
+
+
+def test_other_settings_in_a_folder_are_refused_and_it_stays(tmp_path: Path) -> None:
+    request = Request("c4", small=True, root=tmp_path / "runs")
+    quiet = Console(file=StringIO())
+    assert train_all(request, quiet)
+    folders = [job.folder for job in jobs(request.recipe(), request.root)]
     before = [contents(folder) for folder in folders]
-    other = Order("c4", ("lr=0.3",), small=True, root=tmp_path / "runs")
+    other = Request("c4", ("lr=0.3",), small=True, root=tmp_path / "runs")
     with pytest.raises(BadInput, match=r"holds another experiment \(different: lr\)"):
         train_all(other, quiet)
     assert [contents(folder) for folder in folders] == before
@@ -281,8 +333,8 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(
         raise full
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_ASK_EVERY", 1)
-        patch.setattr(checkpoint, "write", refuse)
+        patch.setattr(train, "_ASK_EVERY", 1)
+        patch.setattr(state, "write", refuse)
         with pytest.raises(BadInput, match="No space left on device"):
             trained(EXPERIMENT, begun, data)
     assert note.read_text() == text

@@ -14,14 +14,17 @@ from tests.experiments.loop.problems import pictures, small, trained
 
 NEEDED = {
     "sparse_sam": {"every": 2},
-    "late_sam": {"steps": 2},
+    "late_sam": {"steps": 2, "share": 0.5},
+    "late_subset_sam": {"steps": 2, "late": 0.5},
     "ae_sam": {"steps": 2},
     "bsam": {"n": 8},
 }
+#: An experiment has one loss, and no adapters.
+ELSEWHERE = ("part_sam", "flat_lora")
 REFUSED = {
-    "m=4": {"bsam"},
-    "accumulate=2": {"k_sam", "esam"},
-    "precision=bf16-mixed": {"k_sam", "esam", "second_order_sam"},
+    "m=4": {"bsam", "sampa", *ELSEWHERE},
+    "accumulate=2": {"k_sam", "esam", *ELSEWHERE},
+    "precision=bf16-mixed": {"k_sam", "esam", "second_order_sam", *ELSEWHERE},
 }
 #: bsam wants to do these by itself.
 BARE: dict[str, Any] = {"model": "resnet-8", "momentum": 0.0, "weight_decay": 0.0}
@@ -37,6 +40,8 @@ def test_every_method_trains_or_says_why_not(setting: str, tmp_path: Path) -> No
     data, refused = pictures(8, 4), dict[str, str]()
     for name in METHODS:
         fields = {"method_options": NEEDED.get(name, {}), **BARE, **SETTINGS[setting]}
+        if name == "momentum_sam":
+            fields["momentum"] = 0.9
         try:
             experiment = small(method=name, steps=2, **fields)
             trained(experiment, tmp_path / name, data)
@@ -44,6 +49,12 @@ def test_every_method_trains_or_says_why_not(setting: str, tmp_path: Path) -> No
             refused[name] = str(error)
     assert set(refused) == REFUSED[setting]
     assert all(name in message for name, message in refused.items())
+
+
+def test_an_experiment_that_names_a_method_as_before_still_trains(
+    tmp_path: Path,
+) -> None:
+    trained(small(method="pnm", method_options={"alpha": 0.5}, steps=1), tmp_path)
 
 
 def test_options_that_a_method_does_not_take_are_named(tmp_path: Path) -> None:

@@ -11,18 +11,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, log_softmax
 
+from flatmin.experiments import evaluate, train
 from flatmin.experiments.datasets import Tensors
-from flatmin.experiments.loop import Loop
+from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
-from flatmin.experiments.processes import launched
+from flatmin.experiments.runs.record import Run
+from flatmin.experiments.state import State
+from flatmin.experiments.train import Training
 from tests.experiments.loop.problems import (
     CLASSES,
-    feed_of,
+    batches_of,
     network,
     pictures,
+    same,
     small,
     standard,
     trained,
@@ -49,21 +53,48 @@ def test_error_and_loss_are_those_of_the_stored_weights(tmp_path: Path) -> None:
             error = 100 * (ranks >= worst).double().mean().item()
             for record in records:
                 assert record[name] == pytest.approx(error)
+        loss = -log_softmax(out, 1)[torch.arange(len(out)), split.y].mean()
         if split is data.test:
-            loss = -log_softmax(out, 1)[torch.arange(37), split.y].mean()
+            assert last["test_loss"] == result["test_loss"]
             assert last["test_loss"] == pytest.approx(loss.item(), rel=1e-5)
+            assert torch.equal(stored(run, "predictions")["test"], out.argmax(1))
+        else:
+            assert result["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert result["parameters"] == sum(p.numel() for p in net.parameters())
     assert result["steps"] == 6
     assert "top5_error" in result
 
 
-def test_sharpness_is_how_loss_and_error_of_a_group_rise(tmp_path: Path) -> None:
+def test_beside_an_average_the_last_weights_are_tested(tmp_path: Path) -> None:
+    """An average changes nothing else: without one, the same weights are the last."""
+    average = trained(small(ema=0.9, epochs=3), tmp_path / "average")
+    last = trained(small(epochs=3), tmp_path / "last")
+    result, other = average.result(), last.result()
+    assert result is not None
+    assert other is not None
+    assert not same(average.weights(), last.weights())
+    assert result["last_error"] == other["test_error"]
+    for line, alone in zip(average.metrics(), last.metrics(), strict=True):
+        assert line["last_error"] == alone["test_error"]
+        assert line["last_loss"] == alone["test_loss"]
+        assert "last_error" not in alone
+    predicted, alone = stored(average, "predictions"), stored(last, "predictions")
+    assert torch.equal(predicted["last"], alone["test"])
+    assert predicted["last"].dtype == torch.int64
+    assert list(alone) == ["test"]
+
+
+@pytest.mark.parametrize("method", ["sam", "cr_sam"])
+def test_sharpness_is_how_loss_and_error_of_a_group_rise(
+    method: str, tmp_path: Path
+) -> None:
     """Of a network that does not move: the learning rate is as good as zero."""
-    experiment = small(m=4, rho=3.0, lr=1e-30, epochs=1, weight_decay=0.0)
+    still = {"lr": 1e-30, "weight_decay": 0.0}
+    experiment = small(m=4, rho=3.0, epochs=1, method=method, **still)
     data = pictures()
     (line,) = trained(experiment, tmp_path, data).metrics()
     net, rises, wrongs, losses = network(experiment), [], [], []
-    for x, y in itertools.chain(*feed_of(experiment, data).train(0)):
+    for x, y in itertools.chain(*batches_of(experiment, data).train(0)):
         net = network(experiment).train()
         out = net(x)
         loss = cross_entropy(out, y)
@@ -132,19 +163,20 @@ def test_seconds_are_those_of_training_alone(
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
 
-    def slow(name: str, seconds: float) -> None:
-        before = getattr(Loop, name)
+    def slow(place: Any, name: str, seconds: float) -> None:
+        before = getattr(place, name)
 
         def slower(*arguments: Any) -> Any:
             nonlocal now
             now += seconds
             return before(*arguments)
 
-        monkeypatch.setattr(Loop, name, slower)
+        monkeypatch.setattr(place, name, slower)
 
-    slow("train_step", 1.0)
-    slow("tested", 1000.0)
-    slow("state", 1000.0)
+    slow(Training, "step", 1.0)
+    slow(evaluate, "tested", 1000.0)
+    slow(State, "save", 1000.0)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
     run = trained(small(epochs=3, flatness_rho=0.05), tmp_path)
     result = run.result()
     assert result is not None
@@ -163,7 +195,7 @@ def test_flatness_is_measured_on_the_labels_that_were_trained(
     net.load_state_dict(run.weights())
     net.eval()
     assert isinstance(data.train, Tensors)
-    x, y = standard(data.train.x, data).double(), feed_labels(run.folder)
+    x, y = standard(data.train.x, data).double(), stored(run, "labels")["y"]
     w = list(net.parameters())
     loss = cross_entropy(net(x), y)
     g = torch.autograd.grad(loss, w)
@@ -178,10 +210,8 @@ def test_flatness_is_measured_on_the_labels_that_were_trained(
     assert result["lambda_max"] > 0
 
 
-def feed_labels(folder: Path) -> torch.Tensor:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "labels.safetensors")["y"]
+def stored(run: Run, name: str) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / f"{name}.safetensors")
 
 
 def test_a_spectrum_is_measured_at_its_epochs_and_changes_nothing(
@@ -223,10 +253,9 @@ def test_what_has_diverged_is_null_and_the_files_are_json(tmp_path: Path) -> Non
 
 def test_the_loss_that_is_trained_has_label_smoothing() -> None:
     experiment = small(label_smoothing=0.4)
-    loop = Loop(launched(experiment), experiment, CLASSES, 3, steps=1)
+    training = Training(launched(experiment), experiment, pictures())
     out, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     log_p = out.log_softmax(1)
     own, mean = log_p[torch.arange(5), y], log_p.mean(1)
     expected = -(0.6 * own + 0.4 * mean)
-    torch.testing.assert_close(loop.loss(out, y, "none"), expected)
-    assert isinstance(loop.network, nn.Module)
+    torch.testing.assert_close(training.loss(out, y), expected)

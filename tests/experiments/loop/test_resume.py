@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from flatmin.experiments import run
-from flatmin.experiments.store import RunStore
+from flatmin.experiments import train
+from flatmin.experiments.runs.record import Run
+from flatmin.experiments.state import State
 from tests.experiments.loop import jobs
 from tests.experiments.loop.problems import pictures, same, trained, without_time
 
@@ -56,7 +57,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     assert not (folder / "checkpoint").exists()
 
 
-def check(whole: RunStore, parts: RunStore) -> None:
+def check(whole: Run, parts: Run) -> None:
     assert same(parts.weights(), whole.weights())
     one, other = whole.result(), parts.result()
     assert one is not None
@@ -64,8 +65,10 @@ def check(whole: RunStore, parts: RunStore) -> None:
     assert without_time(other) == without_time(one)
     lines = [without_time(line) for line in whole.metrics()]
     assert [without_time(line) for line in parts.metrics()] == lines
-    labels = [load_file(s.folder / "labels.safetensors")["y"] for s in (whole, parts)]
-    assert labels[0].equal(labels[1])
+    for name in ("labels", "predictions"):
+        path = f"{name}.safetensors"
+        a, b = (load_file(store.folder / path) for store in (whole, parts))
+        assert same(a, b)
 
 
 def test_without_checkpoint_in_time_it_begins_anew_to_the_same_end(
@@ -84,7 +87,7 @@ def test_without_checkpoint_in_time_it_begins_anew_to_the_same_end(
 
     with pytest.raises(Killed):
         trained(experiment, tmp_path / "parts", data, tick=stop)
-    assert len(RunStore(tmp_path / "parts").metrics()) == 2
+    assert len(Run(tmp_path / "parts").metrics()) == 2
     assert not (tmp_path / "parts" / "checkpoint.json").exists()
     check(whole, trained(experiment, tmp_path / "parts", data))
 
@@ -93,16 +96,16 @@ def test_a_checkpoint_at_the_end_of_an_epoch_has_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch may have as many steps as there are between two questions."""
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr(run, "_ASK_EVERY", 3)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "_ASK_EVERY", 3)
     saved = []
-    real = run.checkpoint.save
+    real = State.save
 
-    def save(fabric: object, folder: Path, step: int, state: dict[str, object]) -> None:
-        saved.append((step, len(RunStore(folder).metrics())))
-        real(fabric, folder, step, state)  # pyright: ignore[reportArgumentType]
+    def save(state: State, folder: Path) -> None:
+        saved.append((state.step, len(Run(folder).metrics())))
+        real(state, folder)
 
-    monkeypatch.setattr(run.checkpoint, "save", save)
+    monkeypatch.setattr(State, "save", save)
     trained(jobs.killed_at("sgd"), tmp_path)
     assert saved == [(3, 1), (6, 2)]
 
@@ -110,8 +113,8 @@ def test_a_checkpoint_at_the_end_of_an_epoch_has_its_line(
 def test_of_checkpoints_the_last_alone_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr(run, "_ASK_EVERY", 1)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "_ASK_EVERY", 1)
     seen = []
 
     def look(step: int, steps: int) -> None:
@@ -127,7 +130,7 @@ def test_of_checkpoints_the_last_alone_is_kept(
 def test_time_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
     experiment = jobs.killed_at("sgd")
 
     def stop(step: int, steps: int) -> None:
@@ -137,7 +140,7 @@ def test_time_goes_on_where_it_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         trained(experiment, tmp_path, tick=stop)
-    (first,) = [m["seconds"] for m in RunStore(tmp_path).metrics()]
+    (first,) = [m["seconds"] for m in Run(tmp_path).metrics()]
     lines = trained(experiment, tmp_path).metrics()
     assert lines[0]["seconds"] == first
     assert first < lines[1]["seconds"] < lines[2]["seconds"]
@@ -151,8 +154,8 @@ def test_a_run_that_is_left_by_an_exception_ends_alike(
     """The 5th step is in the middle of an epoch, the 7th after a line of metrics."""
     data, experiment = pictures(), jobs.killed_at(name)
     whole = trained(experiment, tmp_path / "whole", data)
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr(run, "_ASK_EVERY", 1)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "_ASK_EVERY", 1)
 
     def stop(step: int, steps: int) -> None:
         del steps

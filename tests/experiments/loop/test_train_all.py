@@ -12,33 +12,36 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flatmin.experiments import run, runs
+from flatmin.experiments import jobs as module
+from flatmin.experiments import train
+from flatmin.experiments.jobs import Request, jobs, train_all
 from flatmin.experiments.recipes import RECIPES
-from flatmin.experiments.runs import Order, jobs, train_all
-from flatmin.experiments.store import RunStore, locked
+from flatmin.experiments.runs.lock import locked
+from flatmin.experiments.runs.names import run_folder
+from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import small, trained
 
 
-def order(root: Path, name: str = "c4", *settings: str) -> Order:
-    return Order(name, settings, True, root / "runs", root / "data")
+def request(root: Path, name: str = "c4", *settings: str) -> Request:
+    return Request(name, settings, True, root / "runs", root / "data")
 
 
 def quiet() -> Console:
     return Console(file=StringIO())
 
 
-def folders(what: Order) -> list[Path]:
+def folders(what: Request) -> list[Path]:
     return [job.folder for job in jobs(what.recipe(), what.root)]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_run_of_a_recipe_can_be_trained(name: str, tmp_path: Path) -> None:
-    what = order(tmp_path, name)
+    what = request(tmp_path, name)
     assert train_all(what, quiet())
     for cell in what.recipe().cells:
         for arm in cell.arms:
-            found = RunStore(runs.run_folder(what.root, cell, arm, 0))
+            found = Run(run_folder(what.root, cell, arm, 0))
             result, last = found.result(), found.metrics()[-1]
             assert result is not None
             known = {**last, **result}
@@ -48,34 +51,34 @@ def test_every_run_of_a_recipe_can_be_trained(name: str, tmp_path: Path) -> None
 def test_finished_runs_are_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    what = order(tmp_path)
+    what = request(tmp_path)
     assert train_all(what, quiet())
-    before = [RunStore(folder).weights() for folder in folders(what)]
+    before = [Run(folder).weights() for folder in folders(what)]
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a finished run is built again")
 
-    monkeypatch.setattr(run, "Loop", never)
+    monkeypatch.setattr(module, "Training", never)
     assert train_all(what, quiet())
-    after = [RunStore(folder).weights() for folder in folders(what)]
+    after = [Run(folder).weights() for folder in folders(what)]
     assert [list(w) for w in after] == [list(w) for w in before]
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path) -> None:
-    what = order(tmp_path)
+    what = request(tmp_path)
     first, *others = folders(what)
     console = Console(file=StringIO(), width=200)
     with locked(first):
         assert not train_all(what, console)
-    assert RunStore(first).result() is None
-    assert all(RunStore(folder).result() is not None for folder in others)
+    assert Run(first).result() is None
+    assert all(Run(folder).result() is not None for folder in others)
     assert "1 runs are left to other processes." in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert train_all(what, quiet())
-    assert RunStore(first).result() is not None
+    assert Run(first).result() is not None
 
 
 def work(root: Path) -> None:
-    train_all(order(root, "figure1"), quiet())
+    train_all(request(root, "figure1"), quiet())
 
 
 def test_two_processes_share_the_runs(tmp_path: Path) -> None:
@@ -87,14 +90,14 @@ def test_two_processes_share_the_runs(tmp_path: Path) -> None:
     for process in both:
         process.join(200)
     assert [process.exitcode for process in both] == [0, 0]
-    for folder in folders(order(tmp_path, "figure1")):
-        assert RunStore(folder).result() is not None
-        steps = [line["step"] for line in RunStore(folder).metrics()]
+    for folder in folders(request(tmp_path, "figure1")):
+        assert Run(folder).result() is not None
+        steps = [line["step"] for line in Run(folder).metrics()]
         assert steps == sorted(set(steps))
 
 
 def test_what_was_asked_for_is_written_down(tmp_path: Path) -> None:
-    assert train_all(order(tmp_path, "table4/noise-40/sam", "lr=0.2"), quiet())
+    assert train_all(request(tmp_path, "table4/noise-40/sam", "lr=0.2"), quiet())
     record = json.loads((tmp_path / "runs" / "recipe-table4.json").read_text())
     assert record == {
         "recipe": "table4",
@@ -102,8 +105,9 @@ def test_what_was_asked_for_is_written_down(tmp_path: Path) -> None:
         "settings": ["lr=0.2"],
         "smoke": True,
         "seeds": 1,
+        "parts": {"table4/noise-40/sam": 1},
     }
-    (folder,) = folders(order(tmp_path, "table4/noise-40/sam", "lr=0.2"))
+    (folder,) = folders(request(tmp_path, "table4/noise-40/sam", "lr=0.2"))
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"]["lr"] == 0.2
     assert config["world"] == 1
@@ -120,7 +124,7 @@ def test_runs_of_seeds_come_seed_by_seed() -> None:
 def test_a_folder_that_was_moved_is_reported_alike(
     tmp_path: Path, program: Program
 ) -> None:
-    what = order(tmp_path, "figure1")
+    what = request(tmp_path, "figure1")
     assert train_all(what, quiet())
     code, _, err = program("report", what.root)
     assert code == 0, err
@@ -139,17 +143,17 @@ def test_progress_shows_time_left_loss_error_and_sharpness(tmp_path: Path) -> No
     console = Console(
         file=StringIO(), record=True, force_terminal=True, width=220, height=50
     )
-    assert train_all(order(tmp_path, "table4/noise-40/sam"), console)
+    assert train_all(request(tmp_path, "table4/noise-40/sam"), console)
     text = console.export_text()
-    (folder,) = folders(order(tmp_path, "table4/noise-40/sam"))
-    (line,) = RunStore(folder).metrics()
+    (folder,) = folders(request(tmp_path, "table4/noise-40/sam"))
+    (line,) = Run(folder).metrics()
     note = (
         f"loss {line['train_loss']:.3f}  error % {line['test_error']:.3f}  "
         f"sharpness {line['sharpness']:.3f}"
     )
     assert note in text
     assert "2/2 0:00:0" in text
-    result = RunStore(folder).result()
+    result = Run(folder).result()
     assert result is not None
     assert f"test error {result['test_error']:.2f} %, " in text
 
@@ -176,7 +180,7 @@ def test_tensorboard_shows_the_metrics(tmp_path: Path) -> None:
 def test_tensorboard_hides_what_comes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 0.0)
 
     def leave(line: dict[str, float]) -> None:
         if line["epoch"] == 2:

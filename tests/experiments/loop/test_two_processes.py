@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
+from flatmin.experiments import evaluate
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.flatness import flatness
-from flatmin.experiments.loop import Loop
+from flatmin.experiments.jobs import jobs, train_all
+from flatmin.experiments.launch import launched
 from flatmin.experiments.noise import flip_labels
-from flatmin.experiments.processes import launched
-from flatmin.experiments.runs import jobs, train_all
-from flatmin.experiments.store import RunStore
+from flatmin.experiments.runs.record import Run
+from flatmin.experiments.train import Training
 from tests.experiments.loop import two
 from tests.experiments.loop.problems import (
     CLASSES,
-    feed_of,
     pictures,
     same,
     trained,
@@ -57,7 +57,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("both")
     first = started(root, "begin")
     assert "Signal 9 (SIGKILL)" in first.stderr, first.stderr
-    assert RunStore(two.folder(root, "killed")).result() is None
+    assert Run(two.folder(root, "killed")).result() is None
     assert (two.folder(root, "killed") / "checkpoint.json").exists()
     second = started(root, "end")
     assert second.returncode == 0, second.stderr
@@ -69,7 +69,7 @@ def data() -> DataSet:
     return pictures(27, 13)
 
 
-def compare(one: RunStore, other: RunStore, atol: float = 0.0) -> None:
+def compare(one: Run, other: Run, atol: float = 0.0) -> None:
     """Weights, metrics and result."""
     for name, w in one.weights().items():
         torch.testing.assert_close(other.weights()[name], w, rtol=0, atol=atol)
@@ -91,14 +91,14 @@ def test_a_network_without_batch_norm_ends_alike(
     one = trained(two.RUNS[name], tmp_path, data)
     # Two gradients have one sum; four are added up in another order.
     atol = 1e-6 if name == "several groups each" else 0.0
-    compare(one, RunStore(two.folder(both, name)), atol)
+    compare(one, Run(two.folder(both, name)), atol)
 
 
 def test_with_batch_norm_all_but_the_running_statistics_is_alike(
     both: Path, data: DataSet, tmp_path: Path
 ) -> None:
     one = trained(two.RUNS["with norm"], tmp_path, data)
-    other = RunStore(two.folder(both, "with norm"))
+    other = Run(two.folder(both, "with norm"))
     weights = other.weights()
     for name, w in one.weights().items():
         if name.endswith(RUNNING):
@@ -114,32 +114,36 @@ def test_what_is_reported_is_measured_with_the_statistics_that_are_stored(
     both: Path, data: DataSet, tmp_path: Path
 ) -> None:
     """Those of the first process; the others test their images with them too."""
-    experiment, found = two.RUNS["with norm"], RunStore(two.folder(both, "with norm"))
+    experiment, found = two.RUNS["with norm"], Run(two.folder(both, "with norm"))
     frozen = experiment.model_copy(update={"lr": 1e-30, "ema": None, "steps": 1})
     result = found.result()
     assert result is not None
 
-    loop = Loop(launched(frozen), frozen, CLASSES, 3, steps=1)
-    loop.network.load_state_dict(found.weights())
-    y = flip_labels(data.train.y, 0.2, CLASSES, 0)
-    read = feed_of(frozen, data, y)
-    tested = loop.tested(read.test())
-    assert tested["error"] == pytest.approx(result["test_error"])
-    assert tested["loss"] == pytest.approx(found.metrics()[-1]["test_loss"], rel=1e-5)
-    assert loop.tested(read.plain())["error"] == pytest.approx(result["train_error"])
-    numbers = flatness(loop.network, list(read.plain()), 0.05)
+    fabric = launched(frozen)
+    training = Training(fabric, frozen, data)
+    model, read = training.model, training.batches
+    model.load_state_dict(found.weights())
+    assert torch.equal(read.y, flip_labels(data.train.y, 0.2, CLASSES, 0))
+    for split, name in ((read.test, "test"), (read.plain, "train")):
+        tested = evaluate.tested(fabric, model, split())
+        assert tested.error == pytest.approx(result[f"{name}_error"])
+        assert tested.loss == pytest.approx(result[f"{name}_loss"], rel=1e-5)
+    predicted = load_file(found.folder / "predictions.safetensors")
+    assert predicted.keys() == {"test", "last"}
+    assert torch.equal(predicted["test"], evaluate.predictions(model, read.test()))
+    numbers = evaluate.flatness(training.state.network, list(read.plain()), 0.05)
     assert numbers["sharpness"] == pytest.approx(result["sharpness"], rel=1e-3)
     assert numbers["lambda_max"] == pytest.approx(result["lambda_max"], rel=0.02)
 
 
-def weights_of_cells(order: Any) -> list[dict[str, torch.Tensor]]:
-    found = jobs(order.recipe(), order.root)
-    return [RunStore(job.folder).weights() for job in found]
+def weights_of_cells(request: Any) -> list[dict[str, torch.Tensor]]:
+    found = jobs(request.recipe(), request.root)
+    return [Run(job.folder).weights() for job in found]
 
 
 def test_a_cell_of_a_recipe_ends_alike(both: Path, tmp_path: Path) -> None:
-    assert train_all(two.order(tmp_path), Console(file=StringIO()))
-    cells = (weights_of_cells(two.order(root)) for root in (tmp_path, both))
+    assert train_all(two.request(tmp_path), Console(file=StringIO()))
+    cells = (weights_of_cells(two.request(root)) for root in (tmp_path, both))
     for one, other in zip(*cells, strict=True):
         for name, w in one.items():
             if not name.endswith(RUNNING):
@@ -151,14 +155,12 @@ def test_sharded_weights_end_as_those_of_one_process(
     name: str, both: Path, data: DataSet, tmp_path: Path
 ) -> None:
     one = trained(two.SHARDED[name], tmp_path, data)
-    compare(one, RunStore(two.folder(both, name)), atol=1e-12)
+    compare(one, Run(two.folder(both, name)), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["killed", "left"])
 def test_interrupted_processes_end_as_undisturbed_ones(name: str, both: Path) -> None:
-    whole, parts = (
-        RunStore(two.folder(both, folder)) for folder in (f"whole {name}", name)
-    )
+    whole, parts = (Run(two.folder(both, folder)) for folder in (f"whole {name}", name))
     assert same(whole.weights(), parts.weights())
     assert list(map(without_time, parts.metrics())) == list(
         map(without_time, whole.metrics())
@@ -168,7 +170,7 @@ def test_interrupted_processes_end_as_undisturbed_ones(name: str, both: Path) ->
 
 def test_one_process_does_not_continue_what_two_have_begun(both: Path) -> None:
     with pytest.raises(BadInput, match=r"holds another experiment \(different: world"):
-        train_all(two.order(both), Console(file=StringIO()))
+        train_all(two.request(both), Console(file=StringIO()))
 
 
 def test_a_checkpoint_of_two_processes_is_not_continued_by_one(

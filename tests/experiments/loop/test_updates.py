@@ -17,7 +17,7 @@ from flatmin.experiments.noise import flip_labels
 from tests.experiments.loop.by_hand import by_hand
 from tests.experiments.loop.problems import (
     CLASSES,
-    feed_of,
+    batches_of,
     labelled,
     network,
     pictures,
@@ -71,13 +71,13 @@ def test_two_epochs_are_those_of_the_formulas(
 
 def test_sgd_is_torchs_bit_for_bit(tmp_path: Path) -> None:
     experiment = small(method="sgd", nesterov=True)
-    net, feed = network(experiment), feed_of(experiment, pictures())
+    net, batches = network(experiment), batches_of(experiment, pictures())
     sgd = torch.optim.SGD(
         net.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     t = 0
     for epoch in range(2):
-        for ((x, y),) in feed.train(epoch):
+        for ((x, y),) in batches.train(epoch):
             sgd.zero_grad()
             cross_entropy(net(x), y).backward()
             sgd.param_groups[0]["lr"] = 0.1 * ((1 + math.cos(math.pi * t / 6)) / 2)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from flatmin.experiments import run
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.runs import Order, train_all
+from flatmin.experiments import train
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.jobs import Request, train_all
 from tests.experiments.loop import jobs
 from tests.experiments.loop.problems import pictures, small, trained
 
@@ -25,6 +25,7 @@ PLAIN: dict[str, Any] = {"model": "wrn-10-1-no-bn", "batch_size": 8}
 #: Without BatchNorm, and without scalars, which cannot be sharded.
 VIT: dict[str, Any] = {
     "model": "test_vit.r160_in1k",
+    "weights": "none",
     "model_options": {"img_size": 16},
     "image_size": 16,
     "lr": 0.01,
@@ -62,9 +63,9 @@ LEFT = small(strategy="fsdp", ema=0.8, **VIT)
 CELL = "table4/noise-40/sam"
 
 
-def order(root: Path) -> Order:
+def request(root: Path) -> Request:
     """Table 4's cell at its smallest."""
-    return Order(CELL, small=True, root=root / "runs", data=root / "data")
+    return Request(CELL, small=True, root=root / "runs", data=root / "data")
 
 
 def folder(root: Path, name: str) -> Path:
@@ -82,11 +83,11 @@ def leave(step: int, steps: int) -> None:
 
 def main(root: Path, what: str) -> None:
     torch.set_num_threads(1)
-    run._ASK_EVERY = 1
+    train._ASK_EVERY = 1
     # Test and training images do not come out even.
     data = pictures(27, 13)
     if what == "begin":
-        train_all(order(root), Console(file=StringIO()))
+        train_all(request(root), Console(file=StringIO()))
         for name, experiment in RUNS.items():
             trained(experiment, folder(root, name), data)
         for name, experiment in SHARDED.items():
@@ -94,12 +95,12 @@ def main(root: Path, what: str) -> None:
             trained(sharded, folder(root, name), data)
         trained(KILLED, folder(root, "whole killed"), data)
         if os.environ["RANK"] == "1":
-            jobs.die_in(run.Loop, "train_step", 5)
-        run.CHECKPOINT_EVERY = 0.0
+            jobs.die_in(train.Training, "step", 5)
+        train.CHECKPOINT_EVERY = 0.0
         trained(KILLED, folder(root, "killed"), data)
     trained(KILLED, folder(root, "killed"), data)
     trained(LEFT, folder(root, "whole left"), data)
-    run.CHECKPOINT_EVERY = 0.0
+    train.CHECKPOINT_EVERY = 0.0
     try:
         trained(LEFT, folder(root, "left"), data, tick=leave)
     except Left:

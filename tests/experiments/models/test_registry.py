@@ -20,14 +20,14 @@ from flatmin.experiments.models import build
 )
 def test_networks_for_imagenet_are_timms(name: str, millions: float) -> None:
     with torch.device("meta"):
-        model = build(name, classes=1000)
+        model = build(name, classes=1000, weights="none")
     count = sum(p.numel() for p in model.parameters())
     assert round(count / 1e6, 3) == millions
 
 
 def test_options_reach_the_network() -> None:
     with torch.device("meta"):
-        model = build("resnet18", classes=7, channels=1, drop_rate=0.25)
+        model = build("resnet18", classes=7, channels=1, weights="none", drop_rate=0.25)
         assert model.drop_rate == 0.25
         assert model(torch.empty(2, 1, 32, 32)).shape == (2, 7)
         narrow = build("pyramidnet-110", classes=10, alpha=48)

@@ -107,9 +107,17 @@ def test_every_part_that_a_refusal_names_is_accepted(part: str) -> None:
     [
         ("table1", "epoch=3", "unknown field 'epoch'; did you mean 'epochs'?"),
         ("table1", "seed=3", "a recipe runs seeds 0, 1 and so on; set seeds"),
-        ("table1", "seeds=0", "seeds: must be a whole number from 1 on, got 0"),
-        ("table1", "seeds=true", "seeds: must be a whole number from 1 on, got True"),
-        ("table1", "seeds=2.0", "seeds: must be a whole number from 1 on, got 2.0"),
+        ("table1", "seeds=0", "seeds: must be a whole number from 1 to 10000, got 0"),
+        (
+            "table1",
+            "seeds=true",
+            "seeds: must be a whole number from 1 to 10000, got True",
+        ),
+        (
+            "table1",
+            "seeds=2.0",
+            "seeds: must be a whole number from 1 to 10000, got 2.0",
+        ),
         ("table1", "seeds", "--set needs FIELD=VALUE, got 'seeds'"),
         ("table1", "momentum=2", "momentum: .*less than 1, got 2"),
         ("table1", "batch_size=40", "batch_size 40 is not a multiple of m 32"),

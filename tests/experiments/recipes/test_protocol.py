@@ -2,7 +2,7 @@
 
 import pytest
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import RECIPES, recipe
 from tests.experiments.recipes import printed
 
@@ -105,6 +105,7 @@ def test_imagenet_is_that_of_the_paper() -> None:
         image_size=224,
         augment=("random_resized_crop", "flip"),
         model="resnet101",
+        weights="none",
         rho=0.05,
         m=128,
         lr=1.0,
@@ -136,7 +137,7 @@ def test_fine_tuning(
     assert (arm.batch_size, arm.m, arm.lr) == (batch, m, lr)
     assert (arm.steps, arm.epochs, arm.image_size) == (steps, epochs, side)
     assert (arm.weight_decay, arm.rho, arm.freeze_norm) == (1e-5, 0.05, True)
-    assert arm.model_options == {"pretrained": True}
+    assert arm.weights is None
 
 
 def test_auto_augment_is_for_the_cifar_sets_when_fine_tuning() -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
 from flatmin.experiments.recipes import RECIPES, Cell, Paper, Recipe, recipe
 
 CELL = Cell("t/a", ("A",), (Experiment(),))

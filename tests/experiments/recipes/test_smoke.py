@@ -11,6 +11,7 @@ from flatmin.experiments.recipes import RECIPES, recipe, smoke
 SMALLER = {
     "model",
     "model_options",
+    "weights",
     "image_size",
     "train_examples",
     "batch_size",
@@ -72,7 +73,7 @@ def test_spectra_are_measured_while_training() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_small_network_trains_on_one_image(name: str) -> None:
     side = 32 if name.startswith("test_") else 16
-    model = build(name, classes=10)
+    model = build(name, classes=10, weights="none")
     assert sum(p.numel() for p in model.parameters()) < 400_000
     # With fewer values BatchNorm would refuse to train; m can be 1.
     model.train(not name.startswith("test_"))

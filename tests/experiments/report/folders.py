@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.folders import run_folder
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import report
 from flatmin.experiments.report._numbers import Report, collect
-from flatmin.experiments.report._stored import started
+from flatmin.experiments.runs.asked import recipes_of
+from flatmin.experiments.runs.names import run_folder
 
 SAM = Experiment(epochs=200, rho=0.1)
 SGD = Experiment(epochs=200, method="sgd", rho=0.0)
@@ -71,12 +71,13 @@ def two_numbers() -> Recipe:
     return tablet(cells=cells)
 
 
-def start(root: Path, recipe: Recipe, **fields: Any) -> None:
-    """``recipe-NAME.json``."""
+def start(root: Path, recipe: Recipe, **fields: Any) -> Recipe:
+    """Write ``recipe-NAME.json``; returns the recipe."""
     asked = {"recipe": recipe.name, "part": recipe.name, "settings": []}
     asked |= {"smoke": False, "seeds": recipe.seeds, **fields}
     root.mkdir(parents=True, exist_ok=True)
     (root / f"recipe-{recipe.name}.json").write_text(json.dumps(asked))
+    return recipe
 
 
 def begin(
@@ -124,18 +125,19 @@ def finish(
         (folder / "result.json").write_text(json.dumps({**values, **result}))
 
 
-def complete(root: Path, recipe: Recipe, **fields: Any) -> None:
-    """All runs of a recipe like `tablet`."""
+def complete(root: Path, recipe: Recipe, **fields: Any) -> Recipe:
+    """Write all runs of a recipe like `tablet`; returns the recipe."""
     start(root, recipe, **fields)
     for k, cell in enumerate(recipe.cells):
         for arm in cell.arms:
             base = 20.0 + k - 3 * arm.length
             finish(root, cell, arm, [base, base + 1.0, base + 2.0])
+    return recipe
 
 
 def collected(root: Path, recipe: Recipe) -> Report:
     """What the report has to say of the only recipe in a folder."""
-    (asked,) = started(root).values()
+    (asked,) = recipes_of(root).values()
     return collect(root, recipe, asked)
 
 

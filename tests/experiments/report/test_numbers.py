@@ -18,6 +18,9 @@ from scipy import stats
 
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import _tables
+from flatmin.experiments.report._numbers import records
+from flatmin.experiments.runs.asked import Asked, sign
+from flatmin.experiments.table import Table
 from tests.experiments.report.folders import (
     SAM,
     SGD,
@@ -34,7 +37,7 @@ from tests.experiments.report.folders import (
 
 
 def table(root: Path, recipe: Recipe) -> list[dict[str, str]]:
-    text = _tables.comma_separated(collected(root, recipe))
+    text = Table.of(records(collected(root, recipe))).csv()
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -45,7 +48,7 @@ def markdown(root: Path, recipe: Recipe) -> str:
 def terminal(root: Path, recipe: Recipe) -> str:
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(_tables.terminal(collected(root, recipe)))
+        console.print(_tables.results(collected(root, recipe)))
     return shown.get()
 
 
@@ -57,8 +60,7 @@ def reported(
     root: Path, cell: Cell, errors: list[float], **result: Any
 ) -> tuple[dict[str, str], str]:
     """The record of a cell after runs with these errors, and its table."""
-    recipe = tablet(cells=(cell,), seeds=len(errors))
-    start(root, recipe)
+    recipe = start(root, tablet(cells=(cell,), seeds=len(errors)))
     finish(root, cell, SAM, errors, **result)
     return table(root, recipe)[0], markdown(root, recipe)
 
@@ -113,8 +115,7 @@ def test_a_spectrum_is_that_of_its_epoch(tmp_path: Path) -> None:
         )
         for k in (0, 1, 2)
     )
-    recipe = tablet(cells=cells, seeds=1)
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(cells=cells, seeds=1))
     finish(tmp_path, cells[0], spectral, [5.0], {"spectrum_at": (1, 2)})
     run = tmp_path / "tablet/f/x1/seed-0/metrics.jsonl"
     first = epoch(1, 50.0, lambda_max=62.5)
@@ -123,9 +124,8 @@ def test_a_spectrum_is_that_of_its_epoch(tmp_path: Path) -> None:
 
 
 def test_the_better_length_is_reported_beside_the_other(tmp_path: Path) -> None:
-    recipe = tablet()
+    recipe = start(tmp_path, tablet())
     cell = recipe.cells[0]
-    start(tmp_path, recipe)
     finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0])
     finish(tmp_path, cell, SGD_2X, [19.0, 20.0, 21.0])
     one, two = table(tmp_path, recipe)[:2]
@@ -143,8 +143,7 @@ def test_the_better_length_is_reported_beside_the_other(tmp_path: Path) -> None:
 
 def test_the_better_length_is_so_by_error_also_for_accuracy(tmp_path: Path) -> None:
     cell = replace(tablet().cells[0], metric="test_accuracy")
-    recipe = tablet(cells=(cell,), seeds=1)
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(cells=(cell,), seeds=1))
     finish(tmp_path, cell, SGD, [10.0])
     finish(tmp_path, cell, SGD_2X, [12.0])
     assert [row["reported"] for row in table(tmp_path, recipe)] == ["true", "false"]
@@ -152,17 +151,15 @@ def test_the_better_length_is_so_by_error_also_for_accuracy(tmp_path: Path) -> N
 
 def test_top5_chooses_by_the_top5_error(tmp_path: Path) -> None:
     cell = replace(tablet().cells[0], metric="top5_error")
-    recipe = tablet(cells=(cell,), seeds=1)
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(cells=(cell,), seeds=1))
     finish(tmp_path, cell, SGD, [10.0], top5_error=2.0)
     finish(tmp_path, cell, SGD_2X, [12.0], top5_error=1.0)
     assert [row["reported"] for row in table(tmp_path, recipe)] == ["false", "true"]
 
 
 def test_a_cell_waits_for_every_run_of_every_arm(tmp_path: Path) -> None:
-    recipe = tablet()
+    recipe = start(tmp_path, tablet())
     cell = recipe.cells[0]
-    start(tmp_path, recipe)
     finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0])
     finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
     begin(tmp_path, cell, SGD_2X, 2, [epoch(1, 60.0)])
@@ -180,9 +177,8 @@ def test_a_cell_waits_for_every_run_of_every_arm(tmp_path: Path) -> None:
 def test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one(
     tmp_path: Path,
 ) -> None:
-    recipe = tablet()
+    recipe = start(tmp_path, tablet())
     cell = recipe.cells[0]
-    start(tmp_path, recipe)
     finish(tmp_path, cell, SGD, [20.0, 21.0, 22.0, 23.0])
     finish(tmp_path, cell, SGD_2X, [19.0, 20.0])
     text = markdown(tmp_path, recipe)
@@ -192,8 +188,7 @@ def test_seeds_that_were_not_asked_for_do_not_replace_a_missing_one(
 
 
 def test_of_a_large_recipe_cells_without_runs_are_counted(tmp_path: Path) -> None:
-    recipe = tablet(tuple(map(str, range(10, 23))))
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(tuple(map(str, range(10, 23)))))
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     text = markdown(tmp_path, recipe)
     assert "25 cells pending, without any run yet." in text
@@ -202,8 +197,7 @@ def test_of_a_large_recipe_cells_without_runs_are_counted(tmp_path: Path) -> Non
 
 
 def test_of_a_small_recipe_every_cell_is_listed(tmp_path: Path) -> None:
-    recipe = tablet(tuple(map(str, range(10, 22))))
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(tuple(map(str, range(10, 22)))))
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     text = markdown(tmp_path, recipe)
     assert text.count("| pending |") == 23
@@ -212,8 +206,7 @@ def test_of_a_small_recipe_every_cell_is_listed(tmp_path: Path) -> None:
 
 def test_a_number_that_the_paper_quotes_is_shown_as_such(tmp_path: Path) -> None:
     quoted = Cell("tablet/quoted", ("a", "Other"), (), paper=Paper(6.0))
-    recipe = tablet(cells=(*tablet().cells, quoted))
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet(cells=(*tablet().cells, quoted)))
     text = markdown(tmp_path, recipe)
     results, others = text.split("## Quoted by the paper")
     assert "Other" not in results
@@ -224,8 +217,7 @@ def test_a_number_that_the_paper_quotes_is_shown_as_such(tmp_path: Path) -> None
 
 
 def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet())
     shown = terminal(tmp_path, recipe)
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
@@ -235,8 +227,7 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
 
 
 def test_of_a_smoke_run_no_difference_is_shown(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe, smoke=True)
+    recipe = complete(tmp_path, tablet(), smoke=True)
     assert {row["difference"] for row in table(tmp_path, recipe)} == {""}
     assert "| noise | method | ours | paper | runs |" in markdown(tmp_path, recipe)
     shown = terminal(tmp_path, recipe)
@@ -245,8 +236,7 @@ def test_of_a_smoke_run_no_difference_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_smoke_run_stays_one_when_another_part_is_trained(tmp_path: Path) -> None:
-    recipe = tablet(seeds=1)
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(seeds=1))
     smoke, real = recipe.cells[1], recipe.cells[3]
     finish(tmp_path, smoke, SAM, [13.0])
     finish(tmp_path, real, SAM, [13.0])
@@ -278,9 +268,97 @@ def test_quantities_are_named_where_no_label_tells_them(
         Cell(f"tablet/{m[:3]}", (label, "SAM"), (SAM,), m, folder="tablet/sam")
         for label, m in zip(labels, metrics, strict=True)
     )
-    recipe = tablet(cells=cells, seeds=1)
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(cells=cells, seeds=1))
     finish(tmp_path, cells[0], SAM, [13.0])
     text = markdown(tmp_path, recipe)
     assert ("| top-5 error (%) | 1.30 |" in text) is not said
     assert ("quantity |" in text) is not said
+
+
+DIFFERENT: list[dict[str, Any]] = [
+    {"model": "resnet-20"},
+    {"model_options": {"width": 2}},
+    {"data": "cifar100"},
+    {"train_examples": 500},
+    {"image_size": 16},
+    {"validation": 0.1},
+    {"noise": 0.2},
+]
+
+
+@pytest.mark.parametrize("changes", DIFFERENT, ids=lambda x: next(iter(x)))
+def test_other_data_or_another_network_are_not_set_beside_the_paper(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = start(tmp_path, tablet(seeds=1))
+    finish(tmp_path, recipe.cells[1], SAM, [13.0], changes)
+    row = table(tmp_path, recipe)[2]
+    assert (row["cell"], row["mean"]) == ("tablet/noise-20/sam", "13.0")
+    assert (row["paper"], row["difference"], row["reported"]) == ("", "", "true")
+    text = markdown(tmp_path, recipe)
+    assert "| 20 % | SAM | 13.00 |  |" in text
+    assert "1. Not the paper's data and network: " in text
+
+
+def test_other_epochs_or_groups_are_set_beside_the_paper(tmp_path: Path) -> None:
+    recipe = start(tmp_path, tablet(seeds=1))
+    changes = {"epochs": 30, "m": 64, "device": "cpu", "lr": 0.2}
+    finish(tmp_path, recipe.cells[1], SAM, [13.0], changes)
+    row = table(tmp_path, recipe)[2]
+    assert row["paper"] == "13.4"
+    assert float(row["difference"]) == pytest.approx(-0.4)
+
+
+def test_an_arm_of_another_network_has_a_row_of_its_own(tmp_path: Path) -> None:
+    recipe = start(tmp_path, tablet(seeds=1))
+    cell = recipe.cells[0]
+    finish(tmp_path, cell, SGD, [20.0])
+    finish(tmp_path, cell, SGD_2X, [15.0], {"model": "resnet-20"})
+    rows = [row for row in table(tmp_path, recipe) if row["cell"] == cell.name]
+    assert [(r["arm"], r["runs"], r["paper"], r["reported"]) for r in rows] == [
+        ("x1", "1", "20.0", "false"),
+        ("x2", "0", "20.0", "false"),
+        ("x2", "1", "", "true"),
+    ]
+    text = markdown(tmp_path, recipe)
+    assert "| 20 % | SGD | pending | 20.0±.25 | 1 of 2 |" in text
+    assert "| 20 % | SGD (network resnet-20) | 15.00 |  | 1 of 1 |" in text
+
+
+def test_the_better_arm_of_another_network_waits_for_all(tmp_path: Path) -> None:
+    recipe = start(tmp_path, tablet(seeds=1))
+    finish(tmp_path, recipe.cells[0], SGD, [20.0], {"model": "resnet-20"})
+    assert "| 20 % | SGD | pending |  | 1 of 2 |" in markdown(tmp_path, recipe)
+
+
+def test_fewer_seeds_of_a_later_command_do_not_complete_a_row(tmp_path: Path) -> None:
+    recipe = tablet()
+    cell = recipe.cells[1]
+    for part, seeds in (("tablet", 3), (cell.name, 1), ("tablet/noise-40", 4)):
+        sign(tmp_path, Asked(recipe="tablet", part=part, seeds=seeds))
+    finish(tmp_path, cell, SAM, [13.0])
+    finish(tmp_path, recipe.cells[3], SAM, [13.0, 14.0, 15.0])
+    text = markdown(tmp_path, recipe)
+    assert "| 20 % | SAM | pending | 13.4±\\<.1 | 1 of 3 |" in text
+    assert "| 40 % | SAM | pending | 13.4±\\<.1 | 3 of 4 |" in text
+    assert "- 4 seeds instead of 3, in part" in text
+
+
+def test_as_many_seeds_as_the_only_command_asked_for_complete_a_row(
+    tmp_path: Path,
+) -> None:
+    recipe = tablet()
+    cell = recipe.cells[1]
+    sign(tmp_path, Asked(recipe="tablet", part=cell.name, seeds=1))
+    finish(tmp_path, cell, SAM, [13.0])
+    text = markdown(tmp_path, recipe)
+    assert "| 20 % | SAM | 13.00 | 13.4±\\<.1 | -0.40 | 1 of 1 |" in text
+
+
+def test_fewer_seeds_of_the_same_part_do_not_complete_a_row(tmp_path: Path) -> None:
+    recipe = tablet()
+    for seeds in (3, 1):
+        sign(tmp_path, Asked(recipe="tablet", part="tablet", seeds=seeds))
+    finish(tmp_path, recipe.cells[1], SAM, [13.0])
+    text = markdown(tmp_path, recipe)
+    assert "| 20 % | SAM | pending | 13.4±\\<.1 | 1 of 3 |" in text

@@ -27,8 +27,11 @@ from tests.experiments.report.folders import (
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    recipe = tablet(("20", "40", "60"), notes=("A note of many words. " * 20,))
-    complete(root, recipe, settings=["augment=" + "a" * 200])
+    recipe = complete(
+        root,
+        tablet(("20", "40", "60"), notes=("A note of many words. " * 20,)),
+        settings=["augment=" + "a" * 200],
+    )
     path = root / "report.html"
     path.write_text(_page.render([collected(root, recipe)]))
     return path
@@ -50,6 +53,24 @@ def test_every_figure_is_drawn_and_fits(shown: tuple[Page, int]) -> None:
     # Bands and lines; the paper's numbers beside those of the trend.
     assert lines == {"trend-0-0": 6, "curves-0-0": 6, "curves-0-1": 6, "curves-0-2": 6}
     assert width_of(page) <= width
+
+
+@pytest.mark.browser
+def test_the_legend_is_not_below_the_toolbar(shown: tuple[Page, int]) -> None:
+    page, _ = shown
+    gaps = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].map(plot => "
+        "plot.querySelector('.legend').getBoundingClientRect().top - "
+        "plot.querySelector('.xtitle').getBoundingClientRect().bottom)"
+    )
+    assert len(gaps) == 4
+    assert min(gaps) >= 0
+    tops = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].map(plot => "
+        "plot.querySelector('.modebar').getBoundingClientRect().bottom - "
+        "plot.querySelector('.legend').getBoundingClientRect().top)"
+    )
+    assert max(tops) < 0
 
 
 @pytest.mark.browser
@@ -86,8 +107,7 @@ def test_a_narrow_window_keeps_the_labels_in_sight(
 
 @pytest.mark.browser
 def test_a_figure_grows_with_its_legend(browser: Browser, tmp_path: Path) -> None:
-    recipe = recipes.recipe("table4/noise-40")
-    start(tmp_path, recipe, seeds=2)
+    recipe = start(tmp_path, recipes.recipe("table4/noise-40"), seeds=2)
     for cell in recipe.cells:
         for arm in cell.arms:
             finish(tmp_path, cell, arm, [20.0, 21.0])

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from flatmin.experiments.recipes._recipe import Cell, Recipe
-from flatmin.experiments.report import _figures
-from flatmin.experiments.report._panels import COST, Line, Panel, curves, trends
+from flatmin.experiments.report import figures
+from flatmin.experiments.report._panels import curves, trends
+from flatmin.experiments.report.figures import COST, Line, Panel
 from tests.experiments.report.folders import (
     SAM,
     SGD,
@@ -32,9 +33,8 @@ HALF = 2.48413771
 def test_a_curve_is_mean_and_range_as_far_as_every_seed_has_come(
     tmp_path: Path,
 ) -> None:
-    recipe = tablet()
+    recipe = start(tmp_path, tablet())
     cell = recipe.cells[1]
-    start(tmp_path, recipe)
     begin(tmp_path, cell, SAM, 0, [epoch(1, 50.0), epoch(2, 30.0), epoch(3, 20.0)])
     begin(tmp_path, cell, SAM, 1, [epoch(1, 40.0), epoch(2, 35.0)])
     begin(tmp_path, cell, SAM, 2)
@@ -44,8 +44,7 @@ def test_a_curve_is_mean_and_range_as_far_as_every_seed_has_come(
 
 
 def test_a_panel_has_the_methods_and_lengths_that_are_compared(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet())
     panels = curves(collected(tmp_path, recipe))
     assert [panel.title for panel in panels] == ["20 %", "40 %"]
     for panel in panels:
@@ -58,8 +57,7 @@ def test_a_panel_has_the_methods_and_lengths_that_are_compared(tmp_path: Path) -
 
 def test_the_heading_method_is_found_wherever_it_stands(tmp_path: Path) -> None:
     cells = tuple(replace(c, labels=c.labels[::-1]) for c in tablet().cells)
-    recipe = tablet(headings=("method", "noise"), cells=cells)
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet(headings=("method", "noise"), cells=cells))
     assert [p.title for p in curves(collected(tmp_path, recipe))] == ["20 %", "40 %"]
 
 
@@ -72,8 +70,9 @@ def test_labels_that_do_not_tell_runs_apart_are_in_no_title(tmp_path: Path) -> N
         for steps in ("1", "2")
         for metric in ("test_error", "lambda_max")
     )  # fmt: skip
-    recipe = tablet(headings=("data", "steps up", "number"), cells=cells)
-    start(tmp_path, recipe)
+    recipe = start(
+        tmp_path, tablet(headings=("data", "steps up", "number"), cells=cells)
+    )
     for cell in cells[::2]:
         finish(tmp_path, cell, SAM, [13.0, 13.5, 14.0])
     (panel,) = curves(collected(tmp_path, recipe))
@@ -82,16 +81,14 @@ def test_labels_that_do_not_tell_runs_apart_are_in_no_title(tmp_path: Path) -> N
 
 
 def test_cells_that_share_runs_are_drawn_once(tmp_path: Path) -> None:
-    recipe = two_numbers()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, two_numbers())
     finish(tmp_path, recipe.cells[0], SAM, [13.0, 13.5, 14.0])
     (panel,) = curves(collected(tmp_path, recipe))
     assert len(panel.lines) == 1
 
 
 def test_results_are_drawn_against_labels_that_are_numbers(tmp_path: Path) -> None:
-    recipe = tablet(("60", "20", "40"))
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet(("60", "20", "40")))
     (panel,) = trends(collected(tmp_path, recipe))
     sgd, sam = panel.lines
     assert (panel.title, panel.x, panel.y) == ("", "noise", "test error (%)")
@@ -103,8 +100,7 @@ def test_results_are_drawn_against_labels_that_are_numbers(tmp_path: Path) -> No
 
 
 def test_pending_cells_are_no_points(tmp_path: Path) -> None:
-    recipe = tablet(("20", "40", "60"))
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(("20", "40", "60")))
     for cell in recipe.cells[1::2]:
         finish(tmp_path, cell, SAM, [13.0, 13.5, 14.0])
     for cell in recipe.cells[:3:2]:
@@ -152,18 +148,18 @@ def test_of_two_headings_with_numbers_the_last_is_the_axis(tmp_path: Path) -> No
     assert [one.name for one in panel.lines] == ["0", "1", "2"]
     assert panel.lines[0].x == (1e-6, 1e-2, 1e3)
     assert panel.log
-    assert _figures.drawn(panel).to_dict()["layout"]["xaxis"]["type"] == "log"
-    assert _figures.printed([panel]).axes[0].get_xscale() == "log"
+    assert figures.drawn(panel).to_dict()["layout"]["xaxis"]["type"] == "log"
+    assert figures.printed([panel]).axes[0].get_xscale() == "log"
 
 
 def test_twenty_five_lines_look_different() -> None:
-    styles = [_figures._style(k) for k in range(25)]
+    styles = [figures._style(k) for k in range(25)]
     assert len({(colour, dash) for colour, _, dash in styles}) == 25
 
 
 def test_names_in_files_are_text_and_not_tex() -> None:
     line = Line("$\\rho$ 5 $", (1.0, 2.0), (1.0, 2.0), (1.0, 2.0), (1.0, 2.0))
-    figure = _figures.printed([Panel("cost $", "x $", "y", (line,))] * 4)
+    figure = figures.printed([Panel("cost $", "x $", "y", (line,))] * 4)
     figure.canvas.draw()
     axes = figure.axes[0]
     assert [axes.get_title(), axes.get_xlabel()] == ["cost $", "x $"]
@@ -175,15 +171,13 @@ def test_names_in_files_are_text_and_not_tex() -> None:
 
 
 def test_an_epoch_alone_is_no_curve(tmp_path: Path) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet())
     begin(tmp_path, recipe.cells[1], SAM, 0, [epoch(1, 50.0)])
     assert curves(collected(tmp_path, recipe)) == []
 
 
 def test_the_papers_numbers_are_not_beside_those_of_a_smoke_run(tmp_path: Path) -> None:
-    recipe = tablet(("20", "40", "60"))
-    complete(tmp_path, recipe, smoke=True)
+    recipe = complete(tmp_path, tablet(("20", "40", "60")), smoke=True)
     (panel,) = trends(collected(tmp_path, recipe))
     assert [line.paper for line in panel.lines] == [(), ()]
 
@@ -193,7 +187,7 @@ def test_a_long_legend_covers_neither_lines_nor_axes() -> None:
         Line(f"Mixup, alpha {k}, 400 epochs", (1e6, 2e6), (k, k), (k, k), (k, k))
         for k in range(20)
     )
-    figure = _figures.printed([Panel("40 %", COST, "test error (%)", lines)])
+    figure = figures.printed([Panel("40 %", COST, "test error (%)", lines)])
     FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     legend = axes.get_legend()

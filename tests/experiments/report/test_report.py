@@ -47,10 +47,23 @@ def contents(root: Path) -> dict[str, bytes]:
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with its report."""
     root = tmp_path_factory.mktemp("reported") / "runs"
-    recipe = tablet(("20", "40", "60"))
-    complete(root, recipe)
+    recipe = complete(root, tablet(("20", "40", "60")))
     write_report(root, recipe)
     return root
+
+
+def test_json_has_the_numbers_and_writes_nothing(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = complete(tmp_path, tablet())
+    monkeypatch.setitem(recipes.RECIPES, "tablet", lambda: recipe)
+    before = contents(tmp_path)
+    code, out, err = program("report", tmp_path, "--json")
+    assert (code, err) == (0, "")
+    (found,) = json.loads(out)
+    assert (found["recipe"], found["folder"]) == ("tablet", str(tmp_path))
+    assert found["arms"] == records(collected(tmp_path, recipe))
+    assert contents(tmp_path) == before
 
 
 def test_page_tables_and_figures_are_written(reported: Path) -> None:
@@ -93,7 +106,7 @@ def test_a_folder_that_was_moved_reports_the_same(
         (f"{RUN}/config.json", "\x00", "is damaged"),
         (f"{RUN}/config.json", '{"experiment": {"rh": 1}}', "experiment.rh"),
         (f"{RUN}/metrics.jsonl", '{"epoch": 1}\n', "test_error: field required"),
-        (f"{RUN}/environment.jsonl", "3\n", "is no record"),
+        (f"{RUN}/environment.jsonl", "3\n", "line 1, is damaged"),
         ("recipe-tablet.json", '{"recipe": "tablet", "seeds": 0}', "seeds"),
         ("recipe-tablet.json", '{"recipe": "t", "seeds": 1}', "unknown recipe 't'"),
     ],
@@ -101,8 +114,7 @@ def test_a_folder_that_was_moved_reports_the_same(
 def test_a_damaged_file_is_named_and_nothing_is_overwritten(
     name: str, text: str, said: str, tmp_path: Path
 ) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet())
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     (tmp_path / "report.html").write_text("of yesterday")
     (tmp_path / name).write_text(text)
@@ -113,8 +125,7 @@ def test_a_damaged_file_is_named_and_nothing_is_overwritten(
 
 
 def test_a_result_without_its_config_is_damage(tmp_path: Path) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet())
     finish(tmp_path, recipe.cells[1], SAM, [13.0])
     config = tmp_path / "tablet/noise-20/sam/x1/seed-0/config.json"
     config.unlink()
@@ -123,8 +134,7 @@ def test_a_result_without_its_config_is_damage(tmp_path: Path) -> None:
 
 
 def test_runs_of_two_experiments_are_not_averaged(tmp_path: Path) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet())
     begin(tmp_path, recipe.cells[1], SAM, 0)
     begin(tmp_path, recipe.cells[1], SAM, 1, (), {"epochs": 30, "device": "cpu"})
     with pytest.raises(BadInput, match=r"two experiments \(different: epochs\)"):
@@ -221,8 +231,12 @@ def test_whatever_is_shown_is_no_html_in_markdown(tmp_path: Path) -> None:
 def test_markdown_has_the_command_above_the_table_and_notes_below(
     tmp_path: Path,
 ) -> None:
-    recipe = tablet(notes=("The paper is silent.", "So is its code."))
-    complete(tmp_path, recipe, smoke=True, seeds=2)
+    recipe = complete(
+        tmp_path,
+        tablet(notes=("The paper is silent.", "So is its code.")),
+        smoke=True,
+        seeds=2,
+    )
     text = _tables.markdown(collected(tmp_path, recipe))
     assert text.startswith(
         "# A small table\n\nRun with: flatmin train tablet --set epochs=9\n\nA smoke "
@@ -236,9 +250,8 @@ def test_markdown_has_the_command_above_the_table_and_notes_below(
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_has_a_column_for_every_number(name: str, tmp_path: Path) -> None:
-    recipe = recipes.recipe(name)
+    recipe = start(tmp_path, recipes.recipe(name), seeds=1)
     cell = next(cell for cell in recipe.cells if cell.arms)
-    start(tmp_path, recipe, seeds=1)
     for arm in cell.arms:
         finish(tmp_path, cell, arm, [13.0])
     record = records(collected(tmp_path, recipe))[0]
@@ -255,12 +268,11 @@ def test_the_page_carries_its_numbers(reported: Path) -> None:
 
 
 def test_the_page_says_what_was_asked_for_and_how_to_read_it(tmp_path: Path) -> None:
-    recipe = tablet(notes=("The paper is silent.",))
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet(notes=("The paper is silent.",)))
     page = _page.render([collected(tmp_path, recipe)])
     assert (
         "<p>Run with <code>flatmin train tablet --set epochs=9</code>. "
-        "<span>At the paper&#x27;s scale.</span></p>"
+        "<span>At the paper&#39;s scale.</span></p>"
     ) in page
     assert "<li>The paper is silent.</li>" in page
     assert "NVIDIA H100" in page
@@ -268,8 +280,7 @@ def test_the_page_says_what_was_asked_for_and_how_to_read_it(tmp_path: Path) -> 
 
 
 def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe, smoke=True)
+    recipe = complete(tmp_path, tablet(), smoke=True)
     page = _page.render([collected(tmp_path, recipe)])
     above, _, _ = page.partition("<table>")
     assert "<strong>A smoke run, a few steps on made-up images" in above
@@ -277,10 +288,11 @@ def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
 
 def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:
     quoted = Cell("tablet/quoted", ("a", "Other"), (), paper=Paper(6.0))
-    recipe = tablet(cells=(*tablet().cells, quoted))
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet(cells=(*tablet().cells, quoted)))
     page = _page.render([collected(tmp_path, recipe)])
-    folded = re.findall("<details><summary>(.*?)</summary>(.*?)</details>", page)
+    folded = re.findall(
+        "<details><summary>(.*?)</summary>(.*?)</details>", page, re.DOTALL
+    )
     assert [title for title, _ in folded] == ["All arms", "Quoted by the paper"]
     assert folded[0][1].count("<tr>") == 1 + 6
     assert '<td class="words">400 epochs</td><td>15.00 ± 2.48</td>' in folded[0][1]
@@ -289,8 +301,7 @@ def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:
 
 
 def test_pending_cells_do_not_lengthen_the_page(tmp_path: Path) -> None:
-    recipe = tablet(tuple(map(str, range(10, 310))))
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet(tuple(map(str, range(10, 310)))))
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     page = _page.render([collected(tmp_path, recipe)])
     assert "<p>599 cells pending, without any run yet.</p>" in page

@@ -28,16 +28,14 @@ from tests.experiments.report.folders import (
 
 
 def test_runs_as_the_recipe_has_them_differ_in_nothing(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe)
+    recipe = complete(tmp_path, tablet())
     report = collected(tmp_path, recipe)
     assert scale(report) == []
     assert summary(report) == "At the paper's scale."
 
 
 def test_the_summary_of_a_smoke_run_is_a_warning(tmp_path: Path) -> None:
-    recipe = tablet()
-    complete(tmp_path, recipe, smoke=True, seeds=1)
+    recipe = complete(tmp_path, tablet(), smoke=True, seeds=1)
     report = collected(tmp_path, recipe)
     assert summary(report) == warning(report)
     assert warning(report).startswith("A smoke run, a few steps on made-up images")
@@ -46,8 +44,9 @@ def test_the_summary_of_a_smoke_run_is_a_warning(tmp_path: Path) -> None:
 def test_without_a_recorded_start_the_command_is_what_was_asked_for(
     tmp_path: Path,
 ) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe, part="tablet/noise-20", settings=["data=a b"], smoke=True)
+    recipe = start(
+        tmp_path, tablet(), part="tablet/noise-20", settings=["data=a b"], smoke=True
+    )
     run = begin(tmp_path, recipe.cells[0], SGD, 0)
     (run / "environment.jsonl").write_text("")
     assert commands(collected(tmp_path, recipe)) == [
@@ -58,8 +57,7 @@ def test_without_a_recorded_start_the_command_is_what_was_asked_for(
 def test_every_field_that_was_changed_is_listed_with_both_values(
     tmp_path: Path,
 ) -> None:
-    recipe = tablet(seeds=5, scale="half of the images")
-    start(tmp_path, recipe, seeds=1)
+    recipe = start(tmp_path, tablet(seeds=5, scale="half of the images"), seeds=1)
     small = {"epochs": 30, "train_examples": 500, "augment": (), "device": "cpu"}
     sgd, sam = recipe.cells[:2]
     finish(tmp_path, sgd, SGD, [20.0], small)
@@ -82,8 +80,7 @@ def test_every_field_that_was_changed_is_listed_with_both_values(
 
 
 def test_runs_that_two_cells_report_count_once(tmp_path: Path) -> None:
-    recipe = two_numbers()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, two_numbers())
     finish(tmp_path, recipe.cells[0], SAM, [13.0, 13.5, 14.0])
     report = collected(tmp_path, recipe)
     assert [row.reported is not None for row in report.rows] == [True, True]
@@ -91,8 +88,7 @@ def test_runs_that_two_cells_report_count_once(tmp_path: Path) -> None:
 
 
 def test_machines_are_counted_and_commands_named_once(tmp_path: Path) -> None:
-    recipe = tablet()
-    start(tmp_path, recipe)
+    recipe = start(tmp_path, tablet())
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
     again = {
         **START,

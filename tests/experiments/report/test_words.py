@@ -15,8 +15,7 @@ from tests.experiments.report.folders import SGD, begin, collected, start, table
 def named(root: Path, *arms: dict[str, Any], **changes: Any) -> list[str]:
     """What the arms of a cell are called, with runs of the first one."""
     cell = Cell("tablet/one", ("a", "b"), tuple(SGD.model_copy(update=a) for a in arms))
-    recipe = tablet(cells=(cell,))
-    start(root, recipe)
+    recipe = start(root, tablet(cells=(cell,)))
     begin(root, cell, cell.arms[0], 0, changes=changes)
     return [_words.arm(arm) for arm in collected(root, recipe).rows[0].arms]
 

@@ -8,7 +8,7 @@ import optuna
 from rich.console import Console
 
 import flatmin
-from flatmin.experiments.runs import Order
+from flatmin.experiments.jobs import Request
 
 CELL = "table4/noise-40/sam"
 RHOS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
@@ -17,8 +17,8 @@ RHOS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
 EPOCHS = "epochs=3"
 
 
-def smoke(out: Path, *settings: str, name: str = CELL) -> Order:
-    return Order(name, settings, small=True, root=out)
+def smoke(out: Path, *settings: str, name: str = CELL) -> Request:
+    return Request(name, settings, small=True, root=out)
 
 
 def quiet() -> Console:

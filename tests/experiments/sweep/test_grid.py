@@ -4,16 +4,16 @@ from typing import Any
 import pytest
 
 from flatmin.experiments.datasets import Tensors
-from flatmin.experiments.datasets.tiny import write_tiny
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.jobs import Request, data_of
 from flatmin.experiments.recipes import recipe
-from flatmin.experiments.runs import Order, data_of
 from flatmin.experiments.sweep._grid import grid
+from tests.experiments.datasets.written import write_tiny
 from tests.experiments.sweep.helpers import CELL, RHOS, smoke
 
 
 def test_the_grid_is_the_papers_with_a_tenth_held_out(tmp_path: Path) -> None:
-    what = grid(Order(CELL, root=tmp_path))
+    what = grid(Request(CELL, root=tmp_path))
     assert [point["rho"] for point in what.points] == RHOS
     (cell,) = recipe(CELL).cells
     for point in what.points:
@@ -21,14 +21,15 @@ def test_the_grid_is_the_papers_with_a_tenth_held_out(tmp_path: Path) -> None:
         assert what.experiment(point, 3) == cell.arms[0].model_copy(update=expected)
 
 
+@pytest.mark.usefixtures("unpublished")
 def test_the_validation_images_are_a_tenth_of_those_of_training(
     tmp_path: Path,
 ) -> None:
     write_tiny("cifar10", tmp_path, per_class=10)
-    order = Order(CELL, data=tmp_path)
-    what = grid(order)
-    every = data_of(what.arm.model_copy(update={"validation": 0.0}), order)
-    data = data_of(what.experiment(what.points[0]), order)
+    request = Request(CELL, data=tmp_path)
+    what = grid(request)
+    every = data_of(what.arm.model_copy(update={"validation": 0.0}), request)
+    data = data_of(what.experiment(what.points[0]), request)
 
     def images(split: Any) -> list[bytes]:
         assert isinstance(split, Tensors)
@@ -59,11 +60,11 @@ def test_another_axis_comes_on_top_of_the_papers_grid(tmp_path: Path) -> None:
 
 
 def test_other_settings_have_another_study_and_another_grid_has_not() -> None:
-    name = grid(Order(CELL)).name
-    assert grid(Order(CELL, ("rho=[0.3]",))).name == name
-    assert grid(Order(CELL, ("epochs=3",))).name != name
-    assert grid(Order(CELL, ("seeds=3",))).name != name
-    assert grid(Order(CELL, ("rho=[0.3]", "lr=[0.1]"))).name != name
+    name = grid(Request(CELL)).name
+    assert grid(Request(CELL, ("rho=[0.3]",))).name == name
+    assert grid(Request(CELL, ("epochs=3",))).name != name
+    assert grid(Request(CELL, ("seeds=3",))).name != name
+    assert grid(Request(CELL, ("rho=[0.3]", "lr=[0.1]"))).name != name
 
 
 @pytest.mark.parametrize(
@@ -91,5 +92,5 @@ def test_what_cannot_be_swept_is_refused(
     name: str, settings: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
-        grid(Order(name, settings))
+        grid(Request(name, settings))
     assert message in str(refused.value)

@@ -1,19 +1,21 @@
+import json
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flatmin.experiments import sweep as package
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs import Order
-from flatmin.experiments.sweep import _workers as many_processes
-from flatmin.experiments.sweep import sweep
-from flatmin.experiments.sweep._workers import command, environment
+from flatmin.experiments.jobs import Request
+from flatmin.experiments.sweep import command, environment, sweep
 from tests.experiments.helpers import Program
 from tests.experiments.sweep.helpers import (
     CELL,
+    home,
     quiet,
-    said,
     smoke,
     starts,
     surroundings,
@@ -21,10 +23,10 @@ from tests.experiments.sweep.helpers import (
 )
 
 
-def test_a_worker_gets_the_command_as_it_was_given(
+def test_a_helper_gets_the_command_as_it_was_given(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = Order(CELL, ("rho=[0.1]", "lr=3"), True, tmp_path / "o", tmp_path / "d")
+    request = Request(CELL, ("rho=[0.1]", "lr=3"), True, tmp_path / "o", tmp_path / "d")
     seen: list[object] = []
 
     def noted(*arguments: object) -> None:
@@ -34,10 +36,10 @@ def test_a_worker_gets_the_command_as_it_was_given(
     monkeypatch.setenv(
         "FLATMIN_STORAGE", environment(0, 2, "sqlite:///x.db")["FLATMIN_STORAGE"]
     )
-    words = command(order)
+    words = command(request)
     assert words[:3] == [sys.executable, "-m", "flatmin"]
     assert program(*words[3:])[0] == 0
-    assert (seen[0], *seen[2:]) == (order, "sqlite:///x.db", 1)
+    assert (seen[0], *seen[2:]) == (request, "sqlite:///x.db", 1)
 
 
 def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,29 +52,66 @@ def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {one["OMP_NUM_THREADS"] for one in found} == {"2"}
 
 
+@pytest.mark.parametrize("workers", [0, -1, 10**9])
+def test_a_number_of_workers_that_cannot_be_meant_is_one_line(
+    workers: int, program: Program, tmp_path: Path
+) -> None:
+    arguments = ("sweep", CELL, "--smoke", "--out", tmp_path, "--workers", workers)
+    code, out, err = program(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "workers" in err
+    with pytest.raises(BadInput, match=f"workers: .* got {workers}"):
+        sweep(smoke(tmp_path), quiet(), workers=workers)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("import sys; sys.exit('flatmin: the disk is full.')", "^the disk is full.$"),
-        ("import os; os.kill(os.getpid(), 9)", r"killed \(SIGKILL\)"),
-    ],
+    "script", ["import sys; sys.exit(2)", "import os; os.kill(os.getpid(), 9)"]
 )
-def test_what_a_worker_ends_with_is_said_once(
-    script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_helper_leaves_is_trained_by_the_command_itself(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = [sys.executable, "-S", "-c", script]
-    monkeypatch.setattr(many_processes, "command", lambda order: failing)
-    with pytest.raises(BadInput, match=message):
-        sweep(smoke(tmp_path), quiet(), workers=2)
+    monkeypatch.setattr(package, "command", lambda request: failing)
+    assert sweep(smoke(tmp_path, "rho=[0.1,0.2]"), quiet(), workers=2)
+    assert starts(tmp_path) == {0.1: 1, 0.2: 1}
+
+
+def test_helpers_end_when_the_command_refuses_its_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home(tmp_path) / "rho-0.1" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    endless = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
+    monkeypatch.setattr(package, "command", lambda request: endless)
+    with pytest.raises(ValueError, match="is not empty and no run folder"):
+        sweep(smoke(tmp_path, "rho=[0.1,0.2]"), quiet(), workers=2)
 
 
 def test_workers_are_processes_that_share_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", surroundings()["PYTHONPATH"])
-    console = quiet()
-    assert sweep(smoke(tmp_path, "rho=[0.1,0.2]"), console, workers=2)
+    train = package.train_job
+
+    def patient(*arguments: Any) -> Any:
+        """Trains when the helper has trained the other point."""
+        other = home(tmp_path) / "rho-0.2" / "seed-0" / "result.json"
+        for _ in range(600):
+            if other.exists():
+                return train(*arguments)
+            time.sleep(0.1)
+        raise AssertionError("no process has come to help")
+
+    monkeypatch.setattr(package, "train_job", patient)
+    assert sweep(smoke(tmp_path, "rho=[0.1,0.2]"), quiet(), workers=2)
     found = trials(tmp_path)
     assert [trial.params["rho"] for trial in found] == [0.1, 0.2]
     assert starts(tmp_path) == {0.1: 1, 0.2: 1}
-    assert said(console).count("rho 0.1: validation error") == 1
+    commands = [
+        json.loads((home(tmp_path) / f"rho-{rho}/seed-0/environment.jsonl").read_text())
+        for rho in (0.1, 0.2)
+    ]
+    assert "--workers=1" not in commands[0]["command"]
+    assert "--workers=1" in commands[1]["command"]

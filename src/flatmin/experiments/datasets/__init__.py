@@ -6,13 +6,16 @@ Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
 
 from __future__ import annotations
 
+from flatmin.experiments.datasets._checks import findings, shared
+from flatmin.experiments.datasets._folder import folder_in_memory
+from flatmin.experiments.datasets._made_up import made_up_images, made_up_split
 from flatmin.experiments.datasets._select import (
     first_n,
     held_out,
     images_of,
     prepared,
 )
-from flatmin.experiments.datasets._sets import SETS, Source, load, load_folder
+from flatmin.experiments.datasets._sets import SETS, Source, load
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
@@ -29,10 +32,14 @@ __all__ = [
     "Source",
     "Split",
     "Tensors",
+    "findings",
     "first_n",
+    "folder_in_memory",
     "held_out",
     "images_of",
     "load",
-    "load_folder",
+    "made_up_images",
+    "made_up_split",
     "prepared",
+    "shared",
 ]

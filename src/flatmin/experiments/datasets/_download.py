@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 
 from rich.progress import Progress
 
-from flatmin.experiments.store import read_json, write_json
+from flatmin.experiments.runs.files import read_json, write_json
 
 #: What `download` raises if a file cannot be had.
 FAILURES = (OSError, HTTPException)

@@ -1,11 +1,4 @@
-"""Files of data sets: used whole or not at all, checked, unpacked.
-
-A folder that holds a file called ``TINY`` was written by ``write_tiny``: its files are
-in the format of the real ones, but cannot have their checksums. There, and only there,
-a file is required to exist and not to be the published one. Whoever can put such a file
-into the folder gains nothing but wrong images: no reader executes what it reads, not
-even the one of CIFAR's pickles.
-"""
+"""Files of data sets: used whole or not at all, checked, unpacked."""
 
 from __future__ import annotations
 
@@ -23,9 +16,8 @@ from rich.progress import Progress
 from flatmin.experiments.datasets._download import FAILURES, download
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.progress import open_bars
-from flatmin.experiments.store import Busy, in_turn, locked
+from flatmin.experiments.runs.lock import Busy, in_turn, locked
 
-TINY = "TINY"
 _PART = ".part"
 
 
@@ -50,11 +42,6 @@ class Remote:
         return self.url.rpartition("/")[2]
 
 
-def is_tiny(folder: Path) -> bool:
-    """Whether the data set in a folder is made up."""
-    return (folder / TINY).is_file()
-
-
 def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -> None:
     """Have each file, or what its archive holds, in ``folder / inside``.
 
@@ -64,8 +51,6 @@ def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -
     Raises:
         BadInput: a file cannot be downloaded, or is damaged.
     """
-    if is_tiny(folder):
-        return
     place = folder / inside
     if _needed(files, place):
         with open_bars() as progress, _alone(title, folder, progress):

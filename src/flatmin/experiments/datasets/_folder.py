@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flatmin.experiments import augment
 from flatmin.experiments.datasets._cache import kept
+from flatmin.experiments.datasets._images import open_image
+from flatmin.experiments.datasets._layout import Listed, listed, shuffled, trained
 from flatmin.experiments.datasets._types import (
+    DataSet,
     Files,
     ImageFiles,
     Parts,
+    Split,
     Tensors,
-    open_image,
+    data_set,
 )
 from flatmin.experiments.errors import BadInput
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-_SPLIT_SEED = 0
-
 #: Images up to this side, in pixels, lie in memory.
 SMALL = 64
+
+#: Bytes of images that are read into memory to be measured.
+_MOST = 8 * 2**30
+
+#: How many images are looked at to find the side of most.
+_LOOKED_AT = 25
 
 
 def digits() -> tuple[Tensors, Tensors, tuple[str, ...], str]:
@@ -40,53 +48,62 @@ def digits() -> tuple[Tensors, Tensors, tuple[str, ...], str]:
     return Tensors(x[train], y[train]), Tensors(x[test], y[test]), names, split
 
 
-def folder(root: Path, size: int | None, cache: Path, test_share: float = 0.2) -> Parts:
+def folder(root: Path, size: int | None, cache: Path) -> Parts:
     """The images of a folder, in memory if they are small.
 
     Args:
-        root: holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``.
-        size: side to which images are brought; None for that of the first image.
+        root: as of `listed`.
+        size: side to which images are brought; None for the middle one of some
+            training images.
         cache: folder in which images in memory are kept for the next time.
-        test_share: of a folder without train and test.
 
     Raises:
         BadInput: this is no folder of images in classes.
     """
-    train, test, classes, split = listed(root, test_share)
-    side = size or min(open_image(root / train.names[0]).size)
+    found = listed(root)
+    side = size or _side(found.train)
     if side > SMALL:
-        return Parts(Files(train, train.y), Files(test, test.y), classes, split)
-    trained, tested = kept(cache, (train, test), side, in_memory)
-    return Parts(trained, tested, classes, split)
+        return _parts(found, [Files(part, part.y) for part in _splits(found)])
+    return _parts(found, kept(cache, _splits(found), side, in_memory))
 
 
-def whole_folder(root: Path, size: int, test_share: float) -> Parts:
-    """The images of a folder, in memory; arguments as of `folder`."""
-    train, test, classes, split = listed(root, test_share)
-    return Parts(in_memory(train, size), in_memory(test, size), classes, split)
+def folder_in_memory(root: Path, side: int, outputs: int | None) -> DataSet:
+    """All images of a folder, or of its ``train``, to be measured on.
+
+    They are cut as tests cut files. The test images are the same.
+
+    Args:
+        root: as of `listed`.
+        side: to which images are brought, in pixels.
+        outputs: of the network; None for as many as there are classes.
+
+    Raises:
+        BadInput: this is no folder of images in classes, they need too much memory, or
+            there are fewer outputs than classes.
+    """
+    images, classes = trained(root)
+    if outputs is not None and outputs < len(classes):
+        raise BadInput(
+            f"{root} has {len(classes)} classes, more than the {outputs} of --classes."
+        )
+    if (size := 3 * side * side * len(images)) > _MOST:
+        raise BadInput(
+            f"{len(images):,} images of {side} x {side} pixels need "
+            f"{size / 2**30:.1f} GiB of memory, and at most {_MOST / 2**30:.0f} are "
+            "used. Give a folder of fewer."
+        )
+    more = range(len(classes), outputs or 0)
+    split = Tensors(
+        torch.cat([_centre(images, k, side) for k in range(len(images))]), images.y
+    )
+    names = (*classes, *(f"output {k}" for k in more))
+    return data_set(str(root), Parts(split, split, names, "all images"), None)
 
 
-def listed(
-    root: Path, test_share: float
-) -> tuple[ImageFiles, ImageFiles, tuple[str, ...], str]:
-    """What is in a folder, without opening it: training and test images, classes."""
-    if not root.is_dir():
-        raise BadInput(f"no such folder: {root}")
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        classes = _classes(root / "train")
-        if strange := set(_classes(root / "test")) - set(classes):
-            named = ", ".join(sorted(strange))
-            raise BadInput(f"{root}/test has classes that train lacks: {named}.")
-        train = _labelled(root, "train", classes)
-        test = _labelled(root, "test", classes)
-        return train, test, classes, "the folder's own train and test"
-    classes = _classes(root)
-    whole = _labelled(root, "", classes)
-    train, test = (_chosen(whole, i) for i in split_each_class(whole.y, test_share))
-    if not len(train) or not len(test):
-        raise BadInput(f"{root} has too few images to split: {len(whole)}.")
-    split = f"{test_share:.0%} of each class for the test, drawn with a fixed seed"
-    return train, test, classes, split
+def _centre(images: ImageFiles, index: int, side: int) -> Tensor:
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    return augment.centre(pil_to_tensor(images[index][0])[None], side)
 
 
 def in_memory(images: ImageFiles, size: int) -> Tensors:
@@ -95,57 +112,20 @@ def in_memory(images: ImageFiles, size: int) -> Tensors:
     return Tensors(torch.stack(pixels), images.y)
 
 
-def split_each_class(y: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Indices of the examples that stay, and of ``share`` of each class.
-
-    At least one example of each class is taken and one stays, if it has two.
-    """
-    order = shuffled(len(y))
-    stay: list[Tensor] = []
-    taken: list[Tensor] = []
-    for label in y.unique():
-        mine = order[y[order] == label]
-        cut = min(max(round(share * len(mine)), 1), len(mine) - 1)
-        taken.append(mine[:cut])
-        stay.append(mine[cut:])
-    return torch.cat(stay), torch.cat(taken)
+def _splits(found: Listed) -> list[ImageFiles]:
+    splits = (found.train, found.test, found.validation)
+    return [images for images in splits if images is not None]
 
 
-def shuffled(n: int) -> Tensor:
-    """The numbers from 0 to n - 1 in an order that is the same every time."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+def _parts(found: Listed, splits: list[Tensors] | list[Files]) -> Parts:
+    train, test, *rest = splits
+    validation: Split | None = rest[0] if rest else None
+    return Parts(train, test, found.classes, found.split, validation)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    names = sorted(p.name for p in root.iterdir() if p.is_dir())
-    full = tuple(name for name in names if next(_files(root / name), None))
-    if not full:
-        raise BadInput(
-            f"no images in {root}. Put them into one folder per class: {root}/CLASS/*."
-        )
-    if len(full) == 1:
-        raise BadInput(f"only one class in {root}: {full[0]!r}; at least 2 needed.")
-    return full
-
-
-def _files(root: Path) -> Iterator[Path]:
-    return (p for p in sorted(root.iterdir()) if p.suffix.lower() in _SUFFIXES)
-
-
-def _labelled(root: Path, part: str, classes: Sequence[str]) -> ImageFiles:
-    found = [
-        (str(path.relative_to(root)), label)
-        for label, name in enumerate(classes)
-        if (root / part / name).is_dir()
-        for path in _files(root / part / name)
-    ]
-    names, y = zip(*found, strict=True)
-    return ImageFiles(root, names, torch.tensor(y))
-
-
-def _chosen(images: ImageFiles, index: Tensor) -> ImageFiles:
-    names = [images.names[i] for i in index.tolist()]
-    return ImageFiles(images.root, names, images.y[index])
+def _side(images: ImageFiles) -> int:
+    names = images.names[:: -(-len(images) // _LOOKED_AT)]
+    return median_low(min(open_image(images.root / name).size) for name in names)
 
 
 def _square(path: Path, size: int) -> Tensor:

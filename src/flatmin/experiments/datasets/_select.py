@@ -9,11 +9,15 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Subset
 
-from flatmin.experiments.datasets._folder import shuffled, split_each_class
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets._layout import shuffled, split_each_class
 from flatmin.experiments.datasets._sets import SETS, load
 from flatmin.experiments.datasets._types import DataSet, Files, Split, Tensors
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.noise import flip_labels
+
+#: Seeds of the noise of validation labels begin here.
+_NOISE_SEEDS = 1_000_000
 
 
 def first_n(y: Tensor, n: int) -> Tensor:
@@ -33,17 +37,18 @@ def first_n(y: Tensor, n: int) -> Tensor:
     return shuffled(len(y))[:n].sort().values
 
 
-def held_out(y: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def held_out(y: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Indices that stay, and those of ``share`` of each class, in ascending order.
 
-    Drawn with a fixed seed. Of a class, at least one example is held out and one stays;
-    a class with a single example keeps it.
+    Of a class, at least one example is held out and one stays; a class with a single
+    example keeps it.
 
     Args:
         y: labels ``[examples]``.
         share: from 0 to 1.
+        seed: of the draw.
     """
-    stay, held = split_each_class(y, share)
+    stay, held = split_each_class(y, share, seed)
     return stay.sort().values, held.sort().values
 
 
@@ -51,8 +56,10 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
     """The data that an experiment trains and tests on.
 
     ``train_examples`` of the training images are drawn first; ``validation`` of these
-    then takes the place of the test set. Mean and standard deviation stay those of the
-    whole training set. Label noise comes later, and leaves validation labels right.
+    then takes the place of the test set, or the validation images that the data set
+    has of its own. Mean and standard deviation stay those of the whole training set.
+    Label noise comes later, and leaves validation labels right, unless
+    ``noisy_validation`` says otherwise.
 
     Raises:
         BadInput: there are too few training images.
@@ -65,15 +72,40 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
         data = replace(data, train=chosen(data.train, index))
     if not experiment.validation:
         return data
-    stay, held = held_out(data.train.y, experiment.validation)
+    held = _validation(data, experiment)
+    return _with_noise(held, experiment) if experiment.noisy_validation else held
+
+
+def _validation(data: DataSet, experiment: Experiment) -> DataSet:
+    """The data with validation images in the place of the test set."""
+    if (own := data.validation) is not None:
+        split = "the folder's own validation images"
+        return replace(data, test=own, validation=None, split=split)
+    share = experiment.validation
+    seed = experiment.seed if experiment.noisy_validation else 0
+    stay, held = held_out(data.train.y, share, seed)
     if not len(held):
         raise BadInput(f"{data.name} has too few training images to hold some out.")
     return replace(
         data,
         train=chosen(data.train, stay),
         test=chosen(data.train, held),
-        split=f"{experiment.validation:.0%} of each class of the training images",
+        split=f"{share:.0%} of each class of the training images",
     )
+
+
+def _with_noise(data: DataSet, experiment: Experiment) -> DataSet:
+    """The data with test labels as noisy as the training labels will be."""
+    # The training labels have the seed itself.
+    seed, classes = _NOISE_SEEDS + experiment.seed, len(data.classes)
+    y = flip_labels(
+        data.test.y.cpu(),
+        experiment.noise,
+        classes,
+        seed,
+        true_class=experiment.true_class,
+    )
+    return replace(data, test=replace(data.test, y=y))
 
 
 def images_of(

@@ -13,9 +13,7 @@ from flatmin.experiments.augment import Policy
 from flatmin.experiments.datasets import _large, _small
 from flatmin.experiments.datasets._birdsnap import birdsnap
 from flatmin.experiments.datasets._cifar import cifar
-from flatmin.experiments.datasets._fetch import is_tiny
 from flatmin.experiments.datasets._folder import folder as image_folder
-from flatmin.experiments.datasets._folder import whole_folder
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
@@ -197,14 +195,16 @@ def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
     """A data set, downloaded into ``root / name`` if it is not there and can be.
 
     Args:
-        name: a key of `SETS`, or the path of an image folder:
-            ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``, or ``FOLDER/CLASS/*``,
-            of which a fifth of each class becomes the test set.
+        name: a key of `SETS`, or the path of an image folder: ``FOLDER/CLASS/*``, of
+            which a fifth of each class becomes the test set, or
+            ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``. The images of
+            ``FOLDER/val/CLASS/*`` are for the choice of settings, or the test set of a
+            folder that has no other.
         root: where data sets are; image folders are elsewhere, and their images in
             memory are kept in ``root / ".cache"``, until one of them changes.
         image_size: side to which images in memory are brought; None for their own.
-            Images of a folder are in memory if this side, or that of the first image,
-            is at most 64. Files have the size they have.
+            Images of a folder are in memory if this side, or that of most images, is at
+            most 64. Files have the size they have.
 
     Raises:
         BadInput: there is no such data set, or its files are missing, damaged or
@@ -226,25 +226,8 @@ def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
     return data_set(name, parts._replace(train=train, test=test), policy)
 
 
-def load_folder(path: Path, image_size: int, test_share: float) -> DataSet:
-    """An image folder as of `load`, in memory, whatever its size.
-
-    Args:
-        path: of the folder.
-        image_size: side to which images are brought.
-        test_share: of a folder without train and test.
-
-    Raises:
-        BadInput: it is not a folder of images in classes.
-    """
-    return data_set(str(path), whole_folder(path, image_size, test_share), None)
-
-
 def _from(source: Source, folder: Path) -> Parts:
     parts = source.load(folder)
-    if is_tiny(folder):
-        split = f"made-up images in the format of {source.title}, not the data set"
-        return parts._replace(split=split)
     for kind, split, count in (
         ("training", parts.train, source.train),
         ("test", parts.test, source.test),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from flatmin.experiments.augment import Policy
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.datasets._images import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,6 +86,7 @@ class Parts(NamedTuple):
     test: Split
     classes: tuple[str, ...]
     split: str
+    validation: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class DataSet:
         std: likewise.
         policy: AutoAugment's policy for such images; None if there is none.
         split: one sentence on where the test set comes from.
+        validation: what the settings are chosen by; None where some of ``train`` has to
+            be held out for that.
     """
 
     name: str
@@ -112,6 +115,7 @@ class DataSet:
     std: tuple[float, ...]
     policy: Policy | None
     split: str
+    validation: Split | None = None
 
     def digest(self) -> str:
         """A fingerprint, to notice that data has changed.
@@ -154,24 +158,7 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def data_set(name: str, parts: Parts, policy: Policy | None) -> DataSet:
     """What a reader has found, with its statistics."""
     mean, std = statistics(parts.train)
-    return DataSet(name, *parts[:3], mean, std, policy, parts.split)
-
-
-def open_image(path: Path) -> Image:
-    """A picture as RGB.
-
-    Raises:
-        BadInput: the file is missing or no image.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"not a readable image: {path} ({error})") from None
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"image too large: {path} ({error})") from None
+    return DataSet(name, *parts[:3], mean, std, policy, parts.split, parts.validation)
 
 
 def _located(images: Dataset[tuple[Image, int]]) -> list[tuple[Path, str]]:

@@ -1,8 +1,10 @@
 """Networks of the paper's experiments, one file per paper, and any other of timm's."""
 
+from flatmin.experiments.models._inputs import input_size, normalisation
+from flatmin.experiments.models._weights import restore
 from flatmin.experiments.models.mixing import Mixing, true_gradient
 from flatmin.experiments.models.pyramidnet import ShakeDrop, pyramidnet
-from flatmin.experiments.models.registry import MODELS, SMALL, Entry, build
+from flatmin.experiments.models.registry import MODELS, SCRATCH, SMALL, Entry, build
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.shake_shake import ShakeShake, shake_shake
 from flatmin.experiments.models.small import small_convnet
@@ -10,14 +12,18 @@ from flatmin.experiments.models.wide_resnet import wide_resnet
 
 __all__ = [
     "MODELS",
+    "SCRATCH",
     "SMALL",
     "Entry",
     "Mixing",
     "ShakeDrop",
     "ShakeShake",
     "build",
+    "input_size",
+    "normalisation",
     "pyramidnet",
     "resnet_cifar",
+    "restore",
     "shake_shake",
     "small_convnet",
     "true_gradient",

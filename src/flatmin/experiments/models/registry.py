@@ -6,16 +6,22 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.models import _timm
+from flatmin.experiments.models._weights import load_weights
 from flatmin.experiments.models.pyramidnet import pyramidnet
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.shake_shake import shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
+
+#: In place of a file of weights, for a network with its initial ones.
+SCRATCH = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,54 +92,74 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
+def build(
+    name: str,
+    classes: int,
+    channels: int = 3,
+    weights: str | None = None,
+    **options: Any,
+) -> nn.Module:
     """The network of that name, ``[n, channels, h, w]`` to ``[n, classes]``.
 
     Args:
         name: a key of `MODELS` or `SMALL`, or a name that timm knows: ``resnet50``,
-            ``tf_efficientnet_b7.ra_in1k``, ``tf_efficientnet_l2.ns_jft_in1k_475``.
+            ``tf_efficientnet_b7.ra_in1k``, ``timm/tf_efficientnet_l2.ns_jft_in1k_475``.
         classes: length of the output rows.
         channels: of the images.
+        weights: ``"none"`` to start from scratch, or a ``.safetensors`` or ``.pth``
+            file with those of the network; its last layer may be of another size, and
+            then starts from scratch. None for the pretrained weights of timm, which are
+            downloaded; networks that are not timm's then start from scratch.
         options: for the function that builds the network, ``alpha=84`` of a
             PyramidNet; of a network of timm's, those of ``timm.create_model``, such as
-            ``pretrained=True``.
+            ``drop_rate=0.1``.
 
     Raises:
-        BadInput: no network has this name (the message has the nearest), or it can only
-            be timm's and timm is not installed.
+        BadInput: no network has this name (the message has the nearest), timm is not
+            installed, an option is refused, or the weights are not to be had.
 
     Example:
         >>> from flatmin.experiments.models import build
         >>> sum(p.numel() for p in build("resnet-32", classes=10).parameters())
         464154
     """
-    if name in MODELS:
-        return MODELS[name].make(classes=classes, channels=channels, **options)
-    if name in SMALL:
-        return SMALL[name](classes=classes, channels=channels, **options)
-    timm = _timm(name)
-    if not timm.is_model(name):
-        raise BadInput(f"no network is called {name!r}. {_nearest(name, timm)}")
-    return timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+    if is_timms(name):
+        known = known_to_timm(name)
+        network = _timm.create(known, classes, channels, weights is None, options)
+    else:
+        make = MODELS[name].make if name in MODELS else SMALL[name]
+        network = _made(name, make, classes=classes, channels=channels, **options)
+    if weights not in (None, SCRATCH):
+        load_weights(network, Path(weights).expanduser())
+    return network
 
 
-def _timm(name: str) -> Any:
-    # It takes seconds to import, and most networks do not need it.
+def is_timms(name: str) -> bool:
+    """Whether it is not one of the networks here."""
+    return name not in MODELS and name not in SMALL
+
+
+def _made(name: str, make: Callable[..., nn.Module], **options: Any) -> nn.Module:
     try:
-        import timm
-    except ModuleNotFoundError as missing:
-        if missing.name != "timm":
-            raise
-        raise BadInput(
-            f"{name!r} is none of {', '.join(MODELS)}. For a network of timm's: "
-            'pip install "flatmin[experiments]".'
-        ) from None
-    return timm
+        return make(**options)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"cannot build {name}: {error}") from None
 
 
-def _nearest(name: str, timm: Any) -> str:
+def known_to_timm(name: str) -> str:
+    """The name as timm has it.
+
+    Raises:
+        BadInput: timm has no such network, or is not installed.
+    """
+    timm, bare = _timm.library(name), name.removeprefix(_timm.PREFIX)
+    if timm.is_model(bare):
+        return bare
     known = [*MODELS, *SMALL, *timm.list_models()]
-    near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    return f"There are {', '.join(MODELS)}, and timm.list_models()."
+    near = difflib.get_close_matches(bare, known, n=3)
+    hint = (
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"There are {', '.join(MODELS)}, and timm.list_models()."
+    )
+    raise BadInput(f"no network is called {name!r}. {hint}")

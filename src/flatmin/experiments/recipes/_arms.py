@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 
 #: The paper's grid for rho.
 RHOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

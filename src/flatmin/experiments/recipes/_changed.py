@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import (
+    FIELDS,
+    MOST_SEEDS,
+    Experiment,
+    parsed,
+    validated,
+)
+from flatmin.experiments.errors import BadInput, shown
 from flatmin.experiments.recipes._recipe import Recipe
-from flatmin.experiments.settings import parsed, validated
 
 #: Fields that mean nothing to the base optimizer alone.
 _OF_METHODS = ("rho", "method_options")
@@ -40,7 +45,7 @@ def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         >>> changed(recipe("table4/noise-80/sam"), ["epochs=30", "seeds=1"]).scale
         'epochs 30 instead of 200, seeds 1 instead of 5'
     """
-    given = parsed(settings, [*Experiment.model_fields, "seeds"])
+    given = parsed(settings, FIELDS)
     if "seed" in given:
         raise BadInput("seed: a recipe runs seeds 0, 1 and so on; set seeds.")
     if "length" in given:
@@ -64,8 +69,10 @@ def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 def _seeds(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadInput(f"seeds: must be a whole number from 1 on, got {value!r}.")
+    if type(value) is not int or not 1 <= value <= MOST_SEEDS:
+        raise BadInput(
+            f"seeds: must be a whole number from 1 to {MOST_SEEDS}, got {shown(value)}."
+        )
     return value
 
 

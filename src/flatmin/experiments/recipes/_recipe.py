@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput, unknown
-from flatmin.experiments.experiment import Experiment
 
 #: What a cell reports, per cent but for the two of the Hessian. ``error_sharpness`` is
 #: by how much the training error rises from w to w + eps; ``lambda_ratio`` is the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes._recipe import Recipe
 
 #: The smallest network of the same kind, and the images it gets, in pixels.
@@ -45,6 +45,7 @@ def _smallest(arm: Experiment) -> Experiment:
     values = {
         "model": model,
         "model_options": {},
+        "weights": "none",
         "image_size": side,
         "train_examples": _STEPS * _BATCH,
         "batch_size": _BATCH,

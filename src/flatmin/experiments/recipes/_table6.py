@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flatmin.experiments.experiment import (
+from flatmin.experiments.config import (
     AUTO_AUGMENT,
     BASIC,
     CUTOUT,

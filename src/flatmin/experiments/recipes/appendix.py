@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import M
 from flatmin.experiments.recipes._recipe import Cell, Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import M, sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows

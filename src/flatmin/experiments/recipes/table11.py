@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flatmin.experiments.experiment import BASIC
+from flatmin.experiments.config import BASIC
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows
 from flatmin.experiments.recipes._table6 import CIFAR, ROWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows
@@ -64,6 +64,7 @@ def _cells() -> Iterator[Cell]:
             image_size=224,
             augment=("random_resized_crop", "flip"),
             model=network.lower().replace("-", ""),
+            weights="none",
             m=128,
             lr=1.0,
             weight_decay=1e-4,

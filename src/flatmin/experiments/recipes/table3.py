@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flatmin.experiments.experiment import Augmentation, Experiment
+from flatmin.experiments.config import Augmentation, Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
@@ -82,7 +82,6 @@ class Network:
         fields = {
             "data": data,
             "augment": _CIFAR if data.startswith("cifar") else _CROP,
-            "model_options": {"pretrained": True},
             "freeze_norm": True,
             "weight_decay": 1e-5,
             "flatness_rho": None,

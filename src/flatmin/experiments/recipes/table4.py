@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import RHOS, M, sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Recipe, rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from flatmin.experiments.experiment import BASIC, CUTOUT, Augmentation, Experiment
+from flatmin.experiments.config import BASIC, CUTOUT, Augmentation, Experiment
 from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import M, sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Recipe, rows

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Recipe
-from flatmin.experiments.report import _figures, _grids, _page, _panels, _scale, _tables
-from flatmin.experiments.report._numbers import Report, collect
-from flatmin.experiments.report._stored import started
-from flatmin.experiments.store import write
+from flatmin.experiments.report import _page, _panels, _scale, _tables, figures
+from flatmin.experiments.report._numbers import Report, collect, records
+from flatmin.experiments.runs.asked import recipes_of
+from flatmin.experiments.runs.files import write
+from flatmin.experiments.table import Table
 from flatmin.pictures import encoded
 
-__all__ = ["report"]
+__all__ = ["numbers", "report"]
 
 
 def report(
@@ -52,15 +54,40 @@ def report(
         for name, content in files.items():
             write(folder / name, content)
         for one in reports:
-            console.print(_tables.terminal(one))
-            if _grids.waiting(one):
-                console.print(_grids.waiting(one), highlight=False, markup=False)
+            console.print(_tables.results(one))
+            if _tables.waiting(one):
+                console.print(_tables.waiting(one), highlight=False, markup=False)
     return [folder / "report.html" for folder in folders]
+
+
+def numbers(
+    folders: Sequence[Path], find: Callable[[str], Recipe]
+) -> list[dict[str, Any]]:
+    """What `report` says, for programs: the arms of each recipe in each folder.
+
+    Args:
+        folders: as of `report`.
+        find: as of `report`.
+
+    Raises:
+        BadInput: as `report`.
+    """
+    return [
+        {
+            "folder": str(folder),
+            "recipe": one.recipe.name,
+            "title": one.recipe.title,
+            "smoke": one.started.smoke,
+            "arms": records(one),
+        }
+        for folder in folders
+        for one in _collected(folder, find)
+    ]
 
 
 def _collected(folder: Path, find: Callable[[str], Recipe]) -> list[Report]:
     reports = []
-    for path, asked in started(folder).items():
+    for path, asked in recipes_of(folder).items():
         try:
             recipe = find(asked.recipe)
         except BadInput as error:
@@ -76,11 +103,11 @@ def _files(reports: Sequence[Report]) -> dict[str, bytes | str]:
     for one in reports:
         name = one.recipe.name
         files[f"tables/{name}.md"] = _tables.markdown(one)
-        files[f"tables/{name}.csv"] = _tables.comma_separated(one)
+        files[f"tables/{name}.csv"] = Table.of(records(one)).csv()
         kinds = {"curves": _panels.curves(one), "trend": _panels.trends(one)}
         for kind, panels in kinds.items():
             if panels:
-                figure = _figures.printed(panels, _scale.warning(one))
+                figure = figures.printed(panels, _scale.warning(one))
                 files[f"figures/{name}-{kind}.svg"] = encoded(figure, "svg")
                 files[f"figures/{name}-{kind}.png"] = encoded(figure, "png")
     files["report.html"] = _page.render(reports)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.folders import arm_name, run_folder
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.intervals import interval, mean
 from flatmin.experiments.recipes._recipe import Cell, Recipe
-from flatmin.experiments.report._stored import (
-    Epoch,
-    Result,
-    Started,
-    StoredRun,
-    runs_of,
-)
-from flatmin.experiments.summary import interval
+from flatmin.experiments.report._runs import StoredRun, differences, runs_of
+from flatmin.experiments.report._words import setting
+from flatmin.experiments.runs.asked import Asked
+from flatmin.experiments.runs.names import arm_name, run_folder
 
 #: Of a recipe with no more cells than this, those without runs are listed too.
 SMALL = 24
+
+#: Runs that differ in one of these are not set beside the paper's number.
+_DATA_AND_NETWORK = (
+    "data",
+    "image_size",
+    "train_examples",
+    "validation",
+    "noise",
+    "true_class",
+    "model",
+    "model_options",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Arm:
     runs: tuple[StoredRun, ...]
 
     @property
-    def results(self) -> list[Result]:
+    def results(self) -> list[dict[str, Any]]:
         """Those of finished runs."""
         return [run.result for run in self.runs if run.result is not None]
 
@@ -59,24 +67,24 @@ class Arm:
     @property
     def mean(self) -> float:
         """Of the values; NaN if there is none."""
-        return _mean(self.values)
+        return mean(self.values)
 
     @property
     def gradient_examples(self) -> float:
         """Mean of the finished runs."""
-        return _mean([result.gradient_examples for result in self.results])
+        return mean([result["gradient_examples"] for result in self.results])
 
     @property
     def seconds(self) -> float:
         """Mean of the finished runs."""
-        return _mean([result.seconds for result in self.results])
+        return mean([result["seconds"] for result in self.results])
 
     @property
     def error(self) -> float:
         """What arms are chosen by: the mean of the error that the cell is about."""
         if self.cell.metric == "top5_error":
             return math.inf if math.isnan(self.mean) else self.mean
-        return _mean([result.test_error for result in self.results])
+        return mean([result["test_error"] for result in self.results])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +147,11 @@ class Report:
     Attributes:
         recipe: as the package has it.
         started: what was asked for.
-        rows: one for each of the recipe's cells.
+        rows: one or more for each of the recipe's cells.
     """
 
     recipe: Recipe
-    started: Started
+    started: Asked
     rows: tuple[Row, ...]
 
     @property
@@ -163,14 +171,14 @@ class Report:
                     yield arm, run
 
 
-def collect(root: Path, recipe: Recipe, started: Started) -> Report:
+def collect(root: Path, recipe: Recipe, started: Asked) -> Report:
     """The recipe's runs in a folder.
 
     Raises:
         BadInput: a file is damaged, or runs of an arm differ in more than the seed.
     """
-    rows = tuple(_row(root, cell, started) for cell in recipe.cells)
-    return Report(recipe, started, rows)
+    rows = (row for cell in recipe.cells for row in _rows(root, cell, started))
+    return Report(recipe, started, tuple(rows))
 
 
 def records(report: Report) -> list[dict[str, Any]]:
@@ -201,37 +209,64 @@ def _record(report: Report, row: Row, arm: Arm) -> dict[str, Any]:
     }
 
 
-def _row(root: Path, cell: Cell, started: Started) -> Row:
-    arms = tuple(
-        Arm(
-            name=arm_name(cell, arm),
-            own=arm,
-            cell=cell,
-            runs=runs_of(run_folder(root, cell, arm, 0).parent),
-        )
-        for arm in cell.arms
-    )
+def _rows(root: Path, cell: Cell, asked: Asked) -> Iterator[Row]:
+    """The row of a cell, and one for each other data or network its arms ran on."""
+    arms = [_arm(root, cell, own) for own in cell.arms]
+    found = {arm.name: _foreign(arm) for arm in arms if arm.runs}
+    kinds = sorted(set(found.values())) or [""]
+    for kind in kinds:
+        # Arms without runs wait beside the paper's, if there are any.
+        mine = [arm for arm in arms if found.get(arm.name, kinds[0]) == kind]
+        if kind:
+            other = _without_paper(cell, kind, apart=len(kinds) > 1)
+            mine = [replace(arm, cell=other) for arm in mine]
+        else:
+            # The paper's number is of all arms: those that ran on others are missing.
+            mine = [arm if arm in mine else replace(arm, runs=()) for arm in arms]
+        yield _row(mine, cell, asked)
+
+
+def _row(arms: list[Arm], cell: Cell, asked: Asked) -> Row:
     # The record is that of the last command; others may have written to the folder.
-    smoke = started.smoke or any(run.smoke for arm in arms for run in arm.runs)
-    return Row(cell, arms, started.seeds, smoke)
+    smoke = asked.smoke or any(run.smoke for arm in arms for run in arm.runs)
+    here = arms[0].cell if arms else cell
+    return Row(here, tuple(arms), asked.seeds_of(cell.name), smoke)
+
+
+def _arm(root: Path, cell: Cell, own: Experiment) -> Arm:
+    runs = runs_of(run_folder(root, cell, own, 0).parent)
+    return Arm(name=arm_name(cell, own), own=own, cell=cell, runs=runs)
+
+
+def _foreign(arm: Arm) -> str:
+    """The settings of an arm's runs that make its data or network another; or none."""
+    trained = arm.runs[0].config.experiment
+    names = differences(trained, arm.own, _DATA_AND_NETWORK)
+    return ", ".join(setting(name, getattr(trained, name)) for name in names)
+
+
+def _without_paper(cell: Cell, kind: str, *, apart: bool) -> Cell:
+    note = f"Not the paper's data and network: {kind}. Its number is not comparable."
+    labels = cell.labels
+    if apart:
+        labels = (*labels[:-1], f"{labels[-1]} ({kind})")
+    return replace(cell, labels=labels, paper=None, notes=(*cell.notes, note))
 
 
 def _value(run: StoredRun, cell: Cell) -> float:
     measured = run.result if cell.at is None else _spectrum(run, cell.at)
+    if measured is None:
+        return math.nan
     if cell.metric == "test_accuracy":
-        return 100 - getattr(measured, "test_error", math.nan)
-    value = getattr(measured, cell.metric, None)
+        return 100 - measured["test_error"]
+    value = measured.get(cell.metric)
     return math.nan if value is None else value
 
 
-def _spectrum(run: StoredRun, at: int) -> Epoch | None:
+def _spectrum(run: StoredRun, at: int) -> dict[str, Any] | None:
     """The epoch after which the run measured this one of its spectra."""
     epochs = run.config.experiment.spectrum_at[at : at + 1]
-    return next((one for one in run.epochs if one.epoch in epochs), None)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers) if numbers else math.nan
+    return next((one for one in run.epochs if one["epoch"] in epochs), None)
 
 
 def _finite(number: float | None) -> float | None:

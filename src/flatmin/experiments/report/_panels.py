@@ -5,54 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from flatmin.experiments.report import _words
 from flatmin.experiments.report._numbers import Arm, Report, Row
 from flatmin.experiments.report._words import QUANTITIES
+from flatmin.experiments.report.figures import COST, Line, Panel, curve
 
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
-
-#: The horizontal axis of learning curves.
-COST = "gradient examples"
 
 #: Fewer points are no line.
 _POINTS = 3
 
 #: An axis that spans this ratio is logarithmic.
 _WIDE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line with the band around it.
-
-    Attributes:
-        name: in the legend.
-        x: where its points are.
-        y: means over the seeds.
-        low: lower end of the band.
-        high: upper end of the band.
-        paper: coordinates of the paper's numbers.
-    """
-
-    name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    paper: tuple[tuple[float, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Axes and their lines; ``log`` is whether the horizontal one is logarithmic."""
-
-    title: str
-    x: str
-    y: str
-    lines: tuple[Line, ...]
-    log: bool = False
 
 
 def curves(report: Report) -> list[Panel]:
@@ -139,24 +104,19 @@ def _is_known(row: Row) -> bool:
 def _curves(row: Row, name: str) -> list[Line]:
     several = len(row.arms) > 1
     lines = (
-        _curve(arm, f"{name}, {_words.arm(arm)}" if several else name)
+        curve(f"{name}, {_words.arm(arm)}" if several else name, _points(arm))
         for arm in row.arms
-        if arm.runs
     )
     return [line for line in lines if len(line.x) > 1]
 
 
-def _curve(arm: Arm, name: str) -> Line:
-    """As far as every seed that has begun has come; the band is the seeds' range."""
-    epochs = list(zip(*(run.epochs for run in arm.runs if run.epochs), strict=False))
-    errors = [[one.test_error for one in at] for at in epochs]
-    return Line(
-        name=name,
-        x=tuple(at[0].gradient_examples for at in epochs),
-        y=tuple(sum(at) / len(at) for at in errors),
-        low=tuple(map(min, errors)),
-        high=tuple(map(max, errors)),
-    )
+def _points(arm: Arm) -> list[list[tuple[float, float]]]:
+    """Cost and test error of every run that has been tested."""
+    return [
+        [(epoch["gradient_examples"], epoch["test_error"]) for epoch in run.epochs]
+        for run in arm.runs
+        if run.epochs
+    ]
 
 
 def _numeric(rows: Iterable[Row], heading: int) -> bool:

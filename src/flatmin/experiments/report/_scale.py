@@ -8,8 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from flatmin.experiments.report._numbers import Report
-from flatmin.experiments.report._stored import Started, differences
+from flatmin.experiments.report._runs import differences
 from flatmin.experiments.report._words import setting, shown
+from flatmin.experiments.runs.asked import Asked
 
 #: Columns of `environments`.
 PLACES = ("hardware", "software", "processes", "runs")
@@ -41,10 +42,7 @@ def scale(report: Report) -> list[str]:
     found = []
     if report.recipe.scale != "paper":
         found.append(f"the recipe itself: {report.recipe.scale}")
-    if report.started.seeds != report.recipe.seeds:
-        seeds = setting("seeds", report.started.seeds)
-        found.append(f"{seeds} instead of {report.recipe.seeds}")
-    return [*found, *_changes(report)]
+    return [*found, *_seeds(report), *_changes(report)]
 
 
 def environments(report: Report) -> list[tuple[str, ...]]:
@@ -61,6 +59,16 @@ def commands(report: Report) -> list[str]:
     """The commands that started runs, each once; if unknown, what was asked for."""
     starts = (start for _, run in report.runs for start in run.starts)
     return list(dict.fromkeys(map(_command, starts))) or [_asked(report.started)]
+
+
+def _seeds(report: Report) -> list[str]:
+    asked = {row.seeds for row in report.rows if row.started}
+    part = ", in part" if len(asked) > 1 else ""
+    own = report.recipe.seeds
+    return [
+        f"{setting('seeds', seeds)} instead of {own}{part}"
+        for seeds in sorted(asked - {own})
+    ]
 
 
 def _changes(report: Report) -> list[str]:
@@ -98,7 +106,7 @@ def _command(start: dict[str, Any]) -> str:
     return shlex.join(["flatmin" if name == "__main__.py" else name, *arguments])
 
 
-def _asked(started: Started) -> str:
+def _asked(started: Asked) -> str:
     settings = (word for one in started.settings for word in ("--set", one))
     smoke = ["--smoke"] if started.smoke else []
     part = started.part or started.recipe

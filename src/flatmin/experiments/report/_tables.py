@@ -1,147 +1,203 @@
-"""The tables in each format: Markdown, CSV, HTML and the terminal."""
+"""The tables of a report, and the Markdown around them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Sequence
-from html import escape
-from typing import Any
+import math
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+from flatmin.experiments.dry_run import duration
+from flatmin.experiments.report import _scale, _words
+from flatmin.experiments.report._numbers import Arm, Report, Row
+from flatmin.experiments.table import Column, Table, plain
 
-from flatmin.experiments.report import _grids, _scale
-from flatmin.experiments.report._grids import Grid
-from flatmin.experiments.report._numbers import Report, records
+#: What the columns mean.
+_MEANING = {
+    "ours": "mean of the seeds after the last epoch ± half of Student's 95 % interval; "
+    "pending while a run is missing",
+    "difference": "ours - paper, in the unit of the quantity",
+    "runs": "finished, of those that were asked for",
+    "arm": "of several, the one with the least mean error",
+    "gradient examples": "examples times gradients, per run",
+    "time": "per run",
+}
 
-#: What the terminal shows, and how it calls it; cost is left to the files.
-_TERMINAL = {
-    "quantity": "quantity",
-    "ours": "ours",
-    "paper": "paper",
-    "difference": "diff.",
-    "runs": "runs",
-    "arm": "arm",
+
+#: The columns after the labels; the terminal leaves cost to the files.
+_COLUMNS = {
+    "quantity": Column("quantity", left=True),
+    "arm": Column("arm", left=True),
+    "ours": Column("ours"),
+    "paper": Column("paper"),
+    "difference": Column("difference", short="diff."),
+    "runs": Column("runs"),
+    "gradient examples": Column("gradient examples", hidden=True),
+    "time": Column("time", hidden=True),
+    "notes": Column("notes", hidden=True),
 }
 
 
 def markdown(report: Report) -> str:
     """The tables of a recipe, with its title, notes and scale, for documents."""
-    notes = _grids.footnotes(report)
     paragraphs = [
-        f"# {_plain(report.recipe.title)}",
-        _plain(f"Run with: {'; '.join(_scale.commands(report))}"),
-        _plain(_scale.summary(report)),
-        _piped(_grids.results(report)),
-        _plain(_grids.waiting(report)),
-        _plain(_grids.reading(report)),
-        "\n".join(f"{k}. {_plain(note)}" for k, note in enumerate(notes, 1)),
-        _piped(_grids.arms(report), "All arms"),
-        _piped(_grids.quoted(report), "Quoted by the paper"),
-        _bullets("Differs from the paper", _scale.scale(report)),
-        _bullets("Notes", report.recipe.notes),
+        f"# {plain(report.recipe.title)}",
+        plain(f"Run with: {'; '.join(_scale.commands(report))}"),
+        plain(_scale.summary(report)),
+        results(report).markdown(),
+        plain(waiting(report)),
+        plain(reading(report)),
+        _listed("", footnotes(report), "{}."),
+        _under("All arms", arms(report).markdown()),
+        _under("Quoted by the paper", quoted(report).markdown()),
+        _listed("Differs from the paper", _scale.scale(report)),
+        _listed("Notes", report.recipe.notes),
     ]
-    return "\n\n".join(filter(None, paragraphs)) + "\n"
+    return "\n\n".join(text.strip() for text in paragraphs if text) + "\n"
 
 
-def comma_separated(report: Report) -> str:
-    """`records` as CSV: full precision, values of seeds separated by spaces."""
-    file = io.StringIO()
-    found = records(report)
-    names = list(found[0]) if found else ["cell"]
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _field(v) for k, v in record.items()} for record in found)
-    return file.getvalue()
+def results(report: Report) -> Table:
+    """A line for each cell that has runs, or may have."""
+    rows = [row for row in report.shown if row.arms]
+    several = _several(report)
+    texts = [_result(row, several) for row in rows]
+    return _table(report, rows, texts, report.recipe.title)
 
 
-def html(grid: Grid, title: str) -> str:
-    """A table as HTML that scrolls by itself where the window is narrow.
+def arms(report: Report) -> Table:
+    """A line for each arm that has runs; none if every cell has only one."""
+    found = [
+        (row, arm)
+        for row in report.shown
+        for arm in row.arms
+        if arm.runs and _several(report)
+    ]
+    texts = [
+        {
+            "arm": _words.arm(arm),
+            "ours": estimate(arm),
+            "runs": f"{len(arm.results)} of {row.seeds}",
+        }
+        for row, arm in found
+    ]
+    title = f"All arms: {report.recipe.title}"
+    return _table(report, [row for row, _ in found], texts, title)
 
-    Its labels are there twice, apart and in one cell: the page shows either.
+
+def quoted(report: Report) -> Table:
+    """A line for each number that the paper takes from others."""
+    rows = [row for row in report.shown if not row.arms]
+    title = f"Quoted by the paper: {report.recipe.title}"
+    return _table(report, rows, [{"paper": _paper(row)} for row in rows], title)
+
+
+def footnotes(report: Report) -> list[str]:
+    """The notes of the cells in the tables, in order; numbered from 1."""
+    notes = (note for row in report.shown for note in row.cell.notes)
+    return list(dict.fromkeys(notes))
+
+
+def waiting(report: Report) -> str:
+    """How many cells are not in the tables; empty if all are."""
+    hidden = len(report.rows) - len(report.shown)
+    cells = "cell" if hidden == 1 else "cells"
+    return f"{hidden} {cells} pending, without any run yet." if hidden else ""
+
+
+def reading(report: Report) -> str:
+    """What the columns of the results mean, those that there are."""
+    meaning = {**_MEANING, "paper": f"± is its {report.recipe.spread}"}
+    columns = results(report).columns[len(report.recipe.headings) :]
+    names = [column.heading for column in columns]
+    said = [f"{name}: {meaning[name]}." for name in names if name in meaning]
+    return " ".join(text[0].upper() + text[1:] for text in said)
+
+
+def estimate(arm: Arm) -> str:
+    """The mean of an arm's finished runs, and the interval if there is one."""
+    if not arm.results:
+        return "pending"
+    if not math.isfinite(arm.mean):
+        return "no number"
+    around = "" if arm.interval is None else f" ± {arm.interval:.2f}"
+    return f"{arm.mean:.2f}{around}"
+
+
+def _table(
+    report: Report, rows: Sequence[Row], texts: list[dict[str, str]], title: str
+) -> Table:
+    """Adds what every table has: quantities if nothing else says them, and notes.
+
+    Columns without any text are left out.
     """
-    if not grid.lines:
-        return ""
-    count = len(grid.headings)
-    words = grid.words[count:]
-    head = _labels(grid.headings, "col") + _cells('th scope="col"', grid.names, words)
-    body = "".join(
-        f"<tr>{_labels(line[:count], 'row')}{_cells('td', line[count:], words)}</tr>"
-        for line in grid.lines
-    )
-    return (
-        '<div class="wide numbers" tabindex="0" role="region" '
-        f'aria-label="{escape(title)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def terminal(report: Report) -> Table:
-    """For rich; fits 80 columns: what is quoted, and cost, are left to the files."""
-    grid = _grids.results(report)
-    count = len(grid.headings)
-    shown = [k for k, name in enumerate(grid.names, count) if name in _TERMINAL]
-    table = Table(
-        title=Text(report.recipe.title),
-        caption=Text(_scale.warning(report)),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column(Text(", ".join(grid.headings)), overflow="fold")
-    for k in shown:
-        side = "left" if grid.words[k] else "right"
-        name = _TERMINAL[grid.names[k - count]]
-        table.add_column(name, justify=side, overflow="fold")
-    for line in grid.lines:
-        labels = Text(", ".join(line[:count]))
-        table.add_row(labels, *(Text(line[k]) for k in shown))
-    return table
-
-
-def _labels(labels: Sequence[str], scope: str) -> str:
-    joint = f'<th scope="{scope}" class="joint">{escape(", ".join(labels))}</th>'
-    return joint + "".join(
-        f'<th scope="{scope}" class="label">{escape(label)}</th>' for label in labels
+    unsaid = not _said(report)
+    notes = footnotes(report)
+    full = [
+        {
+            "quantity": _words.QUANTITIES[row.cell.metric] if unsaid else "",
+            **text,
+            "notes": ", ".join(str(notes.index(n) + 1) for n in row.cell.notes),
+        }
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    names = list(dict.fromkeys(k for text in full for k in text))
+    names = [name for name in names if any(text[name] for text in full)]
+    headings = report.recipe.headings
+    return Table(
+        title=title,
+        columns=(
+            *(Column(heading, left=True) for heading in headings),
+            *(_COLUMNS[name] for name in names),
+        ),
+        rows=tuple(
+            (*row.cell.labels, *(text[name] for name in names))
+            for row, text in zip(rows, full, strict=True)
+        ),
+        caption=_scale.warning(report),
+        labels=len(headings),
     )
 
 
-def _cells(opening: str, texts: Sequence[str], words: Sequence[bool]) -> str:
-    tag = opening.partition(" ")[0]
-    kinds = [' class="words"' if one else "" for one in words]
-    return "".join(
-        f"<{opening}{kind}>{escape(text)}</{tag}>"
-        for kind, text in zip(kinds, texts, strict=True)
+def _result(row: Row, several: bool) -> dict[str, str]:
+    arm = row.reported
+    finished = len(arm.results) if arm else row.done
+    return {
+        "ours": estimate(arm) if arm else "pending",
+        "paper": _paper(row),
+        "difference": "" if row.difference is None else f"{row.difference:+.2f}",
+        "runs": f"{finished} of {row.seeds if arm else row.asked}",
+        "arm": _words.arm(arm) if arm and several else "",
+        "gradient examples": _words.compact(arm.gradient_examples) if arm else "",
+        "time": duration(arm.seconds) if arm else "",
+    }
+
+
+def _paper(row: Row) -> str:
+    return row.cell.paper.text if row.cell.paper else ""
+
+
+def _several(report: Report) -> bool:
+    return any(len(row.arms) > 1 for row in report.shown)
+
+
+def _said(report: Report) -> bool:
+    """Whether the title says the quantity, being one, or the labels of a column do."""
+    cells = [row.cell for row in report.shown]
+    metrics = {cell.metric for cell in cells}
+    pairs = (
+        {(c.labels[k], c.metric) for c in cells}
+        for k in range(len(report.recipe.headings))
+    )
+    return len(metrics) <= 1 or any(
+        len(found) == len(metrics) == len({label for label, _ in found})
+        for found in pairs
     )
 
 
-def _piped(grid: Grid, title: str = "") -> str:
-    """A table in Markdown; empty if it has no lines."""
-    if not grid.lines:
-        return ""
-    rule = ["---" if words else "---:" for words in grid.words]
-    lines = [(*grid.headings, *grid.names), rule, *grid.lines]
-    text = "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
-    return f"## {title}\n\n{text}" if title else text
+def _under(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
 
 
-def _plain(text: str) -> str:
-    """Text in which Markdown finds neither HTML nor the end of a table's cell."""
-    for special in ("\\", "|", "<"):
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
-
-
-def _bullets(title: str, items: Sequence[str]) -> str:
-    lines = "\n".join(f"- {_plain(item)}" for item in items)
-    return f"## {title}\n\n{lines}" if items else ""
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return " ".join("" if one is None else str(one) for one in value)
-    return value
+def _listed(title: str, items: Sequence[str], mark: str = "-") -> str:
+    """A list in Markdown; ``{}`` in the mark is the item's number."""
+    lines = (f"{mark.format(k)} {plain(item)}" for k, item in enumerate(items, 1))
+    text = "\n".join(lines)
+    return _under(title, text) if title else text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import EngFormatter
 
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes._recipe import Metric
-from flatmin.experiments.report._numbers import Arm
+
+if TYPE_CHECKING:
+    from flatmin.experiments.report._numbers import Arm
 
 #: How tables and figures call what cells report.
 QUANTITIES: dict[Metric, str] = {

@@ -1,5 +1,155 @@
 """``flatmin sweep``: the search for rho, shared by any number of processes."""
 
-from flatmin.experiments.sweep._sweep import sweep
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.jobs import Job, Request, train_job
+from flatmin.experiments.launch import launched, world_size
+from flatmin.experiments.progress import bars
+from flatmin.experiments.runs.lock import Busy
+from flatmin.experiments.runs.names import point_folder, sweep_folder
+from flatmin.experiments.sweep._grid import Point, grid
+from flatmin.experiments.sweep._report import report
+from flatmin.experiments.sweep._storage import FAILURES, refusal
+from flatmin.experiments.sweep._study import Study
 
 __all__ = ["sweep"]
+
+#: The environment variable that ``--storage`` can be given in: it may hold a password.
+STORAGE = "FLATMIN_STORAGE"
+
+#: More processes than this are a slip of the keyboard.
+_MOST = 256
+
+#: Seconds between two looks at what helpers are doing.
+_EVERY = 0.5
+
+_Helpers = list[subprocess.Popen[bytes]]
+
+
+def sweep(
+    request: Request, console: Console, storage: str | None = None, workers: int = 1
+) -> bool:
+    """Train what is left of a sweep, and say what was found.
+
+    Any number of processes may do so at the same time, on one machine or, with a
+    ``storage`` that all of them reach, on several.
+
+    Args:
+        request: a cell, settings, and where things are.
+        console: to print on.
+        storage: URL of the data base; None for an SQLite file in the sweep's folder.
+        workers: processes of this machine, with this one; no more are started than
+            there are points.
+
+    Returns:
+        Whether all points are trained.
+
+    Raises:
+        BadInput: cell, settings, data, folders or data base do not fit.
+    """
+    if world_size() > 1:
+        raise BadInput(
+            "a sweep trains each point in one process; start it without torchrun, "
+            "with --workers N."
+        )
+    if not 1 <= workers <= _MOST:
+        raise BadInput(f"workers: must be from 1 to {_MOST}, got {workers}.")
+    what = grid(request)
+    home = sweep_folder(request.root, what.cell)
+    try:
+        study = Study(what, home, storage)
+        left = sum(not one.errors for one in study.standings())
+        started = _helpers(request, storage, min(workers, left))
+        with bars(console) as progress, started as helpers:
+            _train(request, study, home, helpers, progress)
+        return report(what, study.standings(), request, home, console)
+    except FAILURES as error:
+        raise refusal(storage, error) from None
+
+
+def _train(
+    request: Request, study: Study, home: Path, helpers: _Helpers, progress: Progress
+) -> None:
+    """Train one point after the other, until none is left but to other commands."""
+
+    def train(point: Point) -> list[float]:
+        errors: list[float] = []
+        for seed in range(study.grid.seeds):
+            folder = point_folder(home, point) / f"seed-{seed}"
+            job = Job(study.grid.experiment(point, seed), folder)
+            result = train_job(fabric, job, request, progress)
+            if result is None:
+                raise Busy(f"another process is training {folder}.")
+            errors.append(result["test_error"])
+        return errors
+
+    fabric = launched(study.grid.arm)
+    task = progress.add_task(study.grid.cell.name, total=None, note="")
+    more = True
+    while more:
+        found = study.standings()
+        done = sum(bool(one.errors) for one in found)
+        progress.update(task, completed=done, total=len(found))
+        helped = any(helper.poll() is None for helper in helpers)
+        more = study.take(train)
+        if helped and not more:
+            # A helper that is killed leaves a point.
+            time.sleep(_EVERY)
+            more = True
+
+
+@contextmanager
+def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers]:
+    """Let ``n`` processes, with this one, work on a sweep; they end with the block."""
+    helpers = [
+        subprocess.Popen(
+            command(request),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(k, n, storage),
+        )
+        for k in range(1, n)
+    ]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(max(threads // max(n, 1), 1))
+        yield helpers
+    finally:
+        torch.set_num_threads(threads)
+        for helper in helpers:
+            if helper.poll() is None:
+                helper.send_signal(signal.SIGINT)
+            helper.wait()
+
+
+def command(request: Request) -> list[str]:
+    """The command line of one helper."""
+    words = [sys.executable, "-m", "flatmin", "sweep", request.name, "--workers=1"]
+    words += [f"--out={request.root}", f"--data={request.data}"]
+    words += [f"--set={setting}" for setting in request.settings]
+    return [*words, *(["--smoke"] if request.small else [])]
+
+
+def environment(k: int, n: int, storage: str | None) -> dict[str, str]:
+    """Of process ``k`` of ``n``: its share of the processor cores, and a GPU."""
+    cores = max((os.cpu_count() or 1) // n, 1)
+    mine = {"OMP_NUM_THREADS": str(cores), **os.environ}
+    if torch.cuda.is_available():
+        known = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = known.split(",") if known else range(torch.cuda.device_count())
+        mine["CUDA_VISIBLE_DEVICES"] = str(gpus[k % len(gpus)])
+    return mine if storage is None else {**mine, STORAGE: storage}

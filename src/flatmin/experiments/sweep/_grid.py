@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import product
 from types import NoneType
 from typing import Any, get_args
 
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.experiment import Experiment
+from flatmin.experiments.config import FIELDS, Experiment, parsed, validated
+from flatmin.experiments.errors import BadInput, shown
+from flatmin.experiments.jobs import Request
 from flatmin.experiments.recipes import Cell, Recipe, changed, recipe, smoke
 from flatmin.experiments.recipes._arms import RHOS
-from flatmin.experiments.runs import Order
-from flatmin.experiments.settings import parsed, validated
 
 #: Share of the training images that is held out: the paper's "10% of the training set".
 VALIDATION = 0.1
 
 #: The value of each field that the grid is over.
 Point = dict[str, float]
+
+#: Points of a grid, at most.
+_MOST_POINTS = 10_000
 
 #: How many names a message lists.
 _MOST = 4
@@ -54,23 +57,18 @@ class Grid:
         Raises:
             BadInput: it cannot be.
         """
-        values = {**self.arm.model_dump(), **point, "seed": seed}
-        return validated(Experiment, values)
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """All that decides the points' numbers, but the point."""
-        settings = self.arm.model_dump(mode="json", exclude={*self.axes, "seed"})
-        return {"experiment": settings, "axes": sorted(self.axes), "seeds": self.seeds}
+        return validated(Experiment, {**self.arm.model_dump(), **point, "seed": seed})
 
     @property
     def name(self) -> str:
-        """The cell's, and a fingerprint of `common`: other settings, other name."""
-        text = json.dumps(self.common, sort_keys=True)
+        """The cell's, and a fingerprint of all that decides numbers but the point."""
+        settings = self.arm.model_dump(mode="json", exclude={*self.axes, "seed"})
+        common = {"experiment": settings, "axes": sorted(self.axes)}
+        text = json.dumps({**common, "seeds": self.seeds}, sort_keys=True)
         return f"{self.cell.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def grid(order: Order) -> Grid:
+def grid(request: Request) -> Grid:
     """The grid that was asked for.
 
     A list for a field that is a number makes it an axis. Without a setting of rho, the
@@ -80,21 +78,22 @@ def grid(order: Order) -> Grid:
         BadInput: the name does not stand for one cell with one arm, nothing is held
             out, there is no axis, or a point cannot be trained.
     """
-    values = parsed(order.settings, [*Experiment.model_fields, "seeds"])
-    axes = {name: x for name, x in values.items() if _is_axis(name, x)}
-    found = _one_cell(order.name, recipe(order.name))
+    values = parsed(request.settings, FIELDS)
+    found = _one_cell(request.name, recipe(request.name))
     method = values.get("method", found.cells[0].arms[0].method)
+    axes = {name: x for name, x in values.items() if _is_axis(name, x)}
     if "rho" not in values and method != "sgd":
         axes = {"rho": list(RHOS), **axes}
     if not axes:
         raise BadInput("nothing to sweep; give a grid, as in --set 'lr=[0.05,0.1]'.")
     for name, numbers in axes.items():
         _check(name, numbers)
+    if (points := math.prod(map(len, axes.values()))) > _MOST_POINTS:
+        raise BadInput(f"a sweep has at most {_MOST_POINTS} points, got {points}.")
     single = {name: numbers[0] for name, numbers in axes.items()}
     given = {"validation": VALIDATION, **values, **single}
     settings = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    made = changed(smoke(found) if order.small else found, settings)
-    return _checked(made, axes)
+    return _checked(changed(smoke(found) if request.small else found, settings), axes)
 
 
 def _is_axis(field: str, value: Any) -> bool:
@@ -107,28 +106,20 @@ def _is_axis(field: str, value: Any) -> bool:
 
 def _check(field: str, numbers: list[Any]) -> None:
     if not numbers or any(type(x) not in (int, float) for x in numbers):
-        raise BadInput(f"{field}: a grid is a list of numbers, got {numbers}.")
+        raise BadInput(f"{field}: a grid is a list of numbers, got {shown(numbers)}.")
     if len(set(numbers)) < len(numbers):
-        raise BadInput(f"{field}: the grid has a number twice: {numbers}.")
+        raise BadInput(f"{field}: the grid has a number twice: {shown(numbers)}.")
 
 
 def _checked(made: Recipe, axes: dict[str, list[Any]]) -> Grid:
     """The grid, with its values as `Experiment` has them."""
-    cell = made.cells[0]
-    arm = cell.arms[0]
+    arm = made.cells[0].arms[0]
     if not arm.validation:
         raise BadInput("validation: a sweep holds some training images out, got 0.")
-    proper = {
-        name: tuple(
-            getattr(validated(Experiment, {**arm.model_dump(), name: x}), name)
-            for x in numbers
-        )
-        for name, numbers in axes.items()
-    }
-    found = Grid(cell, proper, arm, made.seeds)
-    for point in found.points:
-        found.experiment(point)
-    return found
+    given = Grid(made.cells[0], {k: tuple(x) for k, x in axes.items()}, arm, made.seeds)
+    tried = [given.experiment(point) for point in given.points]
+    proper = {k: tuple(dict.fromkeys(getattr(x, k) for x in tried)) for k in axes}
+    return replace(given, axes=proper)
 
 
 def _one_cell(name: str, part: Recipe) -> Recipe:
@@ -141,15 +132,12 @@ def _one_cell(name: str, part: Recipe) -> Recipe:
     if len(trained) == 1 and len(trained[0].arms) == 1:
         return part.part(trained[0].name)
     inside = _sweepable(part) or _sweepable(recipe(part.name))
-    what = "is one cell with one arm"
-    advice = f"Choose one, such as {', '.join(inside)}." if inside else ""
-    raise BadInput(f"{name} is not what a sweep needs, which {what}. {advice}")
+    advice = f" Choose one, such as {', '.join(inside)}." if inside else ""
+    raise BadInput(
+        f"{name} is not what a sweep needs, which is one cell with one arm.{advice}"
+    )
 
 
 def _sweepable(part: Recipe) -> list[str]:
-    names = [
-        cell.name
-        for cell in part.cells
-        if len(cell.arms) == 1 and cell.arms[0].method != "sgd"
-    ]
-    return names[:_MOST]
+    ones = [cell for cell in part.cells if len(cell.arms) == 1]
+    return [cell.name for cell in ones if cell.arms[0].method != "sgd"][:_MOST]

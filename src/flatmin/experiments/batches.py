@@ -1,0 +1,299 @@
+"""Batches for training: the same images in the same order, wherever a run continues.
+
+The unit is a group: the examples that share one perturbation. A group's augmentation
+depends on seed, epoch, step and its place in the batch alone, so that a run that was
+interrupted, and one that is spread over other processes, sees the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from flatmin.experiments import augment
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet, Files, Tensors
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.models import input_size, normalisation
+
+#: Images and labels; for mixup, a distribution over the classes for each image.
+Batch = tuple[Tensor, Tensor]
+
+#: Indices, and the seed of what is drawn for them.
+Part = tuple[Tensor, int]
+
+#: From bytes to bytes, for images of one size.
+_Change = Callable[[Tensor, Generator], Tensor]
+
+#: What a test batch is filled up with, so that all processes make equally many passes.
+IGNORED = -100
+
+#: Side of an image from a file, in pixels, if the experiment does not say.
+IMAGE_SIZE = 224
+
+#: Images per pass without gradients.
+_TEST_BATCH = 512
+
+#: Processes that read files, for each that trains.
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which process this is, and of how many."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class Batches:
+    """What a process reads of a data set, on its device.
+
+    Args:
+        data: the images.
+        y: the labels that are trained ``[n]``; noise, for instance, makes them differ
+            from those of ``data``.
+        experiment: batch size, groups, seed, augmentation.
+        device: where the batches go.
+        share: this process's.
+
+    Raises:
+        BadInput: batches cannot be cut into equal groups for all processes, or there
+            are fewer images than a batch has.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        y: Tensor,
+        experiment: Experiment,
+        device: torch.device,
+        share: Share,
+    ) -> None:
+        self.experiment, self.share, self.device = experiment, share, device
+        self._parts = _parts(experiment, share.world)
+        self.groups = self._parts // share.world
+        self.steps = len(y) // experiment.batch_size
+        if self.steps == 0:
+            raise BadInput(
+                f"a batch of {experiment.batch_size} is more than the {len(y)} "
+                "training images. Use --set batch_size=..."
+            )
+        self.y = y
+        self._classes = len(data.classes)
+        if "auto_augment" in experiment.augment and data.policy is None:
+            raise BadInput(f"AutoAugment has no policy for {experiment.data}.")
+        mean, std = normalisation(experiment, data)
+        self._mean = torch.tensor(mean, device=device)[:, None, None]
+        self._std = torch.tensor(std, device=device)[:, None, None]
+        self._side = input_size(experiment)
+        size = self._side or IMAGE_SIZE
+        self._change = partial(_on_bytes, experiment.augment, data.policy, size)
+        self._train = _source(data.train, y, size, device)
+        self._test = _source(data.test, data.test.y, size, device)
+
+    def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
+        """The steps of an epoch from the ``first`` on: this process's groups of each.
+
+        The last images of the epoch's order, too few for a batch, are left out.
+        """
+        shuffle = Generator().manual_seed(self._seed("order", epoch))
+        order = torch.randperm(len(self.y), generator=shuffle)
+        size = self.experiment.batch_size
+        mine = range(self.share.rank, self._parts, self.share.world)
+        parts: list[Part] = []
+        for step in range(first, self.steps):
+            batch = order[step * size : (step + 1) * size]
+            cut = batch.tensor_split(self._parts)
+            parts += [(cut[k], self._seed("bytes", epoch, step, k)) for k in mine]
+        read = self._train.read(parts, self._change)
+        for step in range(first, self.steps):
+            seeds = [self._seed("pixels", epoch, step, k) for k in mine]
+            yield [self._finished(*next(read), seed) for seed in seeds]
+
+    def plain(self) -> Iterator[Batch]:
+        """This process's part of the training images, not augmented."""
+        return self._without_gradients(self._train, self.share)
+
+    def alone(self) -> Iterator[Batch]:
+        """All training images in their order, not augmented, on every process."""
+        return self._without_gradients(self._train, Share())
+
+    def test(self) -> Iterator[Batch]:
+        """This process's part of the test images; labels that fill up are `IGNORED`."""
+        return self._without_gradients(self._test, self.share)
+
+    def few(self) -> Tensor:
+        """A test image as the network gets it, or two if groups have as many."""
+        n = min(2, self.experiment.batch_size // self._parts, len(self._test.y))
+        x, _ = next(self._test.read([(torch.arange(n), 0)]))
+        return self._standard(x)
+
+    def _without_gradients(self, source: _Source, share: Share) -> Iterator[Batch]:
+        n = len(source.y)
+        mine = torch.arange(share.rank, n, share.world)
+        filled = F.pad(mine, (0, -(-n // share.world) - len(mine)))
+        real = torch.arange(len(filled)) < len(mine)
+        parts = [(part, 0) for part in filled.split(_TEST_BATCH)]
+        counted = real.to(self.device).split(_TEST_BATCH)
+        for (x, y), here in zip(source.read(parts), counted, strict=True):
+            yield self._standard(x), torch.where(here, y, IGNORED)
+
+    def _finished(self, x: Tensor, y: Tensor, seed: int) -> Batch:
+        """What is done to whole groups, in the SAM code's order."""
+        chosen, generator = self.experiment.augment, Generator().manual_seed(seed)
+        if "flip" in chosen:
+            x = augment.flip(x, generator)
+        x = x.float()
+        if "crop" in chosen:
+            x = augment.crop(x, generator)
+        x = self._standard(x)
+        if "cutout" in chosen:
+            x = augment.cutout(x, generator)
+        if self.experiment.mixup is not None:
+            alpha = self.experiment.mixup
+            return augment.mixup(x, y, self._classes, generator, alpha)
+        return x, y
+
+    def _standard(self, x: Tensor) -> Tensor:
+        x = x.float() / 255
+        size = self._side
+        if size is not None and x.shape[-1] != size:
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        return (x - self._mean) / self._std
+
+    def _seed(self, what: str, *place: int) -> int:
+        """Of what is drawn for an epoch, or for a part of one of its steps.
+
+        Hashed, because torch's CPU generators ignore all but the lowest 32 bits.
+        """
+        name = repr((self.experiment.seed, what, *place)).encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
+
+
+def _parts(experiment: Experiment, world: int) -> int:
+    """How many parts a batch is cut into: one for each group and process that has it.
+
+    Sharded weights have one perturbation, so that all processes have a part of each
+    group; else each group is one process's.
+    """
+    size = experiment.batch_size
+    sharers = world if experiment.strategy == "fsdp" else 1
+    m = experiment.m or size * sharers // world
+    parts = size * sharers // max(m, 1)
+    if m == 0 or parts % world or parts * m != size * sharers or size % parts:
+        raise BadInput(
+            f"a batch of {size} does not make equal groups of "
+            f"{experiment.m or 'examples'} for {world} processes."
+        )
+    return parts
+
+
+def _on_bytes(
+    chosen: tuple[str, ...],
+    policy: augment.Policy | None,
+    size: int,
+    x: Tensor,
+    generator: Generator,
+) -> Tensor:
+    """What is done to bytes, image by image."""
+    if "random_resized_crop" in chosen:
+        x = augment.random_resized_crop(x, generator, size)
+    if "auto_augment" in chosen and policy is not None:
+        x = augment.auto_augment(x, generator, policy)
+    if "rand_augment" in chosen:
+        x = augment.rand_augment(x, generator)
+    return x
+
+
+class _Source(Protocol):
+    @property
+    def y(self) -> Tensor:
+        """The labels ``[n]``."""
+        ...
+
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+        """Images, as changed bytes, and labels of each part, on the device."""
+        ...
+
+
+def _source(
+    split: Tensors | Files, y: Tensor, size: int, device: torch.device
+) -> _Source:
+    if isinstance(split, Tensors):
+        return _Memory(split.x.to(device), y.to(device))
+    return _Disk(split.images, y, size, device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Images that are on the device."""
+
+    x: Tensor
+    y: Tensor
+
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+        for index, seed in parts:
+            here = index.to(self.x.device)
+            x, y = self.x[here], self.y[here]
+            if change is not None:
+                x = change(x, Generator().manual_seed(seed))
+            yield x, y
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """Images that other processes read and change."""
+
+    images: Any
+    y: Tensor
+    size: int
+    device: torch.device
+
+    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Pictures(self.images, self.size, change),
+            batch_sampler=[_seeded(index, seed) for index, seed in parts],
+            num_workers=min(_READERS, (os.cpu_count() or 1) - 1, len(parts)),
+            pin_memory=self.device.type == "cuda",
+            # The global stream belongs to the network, and goes on where it stopped.
+            generator=Generator(),
+        )
+        try:
+            for x, (index, _) in zip(loader, parts, strict=True):
+                here = x.to(self.device, non_blocking=True)
+                yield here, self.y[index].to(self.device)
+        except BadInput as error:
+            # A reader's error arrives with its traceback as the message.
+            raise BadInput(str(error).rpartition("BadInput: ")[2].strip()) from None
+
+
+def _seeded(index: Tensor, seed: int) -> list[tuple[int, int]]:
+    """Each image with a seed of its own, wherever it is read."""
+    drawn = torch.randint(2**62, (len(index),), generator=Generator().manual_seed(seed))
+    return list(zip(index.tolist(), drawn.tolist(), strict=True))
+
+
+class _Pictures(Dataset[Tensor]):
+    """Files as bytes ``[3, size, size]``."""
+
+    def __init__(self, images: Any, size: int, change: _Change | None) -> None:
+        self.images, self.size, self.change = images, size, change
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        index, seed = place
+        x = pil_to_tensor(self.images[index][0])[None]
+        if self.change is not None:
+            x = self.change(x, Generator().manual_seed(seed))
+        return augment.centre(x, self.size)[0]

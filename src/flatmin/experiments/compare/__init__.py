@@ -1,0 +1,1 @@
+"""``flatmin compare``: does it pay here, and which settings should be used?"""

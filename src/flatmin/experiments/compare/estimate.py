@@ -1,0 +1,161 @@
+"""How long a comparison takes, from a few timed steps and tests."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from lightning_fabric import Fabric
+
+from flatmin.experiments import evaluate
+from flatmin.experiments.compare.plan import ARMS, BASE, Arm, Comparison, Setting
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.cost import Cost, Images, Meter, estimate
+from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.train import Training
+
+#: Seconds that timing one arm may take, and steps of it, at most.
+_PATIENCE, _STEPS = 2.0, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What the runs of a setting take on this machine.
+
+    Attributes:
+        costs: of a run, by the name of the arm.
+        start: seconds until a run has begun.
+        base: a training of the base that has taken a few steps.
+    """
+
+    costs: dict[str, Cost]
+    start: float
+    base: Training
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Seconds of all runs of one seed, and of what comes after them.
+
+    Attributes:
+        search: of each run that chooses.
+        final: of each run with what was chosen.
+        landscapes: of both planes.
+    """
+
+    search: list[float]
+    final: list[float]
+    landscapes: float
+
+
+def timed(fabric: Fabric, what: Comparison, setting: Setting, data: DataSet) -> Times:
+    """Time the arms of a setting; nothing is written.
+
+    Raises:
+        BadInput: a setting does not fit the data, the network or a method.
+    """
+    began = time.perf_counter()
+    base = _training(fabric, what, setting, BASE, data)
+    start = time.perf_counter() - began
+    test = _test(base)
+    costs = {BASE.name: _cost(base, test)}
+    for arm in ARMS[1:]:
+        costs[arm.name] = _cost(_training(fabric, what, setting, arm, data), test)
+    return Times(costs, start, base)
+
+
+def _training(
+    fabric: Fabric, what: Comparison, setting: Setting, arm: Arm, data: DataSet
+) -> Training:
+    one = what.candidates(setting, arm)[-1]
+    return Training(fabric, what.search(one, len(data.train.y), 0), data)
+
+
+def _cost(training: Training, test: float) -> Cost:
+    seconds = Meter(training.fabric, _PATIENCE).gradient(training, _STEPS)
+    state = training.state
+    examples = state.step * training.experiment.batch_size
+    parameters = sum(p.numel() for p in training.model.parameters())
+    return Cost(parameters, state.gradient_examples / examples, seconds, test)
+
+
+def _test(training: Training) -> float:
+    """Seconds to test an image."""
+    began = time.perf_counter()
+    some = list(islice(training.batches.test(), 2))
+    evaluate.tested(training.fabric, training.model, some)
+    return (time.perf_counter() - began) / sum(len(y) for _, y in some)
+
+
+def work(what: Comparison, setting: Setting, data: DataSet, times: Times) -> Work:
+    """What there is to do under a setting.
+
+    What will be chosen is not known: each method's runs with it are taken to be as long
+    as its longest candidates, with and without the average of the weights.
+    """
+    images, n = Images.of(data), len(data.train.y)
+    held = len(data.validation.y) if data.validation else round(what.validation * n)
+    rest = n if data.validation else n - held
+    search: list[float] = []
+    final: list[float] = []
+    for arm in ARMS:
+        tries, cost = what.candidates(setting, arm), times.costs[arm.name]
+        longest = max(tries, key=lambda one: one.epochs)
+        search += [
+            _run(what.search(one, n, 0), replace(images, train=rest, test=held), cost)
+            for one in tries
+        ]
+        final += [
+            _run(what.final(longest, ema, 0), images, cost)
+            for ema in (None, what.decay(longest, n))
+        ]
+    planes = 0 if isinstance(data.train, Files) else 2
+    points = planes * what.landscape_points**2
+    return Work(
+        [times.start + seconds for seconds in search],
+        [times.start + seconds for seconds in final],
+        points * n * times.costs[BASE.name].test,
+    )
+
+
+def _run(experiment: Experiment, images: Images, cost: Cost) -> float:
+    found = estimate(experiment, images, cost)
+    return found.seconds + found.tests + found.measurements
+
+
+def seconds(
+    what: Comparison, works: Sequence[Work], processes: int, start: float
+) -> float:
+    """How long a comparison takes.
+
+    Args:
+        what: is compared.
+        works: under each setting.
+        processes: that share the runs; the first alone measures landscapes.
+        start: seconds until another process begins with its first run.
+    """
+    search = what.search_seeds * [run for one in works for run in one.search]
+    final = what.seeds * [run for one in works for run in one.final]
+    later = (processes - 1) * [start]
+    searched = _shared(search, [0.0, *later])
+    return (
+        searched
+        + _shared(final, processes * [0.0])
+        + sum(one.landscapes for one in works)
+    )
+
+
+def _shared(runs: Sequence[float], free: list[float]) -> float:
+    """When all runs are done, if whoever is free takes the next.
+
+    Args:
+        runs: seconds of each, in their order.
+        free: from when on each process is free.
+    """
+    heapq.heapify(free)
+    for run in runs:
+        heapq.heappush(free, heapq.heappop(free) + run)
+    return max(free)

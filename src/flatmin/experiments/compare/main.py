@@ -1,0 +1,213 @@
+"""``flatmin compare`` from its first line to its report; the file is in this order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from flatmin.experiments.compare import estimate, page, preflight, workers
+from flatmin.experiments.compare.place import Place, claim, read_place
+from flatmin.experiments.compare.plan import ARMS, Comparison
+from flatmin.experiments.compare.results import by_setting
+from flatmin.experiments.compare.search import (
+    Chosen,
+    choose,
+    final_jobs,
+    finished,
+    search_jobs,
+    train_jobs,
+)
+from flatmin.experiments.compare.tables import table
+from flatmin.experiments.compare.verdict import Verdict, verdict
+from flatmin.experiments.datasets import DataSet, findings, images_of, shared
+from flatmin.experiments.dry_run import duration
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.launch import launched, world_size
+from flatmin.experiments.progress import bars
+from flatmin.experiments.runs.files import read_json
+from flatmin.experiments.runs.lock import locked
+
+#: The images of each setting, by its name.
+Sets = dict[str, DataSet]
+
+
+def compare(
+    what: Comparison, root: Path, data: Path, processes: int, console: Console
+) -> Path:
+    """Run a comparison, or what is left of it, and write its report.
+
+    Args:
+        what: is compared.
+        root: the folder of its runs and its report.
+        data: where data sets are.
+        processes: that share the work on this machine.
+        console: where to print.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        BadInput: data, settings, device or folder cannot be used; nothing was written
+            then.
+    """
+    fabric = _launched(what, processes)
+    sets = _prepared(fabric, what, data, processes, console)
+    with locked(root):
+        place = claim(root, data, what, sets)
+        with workers.helping(processes - 1, place), bars(console) as progress:
+            search = search_jobs(what, place)
+            train_jobs(fabric, search, place, "1/2 choosing settings", progress)
+            chosen = choose(what, place)
+            title = "2/2 training with them"
+            train_jobs(fabric, final_jobs(chosen), place, title, progress)
+        return _report(what, sets, chosen, place, console)
+
+
+def report(root: Path, data: Path, console: Console) -> Path:
+    """Write the report of a finished comparison again, and print what it says.
+
+    Args:
+        root: its folder.
+        data: where data sets are.
+        console: where to print.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        BadInput: the folder is no comparison's, a run is not finished, or the images
+            have changed.
+    """
+    what, place = read_place(root, data)
+    sets = {one.name: images_of(what.common(one), data) for one in what.settings}
+    with locked(root):
+        claim(root, data, what, sets)
+        searched = finished(search_jobs(what, place))
+        chosen = choose(what, place) if searched else []
+        if not searched or not finished(final_jobs(chosen)):
+            raise BadInput(f"{root} is not finished. flatmin compare continues it.")
+        return _report(what, sets, chosen, place, console)
+
+
+def numbers(root: Path) -> dict[str, Any]:
+    """What the report of a finished comparison says, for programs.
+
+    Raises:
+        BadInput: the folder is no comparison's, or has no report yet.
+    """
+    what, _ = read_place(root, root)
+    rows_of = read_json(root / "results.json")
+    if rows_of is None:
+        raise BadInput(f"{root} is not finished. flatmin compare continues it.")
+    return {"folder": str(root), "comparison": what.model_dump(), "rows": rows_of}
+
+
+def _report(
+    what: Comparison, sets: Sets, chosen: list[Chosen], place: Place, console: Console
+) -> Path:
+    found = [one.row() for one in chosen]
+    words: dict[str, Verdict] = {}
+    for one, group in zip(what.settings, by_setting(found), strict=True):
+        images = sets[one.name]
+        words[one.name] = verdict(what, group, _held(what, images), shared(images))
+    with console.status("measuring the landscapes"):
+        written = page.write_report(what, sets, found, words, place)
+    for setting, group in zip(what.settings, by_setting(found), strict=True):
+        console.print(table(group))
+        _say(words[setting.name], console)
+    return written
+
+
+def preview(what: Comparison, data: Path, processes: int, console: Console) -> None:
+    """Say what a comparison would do and how long it would take; write nothing.
+
+    Raises:
+        BadInput: as `compare`.
+    """
+    _prepared(_launched(what, processes), what, data, processes, console)
+
+
+def _launched(what: Comparison, processes: int) -> Fabric:
+    """Fabric for this process, with its share of the machine's threads."""
+    if world_size() > 1:
+        raise BadInput(
+            "flatmin compare starts its own processes: give --workers N, not torchrun."
+        )
+    torch.set_num_threads(workers.threads(processes))
+    return launched(what.experiment)
+
+
+def _prepared(
+    fabric: Fabric, what: Comparison, data: Path, processes: int, console: Console
+) -> Sets:
+    """Read the images, try every arm for a few steps, and say what will be done."""
+    with console.status("reading the images"):
+        sets = {one.name: images_of(what.common(one), data) for one in what.settings}
+    # Other processes import and read the same.
+    start = time.process_time()
+    with console.status("timing a few steps"):
+        times = [estimate.timed(fabric, what, x, sets[x.name]) for x in what.settings]
+    works = [
+        estimate.work(what, one, sets[one.name], found)
+        for one, found in zip(what.settings, times, strict=True)
+    ]
+    total = estimate.seconds(what, works, processes, start)
+    for line in introduction(what, sets, total, processes):
+        console.print(line, highlight=False, markup=False)
+    for one, found in zip(what.settings, times, strict=True):
+        for line in preflight.warnings(found.base, what, one, sets[one.name]):
+            console.print(f"Note: {line}", highlight=False, markup=False)
+    return sets
+
+
+def introduction(
+    what: Comparison, sets: Sets, seconds: float, processes: int
+) -> list[str]:
+    """What a comparison will do, and how long it will take."""
+    lines = []
+    for one in what.settings:
+        images = sets[one.name]
+        lines.append(
+            f"{one.label}: {len(images.train.y):,} training and "
+            f"{len(images.test.y):,} test images, {len(images.classes)} classes; "
+            f"{images.split}."
+        )
+    for images in {id(one): one for one in sets.values()}.values():
+        lines += findings(images)
+    one = what.experiment
+    tries = ", ".join(_tries(what))
+    seeds = "1 seed" if what.seeds == 1 else f"{what.seeds} seeds"
+    lines.append(
+        f"{one.model}, {seeds}. Each method chooses its settings on "
+        f"{100 * what.validation:g} % of the training images: {tries}."
+    )
+    words = "1 process" if processes == 1 else f"{processes} processes"
+    lines.append(
+        f"This takes about {duration(seconds)} with {words}, and less where shorter "
+        "schedules are chosen."
+    )
+    return lines
+
+
+def _tries(what: Comparison) -> list[str]:
+    optimizer = what.experiment.optimizer
+    return [f"{arm.label(optimizer)} of {what.tries(arm)[0]}" for arm in ARMS]
+
+
+def _held(what: Comparison, images: DataSet) -> int:
+    """How many images each seed's settings are chosen on."""
+    if images.validation is not None:
+        return len(images.validation.y)
+    return max(1, round(what.validation * len(images.train.y)))
+
+
+def _say(words: Verdict, console: Console) -> None:
+    for sentence in words.sentences:
+        console.print(sentence, highlight=False, markup=False)
+    for warning in words.warnings:
+        console.print(f"Note: {warning}", highlight=False, markup=False)

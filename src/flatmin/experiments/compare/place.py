@@ -1,0 +1,113 @@
+"""Where a comparison is, and what its folder says of it.
+
+FOLDER/
+comparison.json         what decides the numbers, and the fingerprints of the images
+SETTING/search/ARM/POINT/seed-K     runs that choose, tested on held-out images
+SETTING/final/ARM/POINT/seed-K      runs with what was chosen, on all training images
+landscapes.json, results.json, table.md, report.html, *.png
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from flatmin.experiments.compare.plan import Comparison
+from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.jobs import Request
+from flatmin.experiments.runs.files import check, differences, read_json, write_json
+from flatmin.experiments.runs.names import COMPARISON
+
+
+class Stored(BaseModel):
+    """What is in the file.
+
+    Attributes:
+        comparison: what is compared.
+        data_sha256: the fingerprint of the images, by the name of the setting.
+        images: how many there are to train on, by the name of the setting.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    comparison: Comparison
+    data_sha256: dict[str, str]
+    images: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a comparison is.
+
+    Attributes:
+        root: its folder.
+        data: where data sets are.
+        images: how many there are to train on, by the name of the setting.
+    """
+
+    root: Path
+    data: Path
+    images: dict[str, int]
+
+    @property
+    def request(self) -> Request:
+        """What `flatmin.experiments.jobs.train_job` has to know."""
+        return Request("compare", root=self.root, data=self.data)
+
+
+def claim(root: Path, data: Path, what: Comparison, sets: dict[str, DataSet]) -> Place:
+    """Make a folder a comparison's, or find that it already is.
+
+    Args:
+        root: the folder.
+        data: where data sets are.
+        what: is compared.
+        sets: the images, by the name of the setting.
+
+    Raises:
+        BadInput: the folder holds another comparison, or something else.
+    """
+    mine = Stored(
+        comparison=what,
+        data_sha256={name: one.digest() for name, one in sets.items()},
+        images={name: len(one.train.y) for name, one in sets.items()},
+    )
+    path, new = root / COMPARISON, mine.model_dump(mode="json")
+    old = read_json(path)
+    if old is None:
+        _check_empty(root)
+        write_json(path, new)
+    elif old != new:
+        different = ", ".join(differences(old, new))
+        raise BadInput(
+            f"{root} holds another comparison (different: {different}). Choose another "
+            "folder with --out."
+        )
+    return Place(root, data, mine.images)
+
+
+def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
+    """A comparison that was begun in a folder.
+
+    Raises:
+        BadInput: there is none, or its file is damaged.
+    """
+    path = root / COMPARISON
+    stored = read_json(path)
+    if stored is None:
+        raise BadInput(
+            f"{root} has no {COMPARISON}: it is no folder of flatmin compare."
+        )
+    found = check(Stored, stored, path, "Choose another folder with --out.")
+    return found.comparison, Place(root, data, found.images)
+
+
+def _check_empty(root: Path) -> None:
+    there = root.iterdir() if root.exists() else ()
+    if any(not path.name.startswith(".") for path in there):
+        raise BadInput(
+            f"{root} is not empty and no folder of flatmin compare. Choose another "
+            "with --out."
+        )

@@ -1,0 +1,222 @@
+"""What a comparison trains: the settings, the arms, and every candidate of each.
+
+Each arm chooses its settings on images that its candidates do not train on: the base
+optimizer the length of its schedule and its learning rate, SAM its radius and length.
+The base has at least as many tries and gradients as SAM.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flatmin.experiments.config import Experiment, validated
+
+#: Epochs between two tests of a run that is tested in its end alone.
+NEVER = 1_000_000
+
+#: Points of a learning curve.
+POINTS = 10
+
+_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: of its folder.
+        method: of its experiments; ``"sgd"`` is the base optimizer alone.
+        words: what tables say after the base's name; empty for the base.
+        cost: gradients per example and epoch.
+    """
+
+    name: str
+    method: str
+    words: str
+    cost: float
+
+    def label(self, optimizer: str, *, averaged: bool = False) -> str:
+        """What tables call it, as in ``"SAM, averaged"``."""
+        name = self.words or _OPTIMIZERS[optimizer]
+        return f"{name}, averaged" if averaged else name
+
+
+BASE = Arm("base", "sgd", "", 1.0)
+
+#: The base optimizer, the paper's method, and the cheap one with the best evidence.
+ARMS = (
+    BASE,
+    Arm("sam", "sam", "SAM", 2.0),
+    Arm("subset-sam", "subset_sam", "SAM on a quarter", 1.25),
+)
+
+
+class Setting(BaseModel):
+    """One condition under which all arms are compared.
+
+    Attributes:
+        name: of its folder: ``noise-40``.
+        label: what tables call it.
+        fields: of `Experiment`, in which it differs from the comparison's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    label: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class Comparison(BaseModel):
+    """Everything that decides the numbers of ``flatmin compare``.
+
+    Attributes:
+        experiment: what all runs have in common.
+        settings: the conditions, each with a table of its own.
+        seeds: paired runs per arm; each has its own initial weights, order and noise.
+        search_seeds: how many of these seeds settings are chosen with.
+        lengths: lengths of the base's schedule, in multiples of ``epochs``.
+        lrs: learning rates of the base, in multiples of ``lr``.
+        rhos: radii of SAM.
+        sam_lengths: lengths of SAM's schedule, in multiples of ``epochs``.
+        average: share of the schedule over which the average of the weights reaches
+            back.
+        validation: share of the training images on which settings are chosen.
+        landscape_points: along each axis of a landscape; 0 draws none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    experiment: Experiment
+    settings: tuple[Setting, ...] = Field(min_length=1)
+    seeds: int = Field(default=3, ge=1, le=1000)
+    search_seeds: int = Field(default=3, ge=1, le=1000)
+    lengths: tuple[float, ...] = Field(default=(0.125, 0.25, 0.5, 1, 2), min_length=1)
+    lrs: tuple[float, ...] = Field(default=(0.5, 1, 2), min_length=1)
+    rhos: tuple[float, ...] = Field(default=(0.02, 0.05, 0.1), min_length=1)
+    sam_lengths: tuple[float, ...] = Field(default=(0.5, 1), min_length=1)
+    average: float = Field(default=0.1, gt=0, le=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    landscape_points: int = Field(default=21, ge=0, le=101)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse a base with fewer chances than SAM, and planes of one point.
+
+        Raises:
+            ValueError: the base has fewer tries or gradients than SAM, a number is out
+                of range, or comes twice.
+        """
+        del context
+        for name in ("lengths", "lrs", "rhos", "sam_lengths"):
+            values = getattr(self, name)
+            if min(values) <= 0 or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be above 0 and distinct, got {values}")
+        if self.landscape_points == 1:
+            raise ValueError("landscape_points must be 0, or at least 2, got 1")
+        tries, gradients = self.tries(BASE)
+        for arm in ARMS[1:]:
+            more = self.tries(arm)
+            if more[0] > tries or more[1] > gradients:
+                raise ValueError(
+                    f"{arm.words} would have {more[0]} tries with the gradients of "
+                    f"{more[1]:g} x epochs, and the base {tries} with {gradients:g}: "
+                    "give the base more lengths or lrs"
+                )
+
+    def tries(self, arm: Arm) -> tuple[int, float]:
+        """How many candidates an arm has, and what all of them cost, in ``epochs``."""
+        lengths, others = (
+            (self.lengths, self.lrs) if arm == BASE else (self.sam_lengths, self.rhos)
+        )
+        return len(lengths) * len(others), arm.cost * sum(lengths) * len(others)
+
+    def common(self, setting: Setting) -> Experiment:
+        """The experiment that all runs of a setting vary.
+
+        Raises:
+            BadInput: its fields do not fit together.
+        """
+        fields = {**self.experiment.model_dump(), **setting.fields}
+        return validated(Experiment, fields)
+
+    def candidates(self, setting: Setting, arm: Arm) -> list[Experiment]:
+        """What an arm chooses from, the shortest schedule first.
+
+        Raises:
+            BadInput: as of `common`.
+        """
+        one = self.common(setting)
+        if arm == BASE:
+            changes = [
+                {"epochs": _epochs(one, length), "lr": one.lr * lr, "rho": 0.0}
+                for length, lr in product(self.lengths, self.lrs)
+            ]
+        else:
+            changes = [
+                {"epochs": _epochs(one, length), "rho": rho}
+                for length, rho in product(self.sam_lengths, self.rhos)
+            ]
+        found: list[Experiment] = []
+        for change in changes:
+            made = one.model_copy(update={**change, "method": arm.method})
+            if made not in found:  # Lengths of less than an epoch are an epoch.
+                found.append(made)
+        return found
+
+    def decay(self, one: Experiment, images: int) -> float:
+        """The decay of an average that reaches back ``average`` of the schedule.
+
+        Args:
+            one: a candidate.
+            images: how many it is trained on.
+        """
+        steps = self.average * one.epochs * images / one.batch_size
+        return round(math.exp(-1 / max(steps, 1)), 6)
+
+    def search(self, candidate: Experiment, images: int, seed: int) -> Experiment:
+        """The run that says how good a candidate is.
+
+        It is tested once, on held-out training images that are as noisy as the others.
+
+        Args:
+            candidate: one of `candidates`.
+            images: how many there are to train on; some are held out.
+            seed: of the run.
+        """
+        return candidate.model_copy(
+            update={
+                "validation": self.validation,
+                "noisy_validation": True,
+                "ema": self.decay(candidate, images),
+                "flatness_rho": None,
+                "evaluate_every": NEVER,
+                "seed": seed,
+            }
+        )
+
+    def final(self, chosen: Experiment, ema: float | None, seed: int) -> Experiment:
+        """The run on all training images that is tested on the test images.
+
+        Args:
+            chosen: the candidate that was chosen.
+            ema: decay of the average of the weights; None for none.
+            seed: of the run.
+        """
+        every = max(1, chosen.epochs // POINTS)
+        return chosen.model_copy(
+            update={"ema": ema, "evaluate_every": every, "seed": seed}
+        )
+
+
+def point_name(arm: Arm, one: Experiment) -> str:
+    """A candidate's folder: ``lr-0.1-epochs-30``, or ``rho-0.05-epochs-30``."""
+    first = f"lr-{one.lr:g}" if arm == BASE else f"rho-{one.rho:g}"
+    return f"{first}-epochs-{one.epochs}"
+
+
+def _epochs(one: Experiment, length: float) -> int:
+    return max(1, round(one.epochs * length))

@@ -1,0 +1,240 @@
+"""The search: each arm's candidates are trained, and the best is trained again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lightning_fabric import Fabric
+from rich.progress import Progress
+
+from flatmin.experiments.choice import best as best_of
+from flatmin.experiments.compare.place import Place
+from flatmin.experiments.compare.plan import (
+    ARMS,
+    BASE,
+    Arm,
+    Comparison,
+    Setting,
+    point_name,
+)
+from flatmin.experiments.compare.results import Result, Row
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.jobs import Job, train_job
+from flatmin.experiments.runs.checkpoint import clear
+from flatmin.experiments.runs.lock import is_locked
+from flatmin.experiments.runs.record import Run
+
+#: Seconds between two looks at runs that other processes are training.
+_EVERY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One try of an arm, and its runs, one for each seed."""
+
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A candidate and the results of its runs."""
+
+    experiment: Experiment
+    results: tuple[Result, ...]
+
+    def errors(self, *, averaged: bool) -> tuple[float, ...]:
+        """The validation error of each seed, per cent."""
+        name = "test_error" if averaged else "last_error"
+        return tuple(result[name] for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What an arm has chosen by its validation errors, and the runs with it."""
+
+    setting: Setting
+    arm: Arm
+    averaged: bool
+    longest: bool
+    experiment: Experiment
+    validation: tuple[float, ...]
+    ties: int
+    jobs: tuple[Job, ...]
+    tried: tuple[Tried, ...]
+
+    def row(self) -> Row:
+        """What is known when all runs are finished."""
+        spent = [result for one in self.tried for result in one.results]
+        return Row(
+            setting=self.setting,
+            arm=self.arm,
+            averaged=self.averaged,
+            longest=self.longest,
+            experiment=self.experiment,
+            tries=len(self.tried),
+            ties=self.ties,
+            validation=self.validation,
+            results=tuple(map(_result, self.jobs)),
+            folders=tuple(job.folder for job in self.jobs),
+            search_examples=sum(one["gradient_examples"] for one in spent),
+            search_seconds=sum(one["seconds"] for one in spent),
+        )
+
+
+def candidates(
+    what: Comparison, setting: Setting, arm: Arm, place: Place
+) -> list[Candidate]:
+    """The tries of an arm under a setting."""
+    home = place.root / setting.name / "search" / arm.name
+    images = place.images[setting.name]
+    return [
+        Candidate(
+            one,
+            tuple(
+                Job(
+                    what.search(one, images, seed),
+                    home / point_name(arm, one) / f"seed-{seed}",
+                )
+                for seed in range(what.search_seeds)
+            ),
+        )
+        for one in what.candidates(setting, arm)
+    ]
+
+
+def search_jobs(what: Comparison, place: Place) -> list[Job]:
+    """All runs that choose, seed by seed."""
+    found = [
+        candidate.jobs
+        for setting in what.settings
+        for arm in ARMS
+        for candidate in candidates(what, setting, arm, place)
+    ]
+    return [job for jobs in zip(*found, strict=True) for job in jobs]
+
+
+def choose(what: Comparison, place: Place) -> list[Chosen]:
+    """What all arms have chosen, from the results of `search_jobs`."""
+    return [one for setting in what.settings for one in _choose(what, setting, place)]
+
+
+def _choose(what: Comparison, setting: Setting, place: Place) -> Iterator[Chosen]:
+    for arm in ARMS:
+        tried = tuple(
+            Tried(one.experiment, tuple(map(_result, one.jobs)))
+            for one in candidates(what, setting, arm, place)
+        )
+        plain = _best(what, setting, arm, place, tried)
+        yield plain
+        yield _best(what, setting, arm, place, tried, averaged=True)
+        longest = max(one.experiment.epochs for one in tried)
+        if arm == BASE and plain.experiment.epochs < longest:
+            yield _best(what, setting, arm, place, tried, longest=longest)
+
+
+def _best(
+    what: Comparison,
+    setting: Setting,
+    arm: Arm,
+    place: Place,
+    tried: tuple[Tried, ...],
+    *,
+    averaged: bool = False,
+    longest: int | None = None,
+) -> Chosen:
+    """The candidate with the lowest validation error, of all or of one length."""
+    some = [one for one in tried if longest in (None, one.experiment.epochs)]
+    errors = [one.errors(averaged=averaged) for one in some]
+    best = best_of(errors)
+    one = some[best.index].experiment
+    return Chosen(
+        setting=setting,
+        arm=arm,
+        averaged=averaged,
+        longest=longest is not None,
+        experiment=one,
+        validation=errors[best.index],
+        ties=best.ties,
+        jobs=_final(what, setting, arm, one, place, averaged=averaged),
+        tried=tried,
+    )
+
+
+def _final(
+    what: Comparison,
+    setting: Setting,
+    arm: Arm,
+    one: Experiment,
+    place: Place,
+    *,
+    averaged: bool,
+) -> tuple[Job, ...]:
+    name = f"{arm.name}-averaged" if averaged else arm.name
+    home = place.root / setting.name / "final" / name / point_name(arm, one)
+    ema = what.decay(one, place.images[setting.name]) if averaged else None
+    return tuple(
+        Job(what.final(one, ema, seed), home / f"seed-{seed}")
+        for seed in range(what.seeds)
+    )
+
+
+def train_jobs(
+    fabric: Fabric, jobs: list[Job], place: Place, title: str, progress: Progress
+) -> None:
+    """Train runs until all are finished, beside other processes that do the same.
+
+    Runs that another process is at are waited for; if it was killed, they are taken
+    over.
+
+    Args:
+        fabric: of this process.
+        jobs: which runs.
+        place: where they are.
+        title: of the bar.
+        progress: where the bar is shown, in gradient examples.
+    """
+    costs = {job.folder: cost(job.experiment) for job in jobs}
+    bar = progress.add_task(title, total=sum(costs.values()), note="")
+    left = {job.folder: job for job in jobs}
+    while left:
+        for job in list(left.values()):
+            if not Run(job.folder).finished:
+                if is_locked(job.folder):
+                    continue
+                if train_job(fabric, job, place.request, progress) is None:
+                    continue
+            # The process that trained it may have been killed just before this.
+            clear(job.folder)
+            del left[job.folder]
+            done = (f for f in costs if f not in left or Run(f).finished)
+            progress.update(bar, completed=sum(costs[folder] for folder in done))
+        if left:
+            time.sleep(_EVERY)
+
+
+def finished(jobs: list[Job]) -> bool:
+    """Whether all runs have results."""
+    return all(Run(job.folder).finished for job in jobs)
+
+
+def cost(experiment: Experiment) -> float:
+    """A run's share of the work: epochs times gradients per example."""
+    arm = next(arm for arm in ARMS if arm.method == experiment.method)
+    return experiment.epochs * arm.cost
+
+
+def _result(job: Job) -> Result:
+    result = Run(job.folder).result()
+    assert result is not None, f"{job.folder} is not finished"
+    return result
+
+
+def final_jobs(chosen: list[Chosen]) -> list[Job]:
+    """All runs with what was chosen, seed by seed, each once."""
+    found = (
+        job for jobs in zip(*(c.jobs for c in chosen), strict=True) for job in jobs
+    )
+    return list({job.folder: job for job in found}.values())

@@ -1,0 +1,97 @@
+"""Processes of this machine that share the runs of a comparison."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+
+import torch
+from rich.console import Console
+
+from flatmin.experiments.compare.place import Place, read_place
+from flatmin.experiments.compare.search import (
+    choose,
+    final_jobs,
+    search_jobs,
+    train_jobs,
+)
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.launch import launched
+from flatmin.experiments.progress import bars
+
+#: How many processes are started at most: without being asked, and when asked.
+_ENOUGH, _MOST = 4, 64
+
+
+def checked(processes: int | None) -> int:
+    """How many processes share the work: by default one per core, one with a GPU.
+
+    Raises:
+        BadInput: the number that was given is out of range.
+    """
+    if processes is None:
+        return 1 if torch.accelerator.is_available() else _cores()
+    if not 1 <= processes <= _MOST:
+        raise BadInput(f"--workers must be from 1 to {_MOST}, got {processes}.")
+    return processes
+
+
+def _cores() -> int:
+    return min(os.cpu_count() or 1, _ENOUGH)
+
+
+def threads(processes: int) -> int:
+    """How many threads each of them has."""
+    return max((os.cpu_count() or 1) // processes, 1)
+
+
+@contextmanager
+def helping(processes: int, place: Place) -> Iterator[None]:
+    """Let other processes train runs of a comparison, within the block.
+
+    They end with this process, also if it is killed.
+
+    Args:
+        processes: beside this one.
+        place: of the comparison, which is written down there.
+    """
+    context = multiprocessing.get_context("spawn")
+    arguments = (place.root, place.data, threads(processes + 1))
+    helpers = [
+        # Daemons may not start the processes that read pictures.
+        context.Process(target=_help, args=arguments, daemon=False)
+        for _ in range(processes)
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.join()
+
+
+def _help(root: Path, data: Path, threads: int) -> None:
+    # Ctrl-C is the first process's, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    what, place = read_place(root, data)
+    fabric = launched(what.experiment)
+    with bars(Console(quiet=True)) as progress:
+        train_jobs(fabric, search_jobs(what, place), place, "", progress)
+        train_jobs(fabric, final_jobs(choose(what, place)), place, "", progress)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,179 @@
+"""What is measured of a network: errors, predictions, flatness, and means of steps."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from flatmin import diagnostics
+from flatmin.experiments.batches import IGNORED, Batch
+
+#: Images and the labels that are trained, in memory.
+Images = Iterable[tuple[Tensor, Tensor]]
+
+
+class Tested(NamedTuple):
+    """How a network does on some images.
+
+    Attributes:
+        error: share of wrong predictions, per cent.
+        top5_error: share of images whose class is none of the five likeliest,
+            likewise.
+        loss: mean cross entropy.
+    """
+
+    error: float
+    top5_error: float
+    loss: float
+
+
+@torch.no_grad()
+def tested(fabric: Fabric, model: nn.Module, batches: Iterable[Batch]) -> Tested:
+    """Error and loss on the images of all processes.
+
+    Args:
+        fabric: of the processes that share the images.
+        model: the network; it is put into evaluation mode.
+        batches: this process's images; labels that fill up are `IGNORED`.
+    """
+    model.eval()
+    sums = _zeros(fabric.device, 4)
+    for x, y in batches:
+        outputs = model(x)
+        best = outputs.topk(min(5, outputs.shape[1])).indices
+        hits, real = best == y[:, None], y != IGNORED
+        loss = cross_entropy(outputs, y, ignore_index=IGNORED, reduction="sum")
+        sums += torch.stack(
+            [hits[:, :1].any(1).sum(), hits.any(1).sum(), loss, real.sum()]
+        )
+    first, five, loss, n = _over_all(fabric, sums).tolist()
+    return Tested(100 * (n - first) / n, 100 * (n - five) / n, loss / n)
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """The likeliest class of each image ``[n]``, int64.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        batches: images, and labels that do not count.
+    """
+    model.eval()
+    return torch.cat([model(x).argmax(1) for x, _ in batches])
+
+
+def gathered(fabric: Fabric, mine: Tensor) -> Tensor:
+    """What all processes have found for images that were dealt out in turn."""
+    found: Any = fabric.all_gather(mine)
+    return found.view(fabric.world_size, -1).T.flatten()
+
+
+def flatness(
+    model: nn.Module,
+    images: Images,
+    rho: float,
+    group: dist.ProcessGroup | None = None,
+) -> dict[str, float]:
+    """How flat the loss on the training set is, with the labels trained on.
+
+    BatchNorm uses its running statistics, so that the loss is a function of the
+    weights alone. What cannot be measured, for instance because training has diverged,
+    is NaN, and a RuntimeWarning says why: whoever has trained for days gets the rest.
+    Label smoothing and mixup have no part in this loss.
+
+    Args:
+        model: the network; it is put into evaluation mode.
+        images: this process's part of the training set.
+        rho: the radius of the sharpness.
+        group: of the processes that share the set.
+
+    Returns:
+        ``sharpness`` and ``lambda_max``.
+    """
+    numbers = {"sharpness": math.nan, "lambda_max": math.nan}
+    with _tried("sharpness or lambda_max"):
+        objective = _objective(model, images, group)
+        numbers["sharpness"] = diagnostics.sharpness(objective, rho).value
+        numbers["lambda_max"] = diagnostics.eigenvalues(objective, 1, tol=0.01).value
+    return numbers
+
+
+def spectrum(
+    model: nn.Module, images: Images, group: dist.ProcessGroup | None = None
+) -> dict[str, float]:
+    """What the paper's Figure 3 follows through training; arguments as of `flatness`.
+
+    Returns:
+        ``lambda_max`` and ``lambda_ratio``, lambda_max / lambda_5.
+    """
+    numbers = {"lambda_max": math.nan, "lambda_ratio": math.nan}
+    with _tried("the spectrum"):
+        found = diagnostics.eigenvalues(_objective(model, images, group), 5, tol=0.01)
+        numbers |= {"lambda_max": found.value, "lambda_ratio": found.ratio}
+    return numbers
+
+
+@contextmanager
+def _tried(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        warnings.warn(f"{what} is not known: {error}", RuntimeWarning, stacklevel=4)
+
+
+def _objective(
+    model: nn.Module, images: Images, group: dist.ProcessGroup | None
+) -> diagnostics.Objective:
+    return diagnostics.Objective(model.eval(), cross_entropy, list(images), group=group)
+
+
+class Means:
+    """Means over examples, of what groups of them have measured in training steps.
+
+    Args:
+        device: where the sums are.
+
+    Attributes:
+        sums: of each of `NAMES`, and the examples that have it.
+    """
+
+    #: Mean loss of the passes at ``w``; by how much loss and error (in per cent) rise
+    #: from there to ``w + eps``.
+    NAMES = ("train_loss", "sharpness", "error_sharpness")
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = _zeros(device, 2 * len(self.NAMES))
+
+    def add(self, n: int, values: Iterable[Tensor | None]) -> None:
+        """Add what a group of ``n`` examples has measured of each; None is nothing."""
+        for place, value in enumerate(values):
+            if value is not None:
+                self.sums[2 * place] += n * value
+                self.sums[2 * place + 1] += n
+
+    def read(self, fabric: Fabric) -> dict[str, float]:
+        """The means since the last call, over all processes, that there are."""
+        totals = _over_all(fabric, self.sums).view(-1, 2).tolist()
+        self.sums.zero_()
+        pairs = zip(self.NAMES, totals, strict=True)
+        return {name: total / n for name, (total, n) in pairs if n}
+
+
+def _zeros(device: torch.device, n: int) -> Tensor:
+    # Apple's devices have no float64.
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    return torch.zeros(n, dtype=exact, device=device)
+
+
+def _over_all(fabric: Fabric, sums: Tensor) -> Tensor:
+    total: Any = fabric.all_reduce(sums.clone(), reduce_op="sum")
+    return total

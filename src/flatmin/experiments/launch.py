@@ -1,0 +1,124 @@
+"""The processes of a run: one, or as many as torchrun has started."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.errors import BadInput
+
+#: Where such variables come from.
+_SET = (
+    "torchrun sets it: start with torchrun --nproc-per-node N -m flatmin train ..., "
+    "or unset WORLD_SIZE and LOCAL_WORLD_SIZE for one process."
+)
+
+
+def world_size() -> int:
+    """How many processes torchrun has started; 1 without it.
+
+    Raises:
+        BadInput: ``WORLD_SIZE`` is no number of processes.
+    """
+    return _number("WORLD_SIZE")
+
+
+def _local_size(world: int) -> int:
+    """How many of them are on this machine."""
+    local = _number("LOCAL_WORLD_SIZE")
+    if world > 1 and "LOCAL_WORLD_SIZE" not in os.environ:
+        raise BadInput(
+            f"LOCAL_WORLD_SIZE is not set, and WORLD_SIZE is {world}. {_SET}"
+        )
+    if world % local:
+        raise BadInput(
+            f"LOCAL_WORLD_SIZE={local} does not divide WORLD_SIZE={world}. {_SET}"
+        )
+    return local
+
+
+def _number(name: str) -> int:
+    """A number of processes in the environment; 1 if it is not there."""
+    text = os.environ.get(name, "1")
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise BadInput(f"{name}={text} is no number of processes. {_SET}")
+    return int(text)
+
+
+def launched(experiment: Experiment) -> Fabric:
+    """Fabric for the processes there are.
+
+    ``torchrun --nproc-per-node 8 -m flatmin train ...`` starts several, on one machine
+    or, with ``--nnodes``, on many that share the run folder. They train in
+    DistributedDataParallel unless the experiment says ``strategy="fsdp"``.
+
+    Raises:
+        BadInput: there is no such device, one process is to share its work, or the
+            environment is not torchrun's.
+    """
+    world = world_size()
+    local = _local_size(world)
+    device = _device(experiment.device)
+    if world == 1 and experiment.strategy != "auto":
+        raise BadInput(
+            f"strategy {experiment.strategy} needs several processes. Start with "
+            "torchrun --nproc-per-node N -m flatmin train ..."
+        )
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=world // local,
+        strategy=_strategy(experiment.strategy, world) if world > 1 else "auto",
+        **_precision(experiment.precision),
+    )
+    fabric.launch()
+    return fabric
+
+
+class _Double(DoublePrecision):
+    """The loss is in double precision too; Fabric rounds the outputs before it."""
+
+    def convert_output(self, data: Any) -> Any:
+        """As they are."""
+        return data
+
+
+def _precision(name: str) -> dict[str, Any]:
+    return {"plugins": [_Double()]} if name == "64-true" else {"precision": name}
+
+
+def _device(wanted: str) -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    here = "cpu" if found is None else found.type
+    if wanted not in ("auto", "cpu", here):
+        raise BadInput(f"no {wanted} device here. Use --set device=cpu.")
+    return here if wanted == "auto" else wanted
+
+
+def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
+    if name == "fsdp":
+        return ModelParallelStrategy(_sharded, world, tensor_parallel_size=1)
+    return DDPStrategy()
+
+
+def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Each part of the network is gathered when it is its turn."""
+    processes = mesh["data_parallel"]
+    try:
+        for part in network.children():
+            if next(part.parameters(), None) is not None:
+                fully_shard(part, mesh=processes)
+        fully_shard(network, mesh=processes)
+    except ValueError as refused:  # Scalars, of networks without BatchNorm
+        raise BadInput(f"this network cannot be sharded: {refused}") from None
+    return network

@@ -1,0 +1,79 @@
+"""Where a run's numbers go: its folder, and who watches it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from flatmin.experiments.progress import Watcher
+from flatmin.experiments.runs.checkpoint import clear
+from flatmin.experiments.runs.record import Run
+
+
+class Log:
+    """The files of a run that is going on; only the first process writes them.
+
+    Args:
+        fabric: of the processes.
+        folder: the run's own.
+        step: where training goes on; lines of later steps are forgotten.
+        watcher: is told of every line.
+
+    Attributes:
+        last: the last line since training went on.
+    """
+
+    def __init__(
+        self, fabric: Fabric, folder: Path, step: int, watcher: Watcher
+    ) -> None:
+        self.folder, self.watcher = folder, watcher
+        self.last: dict[str, Any] = {}
+        self._run, self._writes = Run(folder), fabric.is_global_zero
+        if self._writes:
+            self._run.keep([m for m in self._run.metrics() if m["step"] <= step])
+
+    def keep_labels(self, y: Tensor) -> None:
+        """Store the labels that are trained ``[n]``."""
+        if self._writes:
+            self._run.keep_labels(y)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write a line of metrics."""
+        self.last = _finite(line)
+        if self._writes:
+            self._run.append(self.last)
+            self.watcher.line(self.last)
+
+    def finish(
+        self,
+        weights: dict[str, Tensor],
+        predicted: dict[str, Tensor],
+        result: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Store what was found; the run is finished then.
+
+        Returns:
+            The result, as it is stored.
+        """
+        result = _finite(result)
+        if self._writes:
+            self._run.keep_predictions(predicted)
+            self._run.finish(weights, result)
+            clear(self.folder)
+        return result
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._run.close()
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: what cannot be measured is null."""
+    return {
+        name: None if isinstance(x, float) and not math.isfinite(x) else x
+        for name, x in numbers.items()
+    }

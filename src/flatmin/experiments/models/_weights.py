@@ -1,0 +1,121 @@
+"""Weights of a network, read from a file without running what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from flatmin.experiments.errors import BadInput
+
+_PICKLES = (".pth", ".pt", ".bin")
+
+#: Under what training programs keep the weights, beside other things.
+_KEYS = ("state_dict", "model")
+
+#: Counted by BatchNorm since torch 0.4.1; older files lack it.
+_COUNTED = "num_batches_tracked"
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Give a network the weights in a file.
+
+    The last layer keeps its initial values if the file has it for another number of
+    classes, or not at all.
+
+    Args:
+        network: any.
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote, of a state dict
+            or a dictionary with one under ``"state_dict"`` or ``"model"``.
+
+    Raises:
+        BadInput: the file is missing, holds anything but weights, or those of another
+            network; the message names two that differ.
+    """
+    found, own = _read(path), network.state_dict()
+    last = [name for name in own if name.rpartition(".")[0] in _last_layers(network)]
+    if any(name not in found or found[name].shape != own[name].shape for name in last):
+        layers = {name.rpartition(".")[0] for name in last}
+        found = {k: x for k, x in found.items() if k.rpartition(".")[0] not in layers}
+        found |= {name: own[name] for name in last}
+    _fit(network, path, found)
+
+
+def restore(network: nn.Module, path: Path) -> None:
+    """Give a network all the weights in a file, those of its last layer too.
+
+    Raises:
+        BadInput: as `load_weights`.
+    """
+    _fit(network, path, _read(path))
+
+
+def _fit(network: nn.Module, path: Path, found: dict[str, Tensor]) -> None:
+    if wrong := _differences(found, network.state_dict()):
+        named = " and ".join(wrong[:2])
+        raise BadInput(
+            f"{path} has the weights of another network: {named} ({len(wrong)} in all)."
+        )
+    network.load_state_dict(found)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BadInput(f"no such file of weights: {path}")
+    if path.suffix not in (".safetensors", *_PICKLES):
+        known = ", ".join((".safetensors", *_PICKLES))
+        raise BadInput(f"{path}: weights are read from {known} files.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        whole: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged pickle raises anything.
+        raise BadInput(
+            f"{path} is damaged, or holds more than tensors, which is not read "
+            f"({type(error).__name__})."
+        ) from None
+    return _state_dict(path, whole)
+
+
+def _state_dict(path: Path, whole: Any) -> dict[str, Tensor]:
+    inside: Any = whole
+    if isinstance(whole, dict):
+        kept: dict[Any, Any] = whole
+        inside = next((kept[key] for key in _KEYS if key in kept), kept)
+    if not isinstance(inside, dict):
+        raise BadInput(f"{path} is no state dict: it is a {type(inside).__name__}.")
+    state: dict[Any, Any] = inside
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise BadInput(
+                f"{path} is no state dict: {name!r} is a {type(value).__name__}."
+            )
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _last_layers(network: nn.Module) -> tuple[str, ...]:
+    """The names of the layers that make the output; timm knows those of its own."""
+    config: Any = getattr(network, "pretrained_cfg", None)
+    if config is not None:
+        named = config["classifier"]
+        return (named,) if isinstance(named, str) else tuple(named)
+    linear = [k for k, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return tuple(linear[-1:])
+
+
+def _differences(found: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    missing = [
+        f"{name} is missing"
+        for name in own
+        if name not in found and not name.endswith(_COUNTED)
+    ]
+    unknown = [f"{name} is unknown" for name in found if name not in own]
+    sizes = [
+        f"{name} is {list(x.shape)} in place of {list(own[name].shape)}"
+        for name, x in found.items()
+        if name in own and x.shape != own[name].shape
+    ]
+    return [*sizes, *missing, *unknown]

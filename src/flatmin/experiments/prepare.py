@@ -1,0 +1,197 @@
+"""What a run is made of: labels, network, optimizer, schedule; or why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from flatmin.experiments.batches import Batches
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.models import build
+from flatmin.experiments.noise import flip_labels
+from flatmin.methods import METHODS, RENAMED
+from flatmin.optim import SAM
+
+
+def check_measurable(experiment: Experiment, data: DataSet) -> None:
+    """Refuse in the beginning what could not be measured in the end.
+
+    Raises:
+        BadInput: sharpness or spectra are asked for, of weights or images that do not
+            lie in memory.
+    """
+    if experiment.flatness_rho is None and not experiment.spectrum_at:
+        return
+    why = None
+    if isinstance(data.train, Files):
+        why = f"all images in memory, and those of {data.name} are read from files"
+    elif experiment.strategy == "fsdp":
+        why = "the weights in one piece, and strategy fsdp shards them"
+    elif experiment.precision == "bf16-true":
+        why = "weights of 32 bits, and precision bf16-true has 16"
+    if why is not None:
+        raise BadInput(
+            f"sharpness and spectra need {why}. Use --set flatness_rho=null"
+            f"{' spectrum_at=[]' if experiment.spectrum_at else ''}."
+        )
+
+
+def noisy_labels(experiment: Experiment, data: DataSet) -> Tensor:
+    """The labels that are trained ``[n]``, with the experiment's noise."""
+    return flip_labels(
+        data.train.y.cpu(),
+        experiment.noise,
+        len(data.classes),
+        experiment.seed,
+        true_class=experiment.true_class,
+    )
+
+
+def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
+    """The network with the initial weights of the experiment's seed.
+
+    Args:
+        experiment: names it.
+        classes: length of its output.
+        channels: of the images.
+
+    Raises:
+        BadInput: there is no such network, or it does not take these options.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(experiment.seed)
+        try:
+            return build(
+                experiment.model,
+                classes,
+                channels,
+                experiment.weights,
+                **experiment.model_options,
+            )
+        except BadInput:
+            raise
+        except Exception as refused:
+            raise BadInput(f"model {experiment.model}: {refused}") from None
+
+
+def check_pass(experiment: Experiment, network: nn.Module, x: Tensor) -> None:
+    """Refuse a network that cannot be trained on such images.
+
+    Args:
+        experiment: names the network.
+        network: on the device of ``x``; its running statistics stay.
+        x: as few images as a group may have.
+
+    Raises:
+        BadInput: the forward pass fails.
+    """
+    before = [buffer.clone() for buffer in network.buffers()]
+    train_mode(experiment, network)
+    try:
+        with torch.no_grad():
+            network(x)
+    except Exception as refused:
+        size = " x ".join(map(str, x.shape[-2:]))
+        raise BadInput(
+            f"model {experiment.model} cannot train on groups of {len(x)} or more "
+            f"images of {size} pixels: {refused}"
+        ) from None
+    for buffer, value in zip(network.buffers(), before, strict=True):
+        buffer.copy_(value)
+
+
+def train_mode(experiment: Experiment, model: nn.Module) -> None:
+    """Before training steps; frozen BatchNorm stays as it came."""
+    model.train()
+    if experiment.freeze_norm:
+        for layer in model.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
+
+
+def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
+    """The method around the base optimizer.
+
+    Plain SGD is SAM with radius 0, which is the base optimizer bit for bit, in one
+    pass.
+
+    Raises:
+        BadInput: the method does not take these options.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    rates: dict[str, Any] = {"lr": experiment.lr}
+    rates["weight_decay"] = experiment.weight_decay
+    base: Optimizer
+    if experiment.optimizer == "adamw":
+        base = torch.optim.AdamW(weights, **rates)
+    else:
+        momentum, nesterov = experiment.momentum, experiment.nesterov
+        base = torch.optim.SGD(weights, momentum=momentum, nesterov=nesterov, **rates)
+    if experiment.method == "sgd":
+        return SAM(base, model, rho=0.0)
+    # JSON has no infinity.
+    options = {
+        name: math.inf if value == "inf" else value
+        for name, value in experiment.method_options.items()
+    }
+    try:
+        name = RENAMED.get(experiment.method, experiment.method)
+        return METHODS[name].build(base, model, rho=experiment.rho, **options)
+    except (TypeError, ValueError) as refused:
+        raise BadInput(f"method {experiment.method}: {refused}") from None
+
+
+def check_groups(experiment: Experiment, batches: Batches, method: SAM) -> None:
+    """Refuse several groups per process with a method that cannot add them up.
+
+    Raises:
+        BadInput: the method is one of these.
+    """
+    if batches.groups > 1 and not method.method.traits.adds_up:
+        raise BadInput(
+            f"method {experiment.method} takes a process's part of the batch as one "
+            f"group. Use --set m={experiment.batch_size // batches.share.world}."
+        )
+
+
+def schedule(
+    experiment: Experiment, optimizer: Optimizer, per_epoch: int, steps: int
+) -> LambdaLR:
+    """The learning rate: up in a straight line, then down in a cosine to zero.
+
+    Args:
+        experiment: says how many epochs it rises.
+        optimizer: whose rate it is.
+        per_epoch: steps of an epoch.
+        steps: of the whole run.
+
+    Raises:
+        BadInput: the rate would rise until the end.
+    """
+    warmup = round(min(experiment.warmup * per_epoch, steps))
+    if warmup == steps:
+        raise BadInput(
+            f"warmup of {experiment.warmup:g} epochs leaves none of the {steps} steps. "
+            "Use --set warmup=0."
+        )
+    return LambdaLR(optimizer, _cosine(steps, warmup))
+
+
+def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
+    """The learning rate of a step, relative to the highest."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / (steps - warmup)
+        return (1 + math.cos(math.pi * done)) / 2
+
+    return factor

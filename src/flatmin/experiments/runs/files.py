@@ -1,0 +1,119 @@
+"""JSON files, read with one message for all damage and written in one stroke."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from flatmin.diagnostics._files import write
+from flatmin.experiments.errors import BadInput
+
+__all__ = ["check", "differences", "read_json", "read_lines", "write", "write_json"]
+
+Record = TypeVar("Record", bound=BaseModel)
+
+#: What to do about a damaged file that the program can make anew.
+REMOVE = "Remove it and start again."
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one stroke."""
+    write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, advice: str = REMOVE) -> Any:
+    """Read a JSON file; None if there is no file.
+
+    Args:
+        path: of the file.
+        advice: what to do if it is damaged.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise BadInput(f"{path} is damaged. {advice}") from None
+
+
+def check(kind: type[Record], value: Any, place: object, advice: str) -> Record:
+    """Make a record of what a file holds.
+
+    Args:
+        kind: of the record.
+        value: what was read.
+        place: the file, and the line if it has many.
+        advice: what to do if the value does not fit.
+
+    Raises:
+        BadInput: a field is missing or has a wrong value; the message names it.
+    """
+    if not isinstance(value, dict):
+        raise BadInput(f"{place} is damaged. {advice}")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason[:1].lower() + reason[1:]
+        raise BadInput(f"{place} is damaged ({field}: {reason}). {advice}") from None
+
+
+def read_lines(path: Path, kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """Read a file of JSON lines, each checked to be a record of a kind.
+
+    A last line without its end was cut short when the program was killed: it is left
+    out. A file that does not exist has no lines.
+
+    Raises:
+        BadInput: another line is damaged; the message has its number.
+    """
+    *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    records: list[dict[str, Any]] = []
+    for k, line in enumerate(lines, 1):
+        records.append(_line(line, kind, f"{path}, line {k},"))
+    return records + _whole(rest, kind)
+
+
+def _line(line: bytes, kind: type[BaseModel], place: str) -> dict[str, Any]:
+    advice = "Remove the line and start again."
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadInput(f"{place} is damaged. {advice}") from None
+    check(kind, found, place, advice)
+    return found
+
+
+def _whole(rest: bytes, kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """The last line, if nothing but its end is missing."""
+    try:
+        return [_line(rest, kind, "the last line")]
+    except BadInput:
+        return []
+
+
+def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
+    """Name the fields in which a stored configuration differs from another.
+
+    Args:
+        theirs: what is stored; it may be damaged.
+        mine: what it is compared with.
+    """
+    old = theirs if isinstance(theirs, dict) else {}
+    names: list[str] = []
+    for key, value in mine.items():
+        if key == "data_sha256":
+            names += ["the images"] if old.get(key) != value else []
+        elif isinstance(value, dict):
+            names += differences(old.get(key), value)
+        elif old.get(key) != value:
+            names.append(key)
+    return names

@@ -1,0 +1,106 @@
+"""How pictures become a network's input: what a run stores of it, and the transform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from flatmin.experiments import augment
+from flatmin.experiments.batches import IMAGE_SIZE
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.datasets._images import rgb
+from flatmin.experiments.models import input_size, normalisation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Images(BaseModel):
+    """How images of a data set become a network's input.
+
+    Attributes:
+        classes: their names; a network's outputs are in this order.
+        mean: per channel, of pixels from 0 to 1.
+        std: likewise.
+        size: height and width in pixels, as they are stored or cut out.
+        side: to which they are then brought, in pixels; None to leave them.
+        files: whether they are read from files, so that tests cut out the centre.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    classes: tuple[str, ...] = Field(min_length=1)
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[float, ...] = Field(min_length=1)
+    size: tuple[int, int]
+    side: int | None = None
+    files: bool
+
+
+def described(data: DataSet, experiment: Experiment) -> Images:
+    """Describe the images that an experiment is tested on."""
+    side = input_size(experiment)
+    if isinstance(data.test, Files):
+        height = width = side or IMAGE_SIZE
+    else:
+        height, width = data.test.x.shape[2:]
+    mean, std = normalisation(experiment, data)
+    return Images(
+        classes=data.classes,
+        mean=mean,
+        std=std,
+        size=(height, width),
+        side=side,
+        files=isinstance(data.test, Files),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """From a picture to what the network gets in tests.
+
+    Attributes:
+        images: what the network was tested on.
+        dtype: of the network's weights.
+    """
+
+    images: Images
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, picture: Image) -> Tensor:
+        """The picture as ``[channels, height, width]``.
+
+        It is turned as its EXIF orientation says; what is transparent becomes white.
+
+        Raises:
+            BadInput: its pixels are 32-bit numbers of unknown range.
+        """
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        grey = len(self.images.mean) == 1
+        flat = rgb("the picture", picture).convert("L" if grey else "RGB")
+        x = self._cut(pil_to_tensor(flat)[None]).float() / 255
+        side = self.images.side
+        if side is not None and x.shape[-1] != side:
+            x = interpolate(x, (side, side), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(n)[:, None, None] for n in self._statistics)
+        return ((x - mean) / std)[0].to(self.dtype)
+
+    @property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.images.mean, self.images.std
+
+    def _cut(self, x: Tensor) -> Tensor:
+        from torchvision.transforms.v2.functional import center_crop, resize
+
+        size = list(self.images.size)
+        if self.images.files:
+            return augment.centre(x, size[0])
+        if list(x.shape[-2:]) == size:
+            return x
+        return center_crop(resize(x, [min(size)], antialias=True), size)

@@ -1,0 +1,59 @@
+"""A trained network, built again from its name and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.models import SCRATCH, build
+from flatmin.experiments.runs.images import Images
+
+
+def restored(
+    name: str, options: Mapping[str, Any], images: Images, path: Path, advice: str
+) -> nn.Module:
+    """A network with stored weights, in evaluation mode, on the CPU.
+
+    Args:
+        name: of the network, see `flatmin.experiments.models.build`.
+        options: for the function that builds it.
+        images: what it is shown.
+        path: of its weights.
+        advice: what to do if they cannot be used.
+
+    Raises:
+        BadInput: there is no such network, or the weights are missing, damaged, or
+            another network's.
+    """
+    weights = tensors(path, advice)
+    classes, channels = len(images.classes), len(images.mean)
+    try:
+        network = build(name, classes, channels, SCRATCH, **options)
+    except BadInput as refused:
+        raise BadInput(f"{path.with_name('config.json')}: {refused}") from None
+    if any(w.dtype == torch.float64 for w in weights.values()):
+        network = network.double()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise BadInput(f"{path} does not fit the run's network. {advice}") from None
+    return network.eval()
+
+
+def tensors(path: Path, advice: str) -> dict[str, Tensor]:
+    """The tensors in a file, by name.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path} cannot be read ({error}). {advice}") from None

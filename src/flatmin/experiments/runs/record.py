@@ -1,0 +1,306 @@
+"""The folder of a run: the only code that knows its files.
+
+FOLDER/
+config.json          the experiment, the fingerprint of its data, how many processes
+environment.jsonl    one line per start: versions, machine, command, commit
+metrics.jsonl        one line per test
+labels.safetensors   the labels that are trained
+tensorboard/         the metrics again
+checkpoint.json, checkpoint/       while it is trained, see `runs.checkpoint`
+predictions.safetensors, weights.safetensors, result.json   when it is finished
+
+Files are whole or absent, whatever moment the program is killed at; of files with
+lines, the last line can be cut short.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.runs import environment
+from flatmin.experiments.runs.files import (
+    check,
+    differences,
+    read_json,
+    read_lines,
+    write,
+    write_json,
+)
+from flatmin.experiments.runs.images import Images, described
+from flatmin.experiments.runs.lock import LOCK
+from flatmin.experiments.runs.network import restored, tensors
+from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
+
+#: What to do about a damaged file that cannot be made anew without training.
+_TRAIN = "Remove the run's folder and train again."
+
+#: The file by which a folder that ``flatmin export`` wrote is told from a run's.
+EXPORTED = "model.safetensors"
+
+#: What a start that was killed at once may have left.
+_OWN = {LOCK, ".config.json.part"}
+
+
+class Run:
+    """One training run's folder.
+
+    Args:
+        folder: where it is, or will be.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flatmin.experiments.runs.record import Run
+        >>> run = Run(Path("runs/figure1/sam/x1/seed-0"))
+        >>> run.metrics()
+        []
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._board: Any = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a ``config.json``."""
+        return self._path("config.json").is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result."""
+        return self._path("result.json").is_file()
+
+    @cached_property
+    def config(self) -> Config:
+        """What decides the run's numbers.
+
+        Raises:
+            BadInput: the file is missing or damaged, or an older ``flatmin compare``
+                wrote it.
+        """
+        path = self._path("config.json")
+        stored = read_json(path, _TRAIN)
+        if stored is None:
+            raise BadInput(f"{path} is missing. {_TRAIN}")
+        if isinstance(stored, dict) and "config" in stored:
+            raise BadInput(
+                f"{self.folder} was written by an older flatmin compare; run it again."
+            )
+        return check(Config, stored, path, _TRAIN)
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is trained; raises as `config`."""
+        return self.config.experiment
+
+    @property
+    def images(self) -> Images:
+        """How its images become the network's input.
+
+        Raises:
+            BadInput: as `config`, or an older flatmin trained the run.
+        """
+        if self.config.images is None:
+            raise BadInput(
+                f"{self._path('config.json')} does not describe the images: an older "
+                f"flatmin trained the run. {_TRAIN}"
+            )
+        return self.config.images
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What each start has noted: versions, machine, command, commit.
+
+        Raises:
+            BadInput: a line is damaged.
+        """
+        return read_lines(self._path("environment.jsonl"), Start)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The tests so far, with their epoch, step and error.
+
+        Raises:
+            BadInput: a line is damaged.
+        """
+        return read_lines(self._path("metrics.jsonl"), Epoch)
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's numbers; None while it is unfinished.
+
+        Raises:
+            BadInput: the file is damaged.
+        """
+        path = self._path("result.json")
+        stored = read_json(path)
+        if stored is None:
+            return None
+        check(Result, stored, path, "Remove it and start again.")
+        return stored
+
+    def check(self) -> None:
+        """Read every file but weights and labels.
+
+        Raises:
+            BadInput: one is missing or damaged.
+        """
+        _ = self.config
+        self.starts()
+        self.metrics()
+        self.result()
+
+    def labels(self) -> Tensor:
+        """The labels that were trained ``[n]``, int64.
+
+        Raises:
+            BadInput: the file is missing or damaged, or a label is no class.
+        """
+        path = self._path("labels.safetensors")
+        y = tensors(path, _TRAIN).get("y")
+        classes = len(self.images.classes)
+        if y is None or y.dim() != 1 or y.dtype != torch.int64:
+            raise BadInput(f"{path} is damaged: it holds no labels. {_TRAIN}")
+        if bool(((y < 0) | (y >= classes)).any()):
+            raise BadInput(
+                f"{path} is damaged: a label is none of {classes} classes. {_TRAIN}"
+            )
+        return y
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        return tensors(self._path("weights.safetensors"), _TRAIN)
+
+    def model(self) -> nn.Module:
+        """The network with the trained weights, in evaluation mode, on the CPU.
+
+        Raises:
+            BadInput: as `config` and `weights`, or the weights are another network's.
+        """
+        one, path = self.experiment, self._path("weights.safetensors")
+        return restored(one.model, one.model_options, self.images, path, _TRAIN)
+
+    def claim(self, experiment: Experiment, data: DataSet, world: int = 1) -> None:
+        """Make the folder this experiment's, or find that it already is.
+
+        Args:
+            experiment: what will be trained.
+            data: on what.
+            world: by how many processes.
+
+        Raises:
+            BadInput: it holds another experiment, or something else.
+        """
+        config = Config(
+            experiment=experiment,
+            data_sha256=data.digest(),
+            world=world,
+            images=described(data, experiment),
+        )
+        mine = config.model_dump(mode="json")
+        path = self._path("config.json")
+        theirs = read_json(path, _TRAIN)
+        if theirs is None:
+            self._check_empty()
+            write_json(path, mine)
+        elif theirs != mine:
+            different = ", ".join(differences(theirs, mine)) or "something"
+            raise BadInput(
+                f"{self.folder} holds another experiment (different: {different}). "
+                "Choose another folder with --out."
+            )
+        starts = [*self.starts(), environment.start()]
+        write(self._path("environment.jsonl"), _lines(starts))
+
+    def _check_empty(self) -> None:
+        there = self.folder.iterdir() if self.folder.exists() else ()
+        if any(path.name not in _OWN for path in there):
+            raise BadInput(
+                f"{self.folder} is not empty and no run folder. Choose another with "
+                "--out."
+            )
+
+    def append(self, epoch: dict[str, Any]) -> None:
+        """Add a test to the metrics, and to TensorBoard's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._path("metrics.jsonl").open("a") as file:
+            file.write(_lines([epoch]))
+        if self._board is None:
+            # It takes a second to import, and only the first process writes.
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            # What an interrupted start wrote from this step on is hidden.
+            folder = self._path("tensorboard")
+            self._board = SummaryWriter(folder, purge_step=epoch["step"])
+        for name, value in epoch.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(name, value, epoch["step"])
+        self._board.flush()
+
+    def keep(self, epochs: list[dict[str, Any]]) -> None:
+        """Forget all tests but these; what came after a checkpoint comes again."""
+        write(self._path("metrics.jsonl"), _lines(epochs))
+
+    def keep_labels(self, y: Tensor) -> None:
+        """Store the labels that are trained."""
+        write(self._path("labels.safetensors"), save({"y": y.contiguous()}))
+
+    def keep_predictions(self, predicted: Mapping[str, Tensor]) -> None:
+        """Store the classes that were predicted for the test images.
+
+        Args:
+            predicted: under ``"test"``, ``[n]``, int64; with an average of the weights
+                also under ``"last"``, those of the weights as they ended.
+        """
+        write(self._path("predictions.safetensors"), save(dict(predicted)))
+
+    def predictions(self) -> dict[str, Tensor]:
+        """What `keep_predictions` stored.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        return tensors(self._path("predictions.safetensors"), _TRAIN)
+
+    def finish(self, weights: Mapping[str, Tensor], result: dict[str, Any]) -> None:
+        """Store the trained weights and the result; the run is finished."""
+        cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
+        write(self._path("weights.safetensors"), save(cpu))
+        write_json(self._path("result.json"), result)
+
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def runs_below(folder: Path) -> list[Run]:
+    """The runs in a folder, at any depth, finished or not."""
+    names = ("config.json", "result.json")
+    found = {path.parent for name in names for path in folder.rglob(name)}
+    runs = [Run(folder) for folder in found if not (folder / EXPORTED).is_file()]
+    return [run for run in runs if run.begun or not _inside_a_run(run)]
+
+
+def _inside_a_run(run: Run) -> bool:
+    """Whether it is a part of a run, such as Bootstrap's teacher."""
+    return any(Run(folder).begun for folder in list(run.folder.parents)[:3])

@@ -1,0 +1,65 @@
+"""What the files of a run hold, as records that check what is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.runs.images import Images
+
+#: Per cent.
+Share = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class Config(BaseModel):
+    """``config.json``: what decides the numbers of a run.
+
+    Attributes:
+        experiment: what is trained.
+        data_sha256: the fingerprint of its data.
+        world: processes that share the work.
+        images: how its images become the network's input; None in runs of older
+            versions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    experiment: Experiment
+    data_sha256: str
+    world: int = Field(default=1, ge=1)
+    images: Images | None = None
+
+
+class Start(BaseModel):
+    """A line of ``environment.jsonl``."""
+
+    command: list[str] | None = None
+
+
+class _Numbers(BaseModel):
+    """Numbers are numbers, and finite; None is what could not be measured."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    test_error: Share
+    gradient_examples: Count
+    top5_error: Share | None = None
+    error_sharpness: float | None = None
+    sharpness: float | None = None
+    lambda_max: float | None = None
+    lambda_ratio: float | None = None
+
+
+class Epoch(_Numbers):
+    """A line of ``metrics.jsonl``."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    step: Count
+    seconds: float | None = None
+
+
+class Result(_Numbers):
+    """``result.json``."""
+
+    seconds: Annotated[float, Field(ge=0)]

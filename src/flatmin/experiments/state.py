@@ -1,0 +1,173 @@
+"""All that continues a run: one file per process, whole or not there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.optim.lr_scheduler import LambdaLR
+
+from flatmin.experiments.evaluate import Means
+from flatmin.experiments.runs import checkpoint
+from flatmin.experiments.runs.files import write
+from flatmin.optim import SAM
+
+
+class State:
+    """What changes while a network is trained.
+
+    Args:
+        fabric: of the processes that train it.
+        network: its weights, of which a process may have a shard.
+        optimizer: the method around the base optimizer.
+        schedule: of the learning rate.
+
+    Attributes:
+        average: of the weights, by name; empty without one.
+        means: of what the steps since the last test have found.
+        step: how many steps were taken.
+        gradient_examples: over how many examples gradients were taken, by all
+            processes together.
+        seconds: of training.
+    """
+
+    def __init__(
+        self, fabric: Fabric, network: nn.Module, optimizer: SAM, schedule: LambdaLR
+    ) -> None:
+        self._fabric, self.network = fabric, network
+        self._optimizer, self._schedule = optimizer, schedule
+        # torch's AveragedModel copies the network, which sharding forbids.
+        self.average: dict[str, Tensor] = {}
+        self.means = Means(fabric.device)
+        self.step = self.gradient_examples = 0
+        self.seconds = 0.0
+
+    def follow(self, decay: float) -> None:
+        """Move the average towards the network as it is; it begins with the first."""
+        now = self.network.state_dict()
+        if not self.average:
+            self.average = {name: x.clone() for name, x in now.items()}
+        for name, mean in self.average.items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the network has the average of its weights, if there is one."""
+        mine: dict[str, Tensor] = {}
+        if self.average:
+            mine = {name: x.clone() for name, x in self.network.state_dict().items()}
+            self.network.load_state_dict(self.average)
+        try:
+            with self.alike():
+                yield
+        finally:
+            if mine:
+                self.network.load_state_dict(mine)
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """Within, all processes have the running statistics of the first."""
+        buffers = list(self.network.buffers()) if self._fabric.world_size > 1 else []
+        mine = [buffer.clone() for buffer in buffers]
+        for buffer in buffers:
+            dist.broadcast(buffer, 0)
+        try:
+            yield
+        finally:
+            for buffer, own in zip(buffers, mine, strict=True):
+                buffer.copy_(own)
+
+    def whole(self) -> dict[str, Tensor]:
+        """The weights of all processes, where they are sharded."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: dict[str, Any] = get_model_state_dict(self.network, options=options)
+        return weights
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Take weights as `whole` gave them; each process its own part."""
+        options = StateDictOptions(full_state_dict=True)
+        mine: dict[str, Any] = {**weights}
+        set_model_state_dict(self.network, mine, options=options)
+
+    def save(self, folder: Path) -> None:
+        """Remember where all processes are; each calls this with what is its own.
+
+        Raises:
+            OSError: the disk is full, or cannot be written to. The checkpoint before
+                is still there.
+        """
+        buffer = io.BytesIO()
+        torch.save(self._state(), buffer)
+        rank, world = self._fabric.global_rank, self._fabric.world_size
+        write(checkpoint.part(folder, self.step, rank), buffer.getvalue())
+        self._fabric.barrier()
+        if self._fabric.is_global_zero:
+            checkpoint.commit(folder, self.step, world)
+
+    def load(self, folder: Path) -> None:
+        """Continue where this process was; nothing happens at the beginning of a run.
+
+        Raises:
+            BadInput: a file is damaged, or another number of processes wrote it.
+        """
+        step = checkpoint.committed(folder, self._fabric.world_size)
+        if step is None:
+            return
+        path = checkpoint.part(folder, step, self._fabric.global_rank)
+        try:
+            self._take(torch.load(path, weights_only=True, map_location="cpu"))
+        except Exception as error:
+            raise checkpoint.damaged(folder, path, error) from None
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self.average,
+            "precision": self._fabric.strategy.precision.state_dict(),
+            "random": _random_streams(self._fabric.device),
+            "means": self.means.sums,
+            "step": self.step,
+            "gradient_examples": self.gradient_examples,
+            "seconds": self.seconds,
+        }
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        device = self._fabric.device
+        self.average = {name: x.to(device) for name, x in state["average"].items()}
+        self._fabric.strategy.precision.load_state_dict(state["precision"])
+        for kind, stream in state["random"].items():
+            _stream_of(kind).set_rng_state(stream)
+        self.means.sums.copy_(state["means"])
+        self.step = state["step"]
+        self.gradient_examples = state["gradient_examples"]
+        self.seconds = state["seconds"]
+
+
+def _random_streams(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's own generators, by kind of device."""
+    kinds = dict.fromkeys(("cpu", device.type))
+    return {kind: _stream_of(kind).get_rng_state() for kind in kinds}
+
+
+def _stream_of(kind: str) -> Any:
+    return torch if kind == "cpu" else torch.get_device_module(kind)

@@ -1,0 +1,104 @@
+"""The data base of a sweep: opened, checked to be Optuna's, and what its errors say."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from flatmin.experiments.errors import BadInput
+
+#: Seconds between two heartbeats, and without one until a trial counts as killed.
+BEAT, GRACE = 60, 300
+
+#: Seconds that a process waits for others to write to the sweep's own file.
+PATIENCE = 60
+
+#: What a data base that fails raises.
+FAILURES = (StorageInternalError, SQLAlchemyError)
+
+#: Tables of Optuna's that a sweep uses.
+_TABLES = {"studies", "trials", "trial_params", "trial_values", "trial_user_attributes"}
+
+
+class _Beating(RDBStorage):
+    """A storage that several machines share, whose trials have heartbeats."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Record one, unless the data base is away: that is not worth a run."""
+        with suppress(StorageInternalError):
+            super().record_heartbeat(trial_id)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Record a heartbeat first: a trial that had none would run for ever."""
+        if state == TrialState.RUNNING:
+            self.record_heartbeat(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+
+def opened(path: Path, url: str | None) -> RDBStorage:
+    """The data base at a URL; without one, an SQLite file.
+
+    Raises:
+        BadInput: it cannot be used, or is another program's.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            if url is not None:
+                _check_tables(url)
+                again = RetryHeartbeatStaleTrialCallback()
+                return _Beating(
+                    url,
+                    heartbeat_interval=BEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=again,
+                )
+            # Not in the URL, where a path may have signs that mean something.
+            connect: Any = partial(sqlite3.connect, timeout=PATIENCE)
+            file = partial(connect, path, check_same_thread=False)
+            _check_tables("sqlite:///study.db", creator=file)
+            return RDBStorage("sqlite:///study.db", {"creator": file})
+    except (ImportError, LookupError, RuntimeError, ValueError, *FAILURES) as error:
+        raise error if isinstance(error, BadInput) else refusal(url, error) from None
+
+
+def refusal(url: str | None, error: Exception) -> BadInput:
+    """What to say of a data base that fails, without its password."""
+    own = getattr(error, "orig", None) or error.__cause__ or error
+    reason = (str(own).splitlines() or [type(own).__name__])[0].rstrip(".")
+    name = "of the sweep"
+    if type(error) is ArgumentError or isinstance(error, LookupError):
+        name, reason = "of --storage", "this is no URL of a data base"
+    elif url is not None:
+        place = sqlalchemy.make_url(url)
+        name = place.render_as_string(hide_password=True)
+        reason = reason.replace(place.password or name, "***")
+    advice = "The same command continues when it works."
+    return BadInput(f"cannot use the data base {name}: {reason}. {advice}")
+
+
+def _check_tables(url: str, **options: Any) -> None:
+    """Refuse a data base without all of Optuna's tables, unless it is new."""
+    engine = sqlalchemy.create_engine(url, **options)
+    there = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    missing = _TABLES - there
+    # Optuna makes this one last: without it, a process was killed as it began.
+    if missing and ("alembic_version" in there or (there and missing == _TABLES)):
+        raise BadInput(
+            f"the data base is another program's, or damaged: it has no table "
+            f"{', '.join(sorted(missing))}. Give an empty one with --storage, or "
+            "another folder with --out: runs that are finished there are kept."
+        )

@@ -1,0 +1,313 @@
+"""One run: set-up, steps, tests, checkpoints, result; the file is in this order.
+
+Lightning Fabric takes care of devices, precision and processes; the loop is torch's.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatmin.experiments import evaluate, prepare
+from flatmin.experiments.batches import IGNORED, Batch, Batches, Share
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.errors import BadInput
+from flatmin.experiments.log import Log
+from flatmin.experiments.models import true_gradient
+from flatmin.experiments.progress import Watcher
+from flatmin.experiments.runs.checkpoint import clear
+from flatmin.experiments.runs.record import Run
+from flatmin.experiments.state import State
+from flatmin.optim import Probe
+
+#: Seconds between two checkpoints.
+CHECKPOINT_EVERY = 60.0
+
+#: Steps after which the processes ask whether a checkpoint is due, beside every epoch.
+_ASK_EVERY = 100
+
+#: What a result has in common with the last line of metrics.
+_REPEATED = (
+    "test_error",
+    "top5_error",
+    "test_loss",
+    "error_sharpness",
+    "gradient_examples",
+    "seconds",
+)
+
+
+def finished(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
+    """The result of a run that is finished, whose checkpoint is not needed any more."""
+    result = fabric.broadcast(Run(folder).result())
+    if result is not None and fabric.is_global_zero:
+        clear(folder)
+    return result
+
+
+class Training:
+    """A network in training; making it writes nothing.
+
+    Args:
+        fabric: of the processes that train it.
+        experiment: what decides the numbers.
+        data: what to train on, and to test with.
+        y: the labels to train ``[n]``; None for the data's, with the experiment's
+            noise.
+
+    Attributes:
+        batches: what this process reads.
+        steps: of the whole run.
+        model: the network, as Fabric wraps it.
+        optimizer: the method around the base optimizer.
+        schedule: of the learning rate.
+        state: all that a checkpoint holds.
+
+    Raises:
+        BadInput: a setting does not fit the data, the network, the method or the
+            number of processes.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        experiment: Experiment,
+        data: DataSet,
+        y: Tensor | None = None,
+    ) -> None:
+        prepare.check_measurable(experiment, data)
+        self.fabric, self.experiment, self.data = fabric, experiment, data
+        y = prepare.noisy_labels(experiment, data) if y is None else y
+        share = Share(fabric.global_rank, fabric.world_size)
+        self.batches = Batches(data, y, experiment, fabric.device, share)
+        self.steps = experiment.steps_in_all(self.batches.steps)
+        shape = len(data.classes), len(data.mean)
+        network = prepare.network(experiment, *shape).to(fabric.device)
+        prepare.check_pass(experiment, network, self.batches.few())
+        self.model = fabric.setup_module(network)
+        self.optimizer = prepare.optimizer(experiment, self.model)
+        prepare.check_groups(experiment, self.batches, self.optimizer)
+        self._stepper: Any = fabric.setup_optimizers(self.optimizer)
+        self.schedule = prepare.schedule(
+            experiment, self.optimizer, self.batches.steps, self.steps
+        )
+        self.state = State(fabric, network, self.optimizer, self.schedule)
+        self._mixed = experiment.precision.endswith("-mixed")
+        self._began = self._saved = time.perf_counter()
+        # Dropout and shaking differ between processes, as their images do.
+        torch.manual_seed(1_000_003 * experiment.seed + fabric.global_rank + 1)
+
+    def run(self, folder: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+        """Train to the end, from wherever it was left, and return the result.
+
+        Every process calls this; the first one writes the files, into a folder that
+        all of them can read. What is killed at any moment continues to the same
+        weights, bit for bit, with as many processes as it was begun with. Where the
+        experiment bootstraps its labels, it is trained twice.
+
+        Args:
+            folder: the run's own.
+            watcher: is told of every step and of every test.
+
+        Raises:
+            BadInput: files are damaged, or the disk is full.
+        """
+        watcher = watcher or Watcher()
+        if not self.experiment.bootstrap:
+            return self._run(folder, watcher)
+        spent = self._run(folder / "teacher", watcher)
+        self.state.restore(Run(folder / "teacher").weights())
+        y = evaluate.predictions(self.model, self.batches.alone()).cpu()
+        second = Training(self.fabric, self.experiment, self.data, y)
+        second.state.gradient_examples = spent["gradient_examples"]
+        second.state.seconds = spent["seconds"]
+        return second._run(folder, watcher)
+
+    def _run(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
+        if (result := finished(self.fabric, folder)) is not None:
+            return result
+        try:
+            self.state.load(folder)
+            log = Log(self.fabric, folder, self.state.step, watcher)
+            with closing(log):
+                log.keep_labels(self.batches.y)
+                return self._loop(log)
+        except OSError as error:
+            raise BadInput(
+                f"{folder}: {error.strerror or error}. The same command continues "
+                "from the last checkpoint."
+            ) from error
+
+    def _loop(self, log: Log) -> dict[str, Any]:
+        state, batches = self.state, self.batches
+        while state.step < self.steps:
+            epoch, first = divmod(state.step, batches.steps)
+            self.train_mode()
+            self._began = time.perf_counter()
+            for groups in batches.train(epoch, first):
+                self.step(groups)
+                log.watcher.step(state.step, self.steps)
+                if state.step == self.steps:
+                    break
+                # The end of an epoch has a line of metrics, before its checkpoint.
+                if state.step % _ASK_EVERY == 0 and state.step % batches.steps:
+                    self._stop_clock()
+                    self._save_if_due(log.folder)
+                    self._began = time.perf_counter()
+            self._stop_clock()
+            if self._is_tested(epoch + 1):
+                log.add(self._look(epoch + 1))
+            self._save_if_due(log.folder)
+        return self._finish(log)
+
+    def train_mode(self) -> None:
+        """Before training steps."""
+        prepare.train_mode(self.experiment, self.model)
+
+    def step(self, groups: list[Batch]) -> None:
+        """One step; each group of examples has a perturbation of its own."""
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        several, share = len(groups) > 1, 1 / len(groups)
+        self.optimizer.zero_grad()
+        for x, y in groups:
+            errors: dict[bool, Tensor] = {}
+            for probe in self.optimizer.probes(accumulate=several, scaler=scaler):
+                a, b = probe.take(x, y)
+                error = self._pass(probe, a, b, share)
+                if probe.ascended or not probe.perturbed:
+                    errors[probe.perturbed] = error
+            self._note(len(x), errors)
+        if (clip := self.experiment.clip) is not None:
+            self.fabric.clip_gradients(
+                self.model, self._stepper, max_norm=clip, error_if_nonfinite=False
+            )
+        self._stepper.step()
+        self.schedule.step()
+        if self.experiment.ema is not None:
+            self.state.follow(self.experiment.ema)
+        self.state.step += 1
+
+    def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> Tensor:
+        """A gradient of one group, in as many parts as memory asks for.
+
+        Returns:
+            The share of wrong predictions.
+        """
+        parts = min(self.experiment.accumulate, len(x))
+        loss = wrong = torch.zeros((), device=x.device)
+        pairs = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
+        for i, (a, b) in enumerate(pairs):
+            waits = self.fabric.no_backward_sync(self.model, enabled=i < parts - 1)
+            with waits, true_gradient(self.model, when=probe.climbs):
+                outputs = self.model(a)
+                losses = self.loss(outputs, b)
+                self._backward(probe, losses, share * len(a) / len(x))
+            likely = b if b.dim() == 1 else b.argmax(1)
+            loss = loss + losses.detach().sum()
+            wrong = wrong + (outputs.argmax(1) != likely).sum()
+        probe.loss = loss / len(x)
+        return wrong / len(x)
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """What is trained, for each example: cross entropy, with label smoothing."""
+        smoothing = self.experiment.label_smoothing
+        y = y.to(outputs.dtype) if y.is_floating_point() else y
+        return F.cross_entropy(outputs, y, reduction="none", label_smoothing=smoothing)
+
+    def _backward(self, probe: Probe, losses: Tensor, share: float) -> None:
+        if self._mixed:
+            # Fabric scales the loss, and wants to be the one that differentiates it.
+            self.fabric.backward(share * losses.mean())
+        else:
+            probe.backward(losses if share == 1 else share * losses)
+        if losses.requires_grad:  # Some methods take passes for the losses alone.
+            self.state.gradient_examples += len(losses) * self.fabric.world_size
+
+    def _note(self, n: int, errors: dict[bool, Tensor]) -> None:
+        """Remember how loss and error of a group of ``n`` were, and how they rose."""
+        found = self.optimizer.statistics
+        rise = 100 * (errors[True] - errors[False]) if len(errors) == 2 else None
+        self.state.means.add(n, (found.loss, found.sharpness, rise))
+
+    def _stop_clock(self) -> None:
+        """Add the time since training went on; the device is waited for."""
+        if self.fabric.device.type != "cpu":
+            torch.accelerator.synchronize(self.fabric.device)
+        self.state.seconds += time.perf_counter() - self._began
+
+    def _save_if_due(self, folder: Path) -> None:
+        due = time.perf_counter() - self._saved >= CHECKPOINT_EVERY
+        if self.fabric.broadcast(due) and self.state.step < self.steps:
+            self.state.save(folder)
+            self._saved = time.perf_counter()
+
+    def _is_tested(self, epoch: int) -> bool:
+        at = self.experiment.spectrum_at
+        last = self.state.step == self.steps
+        return last or epoch in at or epoch % self.experiment.evaluate_every == 0
+
+    def _look(self, epoch: int) -> dict[str, Any]:
+        """Test the network, and say how the epoch went."""
+        state, test = self.state, self.batches.test
+        line = {"epoch": epoch, "step": state.step, **state.means.read(self.fabric)}
+        line["lr"] = float(self.schedule.get_last_lr()[0])
+        with state.averaged():
+            tested = evaluate.tested(self.fabric, self.model, test())
+        line["test_error"], line["top5_error"], line["test_loss"] = tested
+        if self.experiment.ema is not None:
+            with state.alike():
+                last = evaluate.tested(self.fabric, self.model, test())
+            line["last_error"], line["last_loss"] = last.error, last.loss
+        line["gradient_examples"] = state.gradient_examples
+        line["seconds"] = round(state.seconds, 3)
+        if epoch in self.experiment.spectrum_at:
+            line |= evaluate.spectrum(state.network, self._measured(), self._group)
+        return line
+
+    def _finish(self, log: Log) -> dict[str, Any]:
+        """Measure what was found, store it, and forget the checkpoint."""
+        state, rho = self.state, self.experiment.flatness_rho
+        result = {name: log.last.get(name) for name in _REPEATED}
+        result["steps"] = state.step
+        result["parameters"] = sum(p.numel() for p in state.network.parameters())
+        predicted: dict[str, Tensor] = {}
+        if self.experiment.ema is not None:
+            result["last_error"] = log.last.get("last_error")
+            with state.alike():
+                predicted["last"] = self._predictions()
+        with state.averaged():
+            predicted["test"] = self._predictions()
+            trained = evaluate.tested(self.fabric, self.model, self.batches.plain())
+            result["train_error"], result["train_loss"] = trained.error, trained.loss
+            if rho is not None:
+                log.watcher.says("measuring sharpness")
+                measured = self._measured()
+                result |= evaluate.flatness(state.network, measured, rho, self._group)
+            # They are the network's own, and the average only in here.
+            result = log.finish(state.whole(), predicted, result)
+        self.fabric.barrier()
+        return result
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        return dist.group.WORLD if self.fabric.world_size > 1 else None
+
+    def _measured(self) -> evaluate.Images:
+        """This process's training images, none of them twice."""
+        kind = next(self.state.network.parameters()).dtype
+        real = ((x.to(kind), y, y != IGNORED) for x, y in self.batches.plain())
+        return [(x[here], y[here]) for x, y, here in real]
+
+    def _predictions(self) -> Tensor:
+        """The labels predicted for all test images, in their order."""
+        mine = evaluate.predictions(self.model, self.batches.test())
+        return evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]

@@ -1,0 +1,81 @@
+"""``flatmin preflight``: what it says, and that it writes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flatmin.experiments.compare.plan import BASE
+from flatmin.experiments.compare.preflight import gate, group_size, held_out, rise
+from flatmin.experiments.compare.recipes import digits
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import DataSet, Tensors, images_of
+from flatmin.experiments.launch import launched
+from flatmin.experiments.train import Training
+from tests.experiments.helpers import TINY, run_program
+
+
+def _experiment(method: str, **options: object) -> Experiment:
+    change = {"method": method, "method_options": options}
+    return digits().experiment.model_copy(update=change)
+
+
+def test_a_gate_beyond_the_run_is_a_warning() -> None:
+    (found,) = gate(_experiment("late_sam", steps=1000), [1.0] * 100)
+    assert (found.level, found.check) == ("warning", "gate")
+
+
+def test_a_tail_without_learning_rate_is_a_warning() -> None:
+    late = _experiment("late_sam", steps=10, share=0.1)
+    (found,) = gate(late, [1.0] * 9 + [0.01])
+    assert (found.level, found.check) == ("warning", "schedule")
+    assert "0.1%" in found.sentence
+
+
+@pytest.mark.parametrize(("examples", "level"), [(1, "warning"), (64, "ok")])
+def test_few_examples_with_batch_norm(examples: int, level: str) -> None:
+    assert group_size(nn.BatchNorm2d(3), examples).level == level
+
+
+def test_the_command_tells_radii_apart_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = [one for one in TINY if "rhos=" not in one]
+    arguments = ("preflight", *tiny, "--set=rhos=[1e-5,0.05]", "--json")
+    code, out, err = run_program(arguments, monkeypatch, capsys)
+    assert code == 0, err
+    levels = [one["level"] for one in json.loads(out) if one["check"] == "rho"]
+    assert levels == ["warning", "ok"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_examples_share_a_perturbation_is_a_note() -> None:
+    found = group_size(nn.Linear(2, 2), 1024)
+    assert found.level == "note"
+    assert "1,024 examples" in found.sentence
+
+
+@pytest.mark.parametrize(("per_class", "level"), [(10, "warning"), (100, "ok")])
+def test_few_images_to_choose_on_are_a_warning(per_class: int, level: str) -> None:
+    y = torch.arange(10).repeat(per_class)
+    images = Tensors(torch.zeros(len(y), 1, 8, 8, dtype=torch.uint8), y)
+    names = tuple(map(str, range(10)))
+    data = DataSet("made", images, images, names, (0.5,), (0.5,), None, "twice")
+    assert held_out(digits(), data).level == level
+
+
+def test_a_radius_that_throws_the_loss_above_guessing_is_a_warning() -> None:
+    what = digits()
+    data = images_of(what.common(what.settings[0]), Path())
+    one = what.search(what.candidates(what.settings[0], BASE)[-1], 900, 0)
+    training = Training(launched(one), one, data)
+    groups = next(training.batches.train(0))
+    before = [p.detach().clone() for p in training.model.parameters()]
+    assert rise(training, groups, 1e4, 10).level == "warning"
+    after = list(training.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
