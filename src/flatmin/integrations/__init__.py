@@ -1,0 +1,4 @@
+"""Trainers that run a method's passes: one module each, imported by the user.
+
+No host is imported before its module is, and ``import flatmin`` imports none of them.
+"""
