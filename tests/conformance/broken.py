@@ -16,6 +16,25 @@ from torch.optim import SGD, Optimizer
 from flatmin.conformance import Adapter, Base
 from flatmin.conformance._distributed import CONTROL
 from tests.conformance import hand
+from tests.conformance.careless import (
+    Copying,
+    RestoresInStep,
+    Unprotected,
+    UnscaledAgain,
+    last_alone,
+    load_state,
+    own_step,
+    save_state,
+)
+from tests.conformance.forgetful import (
+    KeepsSizes,
+    KnowsBatchNorm,
+    KnowsBuffers,
+    KnowsFloats,
+    KnowsPython,
+    KnowsTensors,
+    UpdatesTwice,
+)
 from tests.conformance.hand import Adaptive, Friendly, Hand, Noisy, Vector, sam
 
 
@@ -32,6 +51,11 @@ def new_groups(optimizer: Hand, state: Any) -> None:
 class LocalNorm(Hand):
     def norm(self, g: list[Tensor]) -> float:
         return super().norm([v.to_local() if isinstance(v, DTensor) else v for v in g])
+
+
+class Piecewise(Hand):
+    def over_pieces(self, squares: Tensor) -> Tensor:
+        return squares
 
 
 class Averaged(Hand):
@@ -147,17 +171,6 @@ def off_until_the_end(switch: Any) -> Any:
     return step
 
 
-class UpdatesTwice(Hand):
-    def buffers(self) -> list[Tensor]:
-        return []
-
-
-class KnowsBatchNorm(Hand):
-    def buffers(self) -> list[Tensor]:
-        norms = [m for m in self.model.modules() if isinstance(m, nn.BatchNorm1d)]
-        return [b for norm in norms for b in norm.buffers()]
-
-
 class NewMasks(Hand):
     def rewind(self, stream: Tensor) -> None:
         pass
@@ -229,23 +242,6 @@ class Unrestored(Hand):
         pass
 
 
-class Unprotected(Hand):
-    """Restores in the last line of the step, which an exception does not reach."""
-
-    def passes(self, backward: Any) -> Any:
-        value = super().passes(backward)
-        with torch.no_grad():
-            super().put_back(self.w, [])
-        return value
-
-    def climb(self, eps: Vector) -> None:
-        self.w = [p.detach().clone() for p in self.parameters()]
-        super().climb(eps)
-
-    def put_back(self, w: list[Tensor], eps: Vector) -> None:
-        pass
-
-
 def with_weights(optimizer: Hand) -> Any:
     copies = [p.detach().clone() for p in optimizer.parameters()]
     return {**optimizer.base.state_dict(), "old": copies}
@@ -268,6 +264,10 @@ def of(kind: type[Hand], **doors: Any) -> Adapter:
 # The other processes import these by name.
 def build_local_norm(base: Base, model: nn.Module, rho: float) -> Hand:
     return LocalNorm(base.build(model), model, rho)
+
+
+def build_piecewise(base: Base, model: nn.Module, rho: float) -> Hand:
+    return Piecewise(base.build(model), model, rho)
 
 
 def build_averaged(base: Base, model: nn.Module, rho: float) -> Hand:
@@ -300,7 +300,7 @@ class FallingAdaptive(Adaptive):
 
 
 class MovesAndStops(Scaled):
-    def step(self, closure: Any) -> Any:
+    def step(self, closure: Any = None) -> Any:
         super().step(closure)
         raise RuntimeError("too late")
 
@@ -360,6 +360,15 @@ BROKEN: dict[str, list[Adapter]] = {
     "C28": [replace(sam, noisy=noise_stays)],
     "C29": [of(UpdatesTwice), of(NewMasks)],
     "C30": [of(NoModulus)],
+    "C31": [of(UpdatesTwice), of(KnowsTensors), of(KnowsFloats)],
+    "C32": [of(UpdatesTwice), of(KeepsSizes)],
+    "C33": [of(KnowsPython)],
+    "C34": [of(KnowsBuffers)],
+    "C35": [replace(sam, build=build_piecewise)],
+    "C36": [replace(sam, save=save_state, load=load_state)],
+    "C37": [of(RestoresInStep, step=own_step), of(UnscaledAgain)],
+    "C38": [replace(sam, micro_batches=last_alone)],
+    "C39": [of(Copying)],
     "T1": [of(DrawsTwice), replace(sam, save=forgetful)],
     "T2": [of(Unperturbed), of(Unrestored)],
     "T3": [replace(sam, asam=asam_of(NotAdaptive))],
@@ -378,6 +387,7 @@ MEANINGLESS: list[tuple[str, Adapter, str]] = [
     ("C9", CONTROL, "loss() 1 times; SAM needs two"),
     ("C9", of(Unperturbed), "nothing was perturbed"),
     ("C20", of(Unperturbed), "nothing was perturbed"),
+    ("C39", of(Unperturbed), "nothing was perturbed"),
     ("T3", replace(sam, asam=asam_of(FallingAdaptive)), "does not climb"),
     ("T5", of(Unperturbed), "nothing was perturbed"),
     ("T5", replace(sam, step=asleep), "its exception got lost"),

@@ -7,11 +7,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from flatmin.conformance import Adapter, Base
+from tests.conformance.snapshot import Snapshot
 
 Vector = list[Tensor | None]
 
@@ -20,26 +24,36 @@ class Hand:
     """Both passes of a step; `flatmin.SAM` does more, and does not look like this."""
 
     _step_supports_amp_scaling = True  # GradScaler then says that it is there
+    snapshot: type[Snapshot] = Snapshot
+    between_passes = False
 
     def __init__(self, base: Optimizer, model: nn.Module, rho: float) -> None:
         self.base, self.model, self.rho = base, model, rho
-        self.add_param_group = base.add_param_group
         self.param_groups = base.param_groups
 
     # What broken SAMs change.
 
     def parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
+        return [p for p in self.model.parameters() if p.requires_grad]
 
-    def buffers(self) -> list[Tensor]:
-        return list(self.model.buffers())
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        self.base.add_param_group(group)
 
     def first_pass(self) -> Any:
-        return self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()  # pyright: ignore[reportCallIssue]
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
 
     def norm(self, g: list[Tensor]) -> float:
-        parts = torch.stack([v.abs().double().square().sum() for v in g]).sum().sqrt()
-        return (parts.full_tensor() if isinstance(parts, DTensor) else parts).item()
+        squares = torch.stack([v.abs().double().square().sum() for v in g]).sum()
+        if isinstance(squares, DTensor):
+            squares = squares.full_tensor()
+        return self.over_pieces(squares).sqrt().item()
+
+    def over_pieces(self, squares: Tensor) -> Tensor:
+        if isinstance(self.model, FullyShardedDataParallel):
+            dist.all_reduce(squares)
+        return squares
 
     def scale(self, size: float) -> float:
         return self.rho / size if size > 0 and math.isfinite(size) else 0.0
@@ -74,37 +88,44 @@ class Hand:
 
     def refuse_scaler(self) -> None:
         if getattr(self, "grad_scale", None) is not None:
-            raise RuntimeError("step(closure) does not go with GradScaler")
+            raise RuntimeError("GradScaler has not unscaled the gradients of this step")
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.between_passes:
+            raise RuntimeError("between the passes there is nothing to copy")
+        return self.__dict__
 
     # What they share.
 
     def passes(self, backward: Any) -> Any:
         """Gradients at ``w + eps``; the value of the first pass."""
         stream = torch.get_rng_state()
+        start = self.snapshot(self.model)
         self.model.zero_grad()
         with self.first_pass():
             value = backward()
         with torch.no_grad():
             eps = self.eps([p.grad for p in self.parameters()])
             w = [p.detach().clone() for p in self.parameters()]
-            buffers = [b.clone() for b in self.buffers()]
-            later = torch.get_rng_state()
+            later, end = torch.get_rng_state(), self.snapshot(self.model)
             self.climb(eps)
         try:
+            self.between_passes = True
+            start.put_back()
             self.rewind(stream)
             self.model.zero_grad()
             backward()
         finally:
+            self.between_passes = False
             with torch.no_grad():
                 self.put_back(w, eps)
-                for b, old in zip(self.buffers(), buffers, strict=True):
-                    b.copy_(old)
+            end.put_back()
             self.resume(later)
         return value
 
-    def step(self, closure: Any) -> Any:
+    def step(self, closure: Any = None) -> Any:
         self.refuse_scaler()
-        value = self.passes(closure)
+        value = None if closure is None else self.passes(closure)
         self.base.step()
         return value
 
@@ -128,6 +149,28 @@ def scaled_step(optimizer: Hand, model: nn.Module, loss: Any, scaler: Any) -> No
     optimizer.passes(lambda: scaler.scale(loss()).backward())
     scaler.unscale_(optimizer.base)
     scaler.step(optimizer.base)
+    scaler.update()
+
+
+def micro_batches(optimizer: Hand, model: nn.Module, losses: list[Any]) -> None:
+    del model
+    total = [torch.zeros_like(p) for p in optimizer.parameters()]
+    for loss in losses:
+        optimizer.passes(lambda loss=loss: loss().backward())
+        for t, p in zip(total, optimizer.parameters(), strict=True):
+            t.add_(p.grad if p.grad is not None else 0)
+    for t, p in zip(total, optimizer.parameters(), strict=True):
+        p.grad = t
+    optimizer.base.step()
+
+
+def base_unscaled_step(
+    optimizer: Hand, model: nn.Module, loss: Any, scaler: Any
+) -> None:
+    del model
+    optimizer.passes(lambda: scaler.scale(loss()).backward())
+    scaler.unscale_(optimizer.base)
+    scaler.step(optimizer)
     scaler.update()
 
 
@@ -234,6 +277,9 @@ sam = Adapter(
     closure_step=closure_step,
     scaled_step=scaled_step,
     rank_local=step,
+    micro_batches=micro_batches,
+    base_step=step,
+    base_unscaled_step=base_unscaled_step,
     compiled_step=compiled_step,
     handle=base_of,
     save=save,

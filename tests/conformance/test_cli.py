@@ -95,6 +95,7 @@ def test_strict(only: str, status: int, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out
 
 
+@pytest.mark.everything
 def test_the_module_runs_as_a_program_in_a_folder_of_ones_own(tmp_path: Path) -> None:
     lines = [
         "from dataclasses import replace",

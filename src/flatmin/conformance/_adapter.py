@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 Loss = Callable[[], Tensor]
 TakeStep = Callable[[Any, nn.Module, Loss], object]
+ScaledStep = Callable[[Any, nn.Module, Loss, GradScaler], object]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ def load(optimizer: Any, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
 
 
+def along_gradient(w: list[Tensor], g: list[Tensor], rho: float) -> list[Tensor]:
+    """The default of `Adapter.perturbation`: SAM's ``rho g / ||g||``, or zero."""
+    del w
+    size = sum(v.abs().double().square().sum().item() for v in g) ** 0.5
+    return [v * (rho / size if size > 0 else 0.0) for v in g]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One optimizer, seen through the doors that its documentation opens.
@@ -65,8 +73,18 @@ class Adapter:
             with both passes unscaled.
         rank_local: the documented step under DistributedDataParallel that gives each
             replica a perturbation of its own.
+        micro_batches: the loop that a user would write to accumulate, for
+            ``(optimizer, model, losses)``: all passes of every loss, then one step.
+            The losses are divided by their number.
+        base_step: both passes as documented, and then the base object's ``step()``
+            instead of the optimizer's.
+        base_unscaled_step: as ``scaled_step``, but ``scaler.unscale_`` is given the
+            base object and ``scaler.step`` the optimizer.
         compiled_step: a step whose perturbation is under
             ``torch.compile(fullgraph=True)``; torch's own base optimizers cannot be.
+        perturbation: how it computes eps from ``(w, g, rho)``, if that is not SAM's
+            formula. The straight lines that it is compared with then use its own, and
+            the checks of SAM's formula do not apply.
         handle: what schedulers take.
         save: what a user stores.
         load: its counterpart, for ``(optimizer, state)``.
@@ -83,9 +101,15 @@ class Adapter:
     build: Callable[[Base, nn.Module, float], Any]
     step: TakeStep
     closure_step: Callable[[Any, Loss], Any] | None = None
-    scaled_step: Callable[[Any, nn.Module, Loss, GradScaler], object] | None = None
+    scaled_step: ScaledStep | None = None
     rank_local: TakeStep | None = None
+    micro_batches: Callable[[Any, nn.Module, list[Loss]], object] | None = None
+    base_step: TakeStep | None = None
+    base_unscaled_step: ScaledStep | None = None
     compiled_step: TakeStep | None = None
+    perturbation: Callable[[list[Tensor], list[Tensor], float], list[Tensor]] = (
+        along_gradient
+    )
     handle: Callable[[Any], Any] = itself
     save: Callable[[Any], dict[str, Any]] = save
     load: Callable[[Any, dict[str, Any]], object] = load

@@ -10,10 +10,13 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from flatmin.conformance._adapter import Adapter
+from flatmin.conformance._adapter import Adapter, along_gradient
 
 Verdict = Literal["pass", "fail", "n/a"]
 Door = TypeVar("Door")
+
+#: The errors that say no. Others, such as KeyError or AttributeError, are accidents.
+REFUSALS = (RuntimeError, TypeError, ValueError)
 
 
 class NotApplicable(Exception):
@@ -163,9 +166,46 @@ def first_line(error: BaseException) -> str:
     return f"{kind}: {lines[0]}" if lines else kind
 
 
+def refusal(begin: Callable[[], object], moved: Callable[[], float]) -> str:
+    """Begin what an optimizer may refuse, and say how it refused.
+
+    Some situations have two good answers, right or refused: an error before a weight
+    has moved costs its reader a minute, a step that silently is another one costs the
+    training. A check that accepts both calls this, and measures if nothing was refused.
+
+    Args:
+        begin: builds the optimizer and makes its first step.
+        moved: how far the weights are from where they were before the step.
+
+    Returns:
+        A note that begins with ``"refused: "``; empty if there was no error.
+
+    Raises:
+        Exception: the error of ``begin``, if it is not one of `REFUSALS` or came after
+            the weights had moved.
+    """
+    try:
+        begin()
+    except REFUSALS as error:
+        if moved() == 0:
+            return f"refused: {first_line(error)}"
+        raise
+    return ""
+
+
 def worst(figures: list[float]) -> float:
     """The greatest, NaN and infinity being the worst of all."""
     return max((math.inf if math.isnan(f) else f for f in figures), default=0.0)
+
+
+def need_sams_formula(adapter: Adapter) -> None:
+    """Return if the adapter's perturbation is SAM's.
+
+    Raises:
+        NotApplicable: it is another by design.
+    """
+    if adapter.perturbation is not along_gradient:
+        raise NotApplicable("a perturbation of its own, which is not SAM's")
 
 
 def needed(door: Door | None, what: str) -> Door:

@@ -25,7 +25,9 @@ def closure(adapter: Adapter) -> Measured:
     step = needed(adapter.closure_step, "step(closure)")
     data = on.batches(3)
     twin, model = on.network(), on.network()
-    expected = on.reference(twin, on.MOMENTUM, [on.classify(twin, d) for d in data])
+    expected = on.reference(
+        adapter, twin, on.MOMENTUM, [on.classify(twin, d) for d in data]
+    )
     optimizer = adapter.build(on.MOMENTUM, model, on.RHO)
     for batch in data:
         step(optimizer, on.closure_of(model, on.classify(model, batch)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +21,7 @@ from flatmin.conformance._check import (
     Wrong,
     check,
     needed,
+    refusal,
     worst,
 )
 from flatmin.conformance._ranks import WORLD_SIZE, on_ranks
@@ -47,17 +49,21 @@ CONTROL = Adapter(name="the base optimizer", build=_plain, step=_plain_step)
 )
 def sharded(adapter: Adapter) -> Measured:
     """Each rank has half of the weights and half of the batch."""
-    control = _off_one_process(CONTROL)
+    _check_control(train_sharded, "FSDP2")
+    found = on_ranks(train_sharded, adapter)
+    return Measured(_off_one_process(adapter, found))
+
+
+def _check_control(job: Callable[..., Any], wrapper: str) -> None:
+    control = _off_one_process(CONTROL, on_ranks(job, CONTROL))
     if control > 1e-9:
-        raise Wrong(f"{CONTROL.name} alone is off by {control:.2g}; blame FSDP2")
-    return Measured(_off_one_process(adapter))
+        raise Wrong(f"{CONTROL.name} alone is off by {control:.2g}; blame {wrapper}")
 
 
-def _off_one_process(adapter: Adapter) -> float:
+def _off_one_process(adapter: Adapter, found: list[Any]) -> float:
     model = on.network()
     optimizer = adapter.build(on.MOMENTUM, model, on.RHO)
     on.train(adapter, optimizer, model, on.batches(3))
-    found = on_ranks(train_sharded, adapter)
     return worst([on.distance(_tensors(w), on.weights(model)) for w in found])
 
 
@@ -76,6 +82,40 @@ def train_sharded(rank: int, adapter: Adapter) -> list[Any]:
 
 
 @check(
+    "C35",
+    "FSDP1 on two ranks is one process, or is refused",
+    "greatest difference of a weight after 3 steps",
+    AtMost(1e-6),
+)
+def fully_sharded(adapter: Adapter) -> Measured:
+    """Each rank sees a flat piece of all weights as one parameter."""
+    _check_control(train_flat, "FSDP1")
+    found = on_ranks(train_flat, adapter)
+    if all(isinstance(answer, str) for answer in found):
+        return Measured(0.0, found[0])
+    return Measured(_off_one_process(adapter, found))
+
+
+def train_flat(rank: int, adapter: Adapter) -> list[Any] | str:
+    """The whole weights after 3 steps, as nested lists, or how they were refused."""
+    model = FullyShardedDataParallel(on.network(), device_id=torch.device("cpu"))
+    before = on.weights(model)
+    first, *later = [_part(rank, batch) for batch in on.batches(3)]
+    built: list[Any] = []
+
+    def begin() -> None:
+        built.append(adapter.build(on.MOMENTUM, model, on.RHO))
+        on.train(adapter, built[0], model, [first])
+
+    note = refusal(begin, lambda: on.distance(on.weights(model), before))
+    if note:
+        return note
+    on.train(adapter, built[0], model, later)
+    with FullyShardedDataParallel.summon_full_params(model):
+        return _lists(on.weights(model))
+
+
+@check(
     "C5",
     "under DDP, replicas that shall climb on their own do",
     "distance of the two ranks' perturbations, in rho",
@@ -87,7 +127,7 @@ def on_their_own(adapter: Adapter) -> Measured:
     ranks = on_ranks(climb_alone, adapter)
     mine, other = (_tensors(rank["eps"]) for rank in ranks)
     spread = on.length([a - b for a, b in zip(mine, other, strict=True)])
-    expected = _mean_of_parts()
+    expected = _mean_of_parts(adapter)
     off = worst([on.distance(_tensors(r["weights"]), expected) for r in ranks])
     if spread > 0 and off > 1e-6:
         raise Wrong(f"the step is off by {off:.2g} (spread {spread / on.RHO:.2g} rho)")
@@ -105,13 +145,13 @@ def climb_alone(rank: int, adapter: Adapter) -> dict[str, Any]:
     return {"eps": _lists(passes.eps()), "weights": _lists(on.weights(model))}
 
 
-def _mean_of_parts() -> on.Vector:
+def _mean_of_parts(adapter: Adapter) -> on.Vector:
     """``w - lr mean_k g_k(w + eps_k)``, in one process."""
     steps: list[on.Vector] = []
     for rank in range(WORLD_SIZE):
         model = on.network()
         loss = on.classify(model, _part(rank, on.batches(1)[0]))
-        steps.append(on.reference(model, on.PLAIN, [loss]))
+        steps.append(on.reference(adapter, model, on.PLAIN, [loss]))
     return [torch.stack(each).mean(0) for each in zip(*steps, strict=True)]
 
 

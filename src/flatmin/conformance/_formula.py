@@ -11,7 +11,14 @@ from torch.optim import Optimizer
 
 from flatmin.conformance import _problems as on
 from flatmin.conformance._adapter import Adapter
-from flatmin.conformance._check import AtMost, Measured, check, needed, worst
+from flatmin.conformance._check import (
+    AtMost,
+    Measured,
+    check,
+    need_sams_formula,
+    needed,
+    worst,
+)
 from flatmin.conformance._state import tensors_in
 
 Trainer = Callable[[nn.Module, list[tuple[Tensor, Tensor]]], Any]
@@ -39,6 +46,7 @@ class Quadratic(nn.Module):
 )
 def quadratic(adapter: Adapter) -> Measured:
     """The closed form, in float64."""
+    need_sams_formula(adapter)
     model = Quadratic()
     w = model.w.detach().clone()
     g = model.a @ w
@@ -79,8 +87,8 @@ def trajectory(adapter: Adapter) -> Measured:
     """All that a checkpoint of the two runs would hold."""
     mine, (saved, stream) = _trained(lambda model, data: _sam(adapter, model, data))
     theirs, (base, plain_stream) = _trained(_plain)
-    found = [t for key, t in tensors_in(saved) if key == "momentum_buffer"]
-    momentum = [t for key, t in tensors_in(base) if key == "momentum_buffer"]
+    found = [t for key, t in tensors_in(saved) if "momentum" in key]
+    momentum = [t for key, t in tensors_in(base) if "momentum" in key]
     same = {
         "weights": _equal(on.weights(mine), on.weights(theirs)),
         "buffers": _equal(list(mine.buffers()), list(theirs.buffers())),
@@ -131,7 +139,9 @@ def reductions(adapter: Adapter) -> Measured:
     settings = needed(adapter.reductions or None, "variants with such a setting")
     data = on.batches(10)
     twin = on.network()
-    expected = on.reference(twin, on.MOMENTUM, [on.classify(twin, d) for d in data])
+    expected = on.reference(
+        adapter, twin, on.MOMENTUM, [on.classify(twin, d) for d in data]
+    )
     found: list[float] = []
     for setting in settings:
         model = on.network()

@@ -12,14 +12,15 @@ from flatmin.conformance._check import (
     Measured,
     Wrong,
     check,
-    first_line,
     needed,
+    refusal,
 )
 
 SCALE = 2.0**16
 
 
-def _scaler() -> GradScaler:
+def new_scaler() -> GradScaler:
+    """One whose scale stays where it is."""
     return GradScaler("cpu", init_scale=SCALE, growth_interval=10**6)
 
 
@@ -35,17 +36,17 @@ def positional(adapter: Adapter) -> Measured:
     data = on.batches(1, dtype=torch.float32)[0]
     model, twin = on.network(torch.float32), on.network(torch.float32)
     before = on.weights(model)
-    expected = on.reference(twin, on.PLAIN, [on.classify(twin, data)])
-    optimizer, scaler = adapter.build(on.PLAIN, model, on.RHO), _scaler()
+    expected = on.reference(adapter, twin, on.PLAIN, [on.classify(twin, data)])
+    optimizer, scaler = adapter.build(on.PLAIN, model, on.RHO), new_scaler()
     loss = on.classify(model, data)
     closure = on.closure_of(model, lambda: scaler.scale(loss()))
     closure()
-    try:
-        scaler.step(optimizer, closure)
-    except (RuntimeError, TypeError, ValueError) as refusal:
-        if on.distance(on.weights(model), before) == 0:
-            return Measured(0.0, f"refused, {first_line(refusal).partition(':')[0]}")
-        raise
+    note = refusal(
+        lambda: scaler.step(optimizer, closure),
+        lambda: on.distance(on.weights(model), before),
+    )
+    if note:
+        return Measured(0.0, note)
     scaler.update()
     update = on.length(_minus(on.weights(model), before))
     usual = on.length(_minus(expected, before))
@@ -69,8 +70,8 @@ def both_unscaled(adapter: Adapter) -> Measured:
     data = on.batches(5, dtype=torch.float32)
     model, twin = on.network(torch.float32), on.network(torch.float32)
     losses = [on.classify(twin, batch) for batch in data]
-    expected = on.reference(twin, on.MOMENTUM, losses)
-    optimizer, scaler = adapter.build(on.MOMENTUM, model, on.RHO), _scaler()
+    expected = on.reference(adapter, twin, on.MOMENTUM, losses)
+    optimizer, scaler = adapter.build(on.MOMENTUM, model, on.RHO), new_scaler()
     for batch in data:
         step(optimizer, model, on.classify(model, batch), scaler)
     if scaler.get_scale() != SCALE:

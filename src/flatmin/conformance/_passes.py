@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -10,8 +11,15 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from flatmin.conformance import _problems as on
-from flatmin.conformance._adapter import Adapter, Base
-from flatmin.conformance._check import AtMost, Measured, Wrong, check, worst
+from flatmin.conformance._adapter import Adapter, Base, Loss
+from flatmin.conformance._check import (
+    AtMost,
+    Measured,
+    Wrong,
+    check,
+    need_sams_formula,
+    worst,
+)
 
 
 class Cautious(SGD):
@@ -26,21 +34,24 @@ class Cautious(SGD):
 
 
 class Branching(nn.Module):
-    """A layer that is skipped in one of the calls, counted from 0."""
+    """A layer that is skipped when it is told so."""
 
-    def __init__(self, skipped: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.skipped = skipped
-        self.calls = 0
         self.maybe = nn.Linear(5, 5).double()
         self.head = nn.Linear(5, 3).double()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: bool) -> Tensor:
         """Class scores."""
-        skip = self.calls == self.skipped
-        self.calls += 1
         return self.head(x if skip else torch.tanh(self.maybe(x)))
+
+
+def _skipping(model: nn.Module, skipped: int) -> Loss:
+    """A loss that skips the layer in one of its calls, counted from 0."""
+    x, y = on.batches(1)[0]
+    calls = itertools.count()  # not in the module, where a SAM may rewind it
+    return lambda: F.cross_entropy(model(x, next(calls) == skipped), y)
 
 
 def _loss(model: nn.Module, scale: float = 1.0) -> Any:
@@ -56,11 +67,10 @@ def _loss(model: nn.Module, scale: float = 1.0) -> Any:
 )
 def skipped_in_second(adapter: Adapter) -> Measured:
     """Its gradient is None when the weights are put back."""
-    model = Branching(skipped=1)
+    model = Branching()
     before = on.weights(model)
-    eps = on.eps_of_step(
-        adapter, adapter.build(on.RESTING, model, on.RHO), model, _loss(model)
-    )
+    optimizer = adapter.build(on.RESTING, model, on.RHO)
+    eps = on.eps_of_step(adapter, optimizer, model, _skipping(model, 1))
     if on.length(eps) == 0:
         raise Wrong("nothing was perturbed")
     return Measured(on.distance(on.weights(model), before))
@@ -74,10 +84,10 @@ def skipped_in_second(adapter: Adapter) -> Measured:
 )
 def skipped_in_first(adapter: Adapter) -> Measured:
     """It has no gradient to climb, but one to descend."""
-    twin, model = Branching(skipped=0), Branching(skipped=0)
-    expected = on.reference(twin, on.PLAIN, [_loss(twin)])
+    twin, model = Branching(), Branching()
+    expected = on.reference(adapter, twin, on.PLAIN, [_skipping(twin, 0)])
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
-    adapter.step(optimizer, model, _loss(model))
+    adapter.step(optimizer, model, _skipping(model, 0))
     return Measured(on.distance(on.weights(model), expected))
 
 
@@ -90,7 +100,7 @@ def skipped_in_first(adapter: Adapter) -> Measured:
 def zero_gradient(adapter: Adapter) -> Measured:
     """A step with the loss times zero, then one of SAM."""
     twin, model = on.network(), on.network()
-    expected = on.reference(twin, on.PLAIN, [_loss(twin)])
+    expected = on.reference(adapter, twin, on.PLAIN, [_loss(twin)])
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
     before = on.weights(model)
     adapter.step(optimizer, model, _loss(model, 0.0))
@@ -107,6 +117,7 @@ def zero_gradient(adapter: Adapter) -> Measured:
 )
 def infinite_gradient(adapter: Adapter) -> Measured:
     """One entry of the first gradient is infinite, once."""
+    need_sams_formula(adapter)
     model = on.network()
     optimizer = adapter.build(Base(Cautious, {"lr": 0.1}), model, on.RHO)
     calls = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -101,18 +102,13 @@ def eps_of_step(adapter: Adapter, optimizer: Any, model: nn.Module, loss: Loss):
 
 
 def sam_step(
-    optimizer: Optimizer, model: nn.Module, loss: Loss, rho: float = RHO
+    adapter: Adapter, optimizer: Optimizer, model: nn.Module, loss: Loss
 ) -> None:
     """SAM without any provision: what the checks hold against an adapter."""
     ps = list(model.parameters())
     w = weights(model)
     backward(model, loss)
-    g = [p.grad for p in ps]
-    size = length([v for v in g if v is not None])
-    with torch.no_grad():
-        for p, v in zip(ps, g, strict=True):
-            if v is not None and size > 0:
-                p.add_(v * (rho / size))
+    climb(adapter, [(p, p) for p in ps])
     backward(model, loss)
     with torch.no_grad():
         for p, old in zip(ps, w, strict=True):
@@ -120,11 +116,45 @@ def sam_step(
     optimizer.step()
 
 
-def reference(model: nn.Module, base: Base, losses: list[Loss]) -> Vector:
+def rewound_step(
+    adapter: Adapter,
+    optimizer: Optimizer,
+    model: nn.Module,
+    loss_of: Callable[[nn.Module], Tensor],
+) -> None:
+    """SAM whose second pass runs in a copy of the model from before the first.
+
+    Both passes start alike, whatever a forward pass changes in the model, and the
+    model ends as after the first.
+    """
+    model.zero_grad()
+    twin = copy.deepcopy(model)
+    loss_of(model).backward()
+    pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
+    climb(adapter, pairs)
+    loss_of(twin).backward()
+    for p, there in pairs:
+        p.grad = there.grad
+    optimizer.step()
+
+
+@torch.no_grad()
+def climb(adapter: Adapter, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Move the second of each pair along the perturbation that the first has."""
+    held = [(p, p.grad, there) for p, there in pairs if p.grad is not None]
+    w, g = [p for p, _, _ in held], [grad for _, grad, _ in held]
+    eps = adapter.perturbation(w, g, RHO)
+    for (_, _, there), e in zip(held, eps, strict=True):
+        there.add_(e)
+
+
+def reference(
+    adapter: Adapter, model: nn.Module, base: Base, losses: list[Loss]
+) -> Vector:
     """The weights after one `sam_step` per loss."""
     optimizer = base.build(model)
     for loss in losses:
-        sam_step(optimizer, model, loss)
+        sam_step(adapter, optimizer, model, loss)
     return weights(model)
 
 

@@ -1,16 +1,24 @@
-"""All checks, in the order of their ids."""
+"""All checks, in the order of their ids.
+
+C is a defect that public code or a public report has shown, T is what the formula
+asks for. A new check takes the next number of its letter and an old number keeps its
+meaning, so that two tables can be compared that were made a year apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from flatmin.conformance import (
+    _accumulation,
     _buffers,
     _contract,
     _distributed,
     _family,
     _formula,
     _mixed,
+    _modules,
+    _objects,
     _passes,
     _precision,
     _state,
@@ -50,6 +58,15 @@ CHECKS: tuple[Check, ...] = (
     _family.noise,
     _formula.radius_zero,
     _precision.unusual,
+    _modules.attributes,
+    _modules.resized,
+    _modules.scripted,
+    _modules.frozen,
+    _distributed.fully_sharded,
+    _objects.wrapped,
+    _objects.two_identities,
+    _accumulation.micro_batches,
+    _objects.copied,
     _formula.trajectory,
     _formula.quadratic,
     _family.invariance,

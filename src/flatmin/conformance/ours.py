@@ -54,6 +54,36 @@ def accumulated_step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
     optimizer.step()
 
 
+def micro_batches(optimizer: SAM, model: nn.Module, losses: list[Loss]) -> None:
+    """The loop that one writes who has not read about ``accumulate=True``."""
+    del model
+    optimizer.zero_grad()
+    for loss in losses:
+        for _ in optimizer.probes():
+            loss().backward()
+    optimizer.step()
+
+
+def base_step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
+    """The base optimizer, as a framework does that was given it first."""
+    del model
+    for _ in optimizer.probes():
+        loss().backward()
+    optimizer.base.step()
+
+
+def base_unscaled_step(
+    optimizer: SAM, model: nn.Module, loss: Loss, scaler: GradScaler
+) -> None:
+    """Unscale one object, step the other."""
+    del model
+    for _ in optimizer.probes():
+        scaler.scale(loss()).backward()
+    scaler.unscale_(optimizer.base)
+    scaler.step(optimizer)
+    scaler.update()
+
+
 def asam(base: Base, model: nn.Module, rho: float, eta: float) -> SAM:
     """Adaptive SAM."""
     return flatmin.asam(base.build(model), model, rho=rho, eta=eta)
@@ -63,8 +93,8 @@ def friendly(
     base: Base, model: nn.Module, rho: float, sigma: float, lmbda: float
 ) -> SAM:
     """Friendly SAM."""
-    chosen = {"rho": rho, "sigma": sigma, "decay": lmbda}
-    return flatmin.friendly_sam(base.build(model), model, **chosen)
+    made = base.build(model)
+    return flatmin.friendly_sam(made, model, rho=rho, sigma=sigma, decay=lmbda)
 
 
 def noisy(model: nn.Module) -> SAM:
@@ -97,7 +127,7 @@ REDUCTIONS = (
     reduced(flatmin.fisher_sam, eta=0.0),
     reduced(flatmin.friendly_sam, sigma=0.0),
     reduced(flatmin.vasso, theta=1.0),
-    reduced(flatmin.pnm, alpha=1.0),
+    reduced(flatmin.gnp, alpha=1.0),
     reduced(flatmin.gsam, alpha=0.0),
     reduced(flatmin.coupled_wsam, gamma=0.5),
     reduced(flatmin.interval_sam, k=1),
@@ -114,6 +144,9 @@ sam = Adapter(
     closure_step=closure_step,
     scaled_step=scaled_step,
     rank_local=step,
+    micro_batches=micro_batches,
+    base_step=base_step,
+    base_unscaled_step=base_unscaled_step,
     reductions=REDUCTIONS,
     asam=asam,
     friendly=friendly,

@@ -69,6 +69,24 @@ def step(optimizer: InPlace, model: nn.Module, loss: Any) -> None:
     optimizer.descent_step()
 
 
+def micro_batches(optimizer: InPlace, model: nn.Module, losses: list[Any]) -> None:
+    """Gradients add up before each of the two calls."""
+    del model
+    for call in (optimizer.ascent_step, optimizer.descent_step):
+        for loss in losses:
+            loss().backward()
+        call()
+
+
+def base_step(optimizer: InPlace, model: nn.Module, loss: Any) -> None:
+    del model
+    loss().backward()
+    optimizer.ascent_step()
+    loss().backward()
+    optimizer.optimizer.step()
+    optimizer.optimizer.zero_grad()
+
+
 def scaled_step(optimizer: InPlace, model: nn.Module, loss: Any, scaler: Any) -> None:
     del model
     scaler.scale(loss()).backward()
@@ -97,6 +115,8 @@ sam = Adapter(
     build=build,
     step=step,
     scaled_step=scaled_step,
+    micro_batches=micro_batches,
+    base_step=base_step,
     handle=handle,
     save=save,
     load=load,

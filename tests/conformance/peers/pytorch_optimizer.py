@@ -22,6 +22,7 @@ from pytorch_optimizer.optimizer.utils.model import (  # pyright: ignore[reportM
 from torch import nn
 
 from flatmin.conformance import Adapter, Base
+from tests.conformance.peers import closures
 from tests.conformance.peers.two_call import compiled_step, scaled_step
 
 HELPER = (disable_running_stats, enable_running_stats)
@@ -82,10 +83,9 @@ def step(optimizer: Any, model: nn.Module, loss: Any) -> None:
     optimizer.step(closure)
 
 
-def both_in_step(optimizer: Any, model: nn.Module, loss: Any) -> None:
-    """WSAM's step(closure) makes both passes."""
-    del model
-    optimizer.step(closure_of(optimizer, loss))
+def micro_batches(optimizer: Any, model: nn.Module, losses: list[Any]) -> None:
+    """All micro-batches are in the closure and share one perturbation."""
+    step(optimizer, model, lambda: torch.stack([loss() for loss in losses]).sum())
 
 
 def surrogate_step(optimizer: Any, model: nn.Module, loss: Any) -> None:
@@ -102,13 +102,10 @@ def surrogate_step(optimizer: Any, model: nn.Module, loss: Any) -> None:
     optimizer.step(closure)
 
 
-def closure_step(optimizer: Any, closure: Any) -> Any:
-    return optimizer.step(closure)
-
-
 TWO_CALLS: dict[str, Any] = {
     "step": step,
-    "closure_step": closure_step,
+    "closure_step": closures.closure_step,
+    "micro_batches": micro_batches,
     "scaled_step": scaled_step,
     "compiled_step": compiled_step,
     "batch_norm": HELPER,
@@ -124,8 +121,9 @@ friendly_sam = Adapter(
 wsam = Adapter(
     name="pytorch_optimizer WSAM",
     build=weighted_of,
-    step=both_in_step,
-    closure_step=closure_step,
+    step=closures.step,
+    closure_step=closures.closure_step,
+    micro_batches=closures.micro_batches,
     scaled_step=scaled_step,
     batch_norm=HELPER,
 )

@@ -8,24 +8,11 @@ from sam.sam import SAM  # pyright: ignore[reportMissingImports]
 from torch import nn
 
 from flatmin.conformance import Adapter, Base
+from tests.conformance.peers.closures import closure_step, micro_batches, step
 
 
 def build(base: Base, model: nn.Module, rho: float) -> Any:
     return SAM(model.parameters(), base.build(model), rho=rho)
-
-
-def step(optimizer: Any, model: nn.Module, loss: Any) -> None:
-    def closure() -> Any:
-        model.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-
-
-def closure_step(optimizer: Any, closure: Any) -> Any:
-    return optimizer.step(closure)
 
 
 def base_of(optimizer: Any) -> Any:
@@ -37,5 +24,6 @@ sam = Adapter(
     build=build,
     step=step,
     closure_step=closure_step,
+    micro_batches=micro_batches,
     handle=base_of,
 )

@@ -129,6 +129,24 @@ def scaled_step(
     scaler.update()
 
 
+def micro_batches(optimizer: TwoCallSAM, model: nn.Module, losses: list[Any]) -> None:
+    """Gradients add up before each of the two calls."""
+    del model
+    for call in (optimizer.first_step, optimizer.second_step):
+        for loss in losses:
+            loss().backward()
+        call(zero_grad=True)
+
+
+def base_step(optimizer: TwoCallSAM, model: nn.Module, loss: Any) -> None:
+    del model
+    loss().backward()
+    optimizer.first_step(zero_grad=True)
+    loss().backward()
+    optimizer.base_optimizer.step()
+    optimizer.zero_grad()
+
+
 def rank_local(optimizer: TwoCallSAM, model: Any, loss: Any) -> None:
     value = loss()
     with model.no_sync():
@@ -159,6 +177,8 @@ sam = Adapter(
     closure_step=closure_step,
     scaled_step=scaled_step,
     rank_local=rank_local,
+    micro_batches=micro_batches,
+    base_step=base_step,
     compiled_step=compiled_step,
     handle=base_of,
     batch_norm=(disable, enable),
