@@ -1,5 +1,6 @@
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from hypothesis import settings
 
 import flatmin
+from tests import tiers
+from tests.distributed.ranks import Ranks
 
 settings.register_profile("flatmin", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("flatmin")
@@ -23,8 +26,22 @@ if _under_test is not None and not Path(str(flatmin.__file__)).is_relative_to(
     raise RuntimeError(f"{flatmin.__file__} is imported, not {_under_test}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First: -m selects among the marks that are there.
+    tiers.mark(items)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global stream is what SAM replays
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Two processes, started by the first test that asks for them."""
+    processes = Ranks(tmp_path_factory.mktemp("gloo") / "meeting-point")
+    yield processes
+    processes.close()

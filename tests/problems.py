@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,19 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from flatmin import SAM
+from flatmin.core import Method, Program, Step
 
 Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Scripted(Method):
+    """A method without traits, from its program."""
+
+    script: Callable[[Step], Program]
+
+    def __call__(self, step: Step) -> Program:
+        return self.script(step)
 
 
 def batch(dtype: torch.dtype = torch.float32, n: int = 12) -> Batch:
@@ -103,15 +116,15 @@ class Branching(nn.Module):
 
     def __init__(self, *skip: int) -> None:
         super().__init__()
+        # Not an attribute, which would be the same at the start of every pass.
+        calls = count()
         self.skip = skip
-        self.calls = 0
+        self.call: Callable[[], int] = lambda: next(calls)
         self.maybe = nn.Linear(6, 6)
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        skipped = self.calls in self.skip
-        self.calls += 1
-        return self.head(x if skipped else torch.tanh(self.maybe(x)))
+        return self.head(x if self.call() in self.skip else torch.tanh(self.maybe(x)))
 
 
 def loss_of(model: nn.Module, data: Batch) -> Tensor:

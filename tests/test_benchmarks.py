@@ -10,16 +10,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.parametrize(
     ("script", "rows"),
     [
-        ("step_time.py", 3),
-        ("choose_rho.py", 2),
+        ("step_time.py", 4),
         ("narrow_weights.py", 12),
-        ("method_cost.py", 37),
+        ("method_cost.py", 40),
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
         ("model_table.py", 16),
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
+        ("frameworks.py", 1),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,29 +63,46 @@ def copied(folder: Path) -> Path:
     return package
 
 
-def apply(mutant: Mutant, package: Path) -> None:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One copy for all defects, so that only the file with the defect is compiled."""
+    return copied(tmp_path_factory.mktemp("copy"))
+
+
+def write(path: Path, text: str) -> None:
+    """The bytecode goes as well: it is told from the text by size and second."""
+    path.write_text(text)
+    for old in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        old.unlink()
+
+
+@contextmanager
+def applied(mutant: Mutant, package: Path) -> Iterator[None]:
     path = package / mutant.file
     text = path.read_text()
     assert text.count(mutant.old) == 1, f"{mutant.name}: {mutant.file} has changed"
-    path.write_text(text.replace(mutant.old, mutant.new))
+    write(path, text.replace(mutant.old, mutant.new))
+    try:
+        yield
+    finally:
+        write(path, text)
 
 
 @pytest.mark.parametrize("file", sorted({m.test.partition("::")[0] for m in MUTANTS}))
 def test_without_a_defect_every_named_test_is_green(
-    file: str, run: Run, tmp_path: Path
+    file: str, run: Run, package: Path
 ) -> None:
-    copied(tmp_path)
     named = {mutant.test for mutant in MUTANTS}
     tests = sorted(test for test in named if test.startswith(f"{file}::"))
-    code, output = run(tmp_path, tests)
+    code, output = run(package.parent, tests)
     assert code == 0, output
     assert f"{len(tests)} passed" in output
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_defect_turns_its_test_red(mutant: Mutant, run: Run, tmp_path: Path) -> None:
-    apply(mutant, copied(tmp_path))
-    code, output = run(tmp_path, [mutant.test])
+def test_a_defect_turns_its_test_red(mutant: Mutant, run: Run, package: Path) -> None:
+    with applied(mutant, package):
+        code, output = run(package.parent, [mutant.test])
     assert code == 1, output
     assert ASSERTION.search(output), output
 
@@ -98,3 +116,18 @@ def test_a_run_that_imports_another_copy_is_an_error(run: Run, tmp_path: Path) -
 def test_names_of_mutants_are_unique() -> None:
     names = [mutant.name for mutant in MUTANTS]
     assert len(set(names)) == len(names)
+
+
+def once(mutant: Mutant) -> bool:
+    """Whether the text that the defect replaces is there, once."""
+    return (SOURCE / mutant.file).read_text().count(mutant.old) == 1
+
+
+def is_there(test: str) -> bool:
+    file, _, name = test.partition("::")
+    return f"def {name.partition('[')[0]}(" in (ROOT / file).read_text()
+
+
+def test_every_defect_can_be_made_and_has_its_test() -> None:
+    assert [mutant.name for mutant in MUTANTS if not once(mutant)] == []
+    assert [mutant.test for mutant in MUTANTS if not is_there(mutant.test)] == []

@@ -13,7 +13,9 @@ from types import ModuleType
 import pytest
 
 import flatmin
+import flatmin.averaging
 import flatmin.core
+import flatmin.methods
 import flatmin.optim
 
 CENSUS = """
@@ -49,7 +51,7 @@ def test_the_import_loads_torch_alone_prints_nothing_and_changes_nothing() -> No
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-PACKAGES = [flatmin.core, flatmin.optim]
+PACKAGES = [flatmin.averaging, flatmin.core, flatmin.methods, flatmin.optim]
 PARTS = [
     importlib.import_module(found.name)
     for package in PACKAGES
@@ -73,7 +75,7 @@ def test_there_are_examples() -> None:
     } <= found
 
 
-@pytest.mark.parametrize("module", [flatmin, flatmin.core, flatmin.optim])
+@pytest.mark.parametrize("module", [flatmin, *PACKAGES])
 def test_public_names_exist_and_are_documented(module: ModuleType) -> None:
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:

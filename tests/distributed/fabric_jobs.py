@@ -153,10 +153,15 @@ def accumulate_inside_no_sync(rank: int) -> str:
     return ""
 
 
-def set_up_too_early(rank: int) -> list[Any]:
+def set_up_too_early(rank: int, attaches: bool) -> list[Any] | str:
     """SAM is built before Fabric wraps the model."""
     with launched(rank, strategy="ddp") as fabric:
         plain = small()
         model, optimizer = fabric.setup(plain, SAM(sgd(plain), plain, rho=RHO))
-        steps(fabric, model, optimizer, rank, range(4))
+        if attaches:
+            optimizer.attach(model)
+        try:
+            steps(fabric, model, optimizer, rank, range(4))
+        except RuntimeError as refused:
+            return str(refused)
         return weights(model)

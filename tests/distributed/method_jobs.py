@@ -24,8 +24,9 @@ from flatmin import SAM
 from flatmin.core import Scope
 from tests.distributed import checkpoint_jobs
 from tests.distributed.jobs import M, batches, part, scope_named
-from tests.distributed.shard_jobs import mesh, whole
-from tests.methods.table import built
+from tests.distributed.shard_jobs import mesh
+from tests.distributed.shard_jobs import whole as gathered
+from tests.methods.table import built, prepare, whole
 
 STEPS = 10
 
@@ -59,7 +60,7 @@ def steps(optimizer: SAM, model: nn.Module, rank: int | None, n: int = STEPS) ->
         x, y = (in_turn(t) if rank is None else part(rank, t) for t in data)
         for probe in optimizer.probes():
             mine = probe.take(x, y)
-            probe.backward(losses_of(model, *mine))
+            probe.backward(whole(probe, losses_of(model, *mine)))
         optimizer.step()
 
 
@@ -67,8 +68,10 @@ def outcome(optimizer: SAM, model: nn.Module) -> dict[str, Any]:
     """Weights, state by position and name, and what the groups carry."""
     state = [optimizer.state.get(p, {}) for p in model.parameters()]
     return {
-        "weights": [whole(p.detach()) for p in model.parameters()],
-        "state": [{k: whole(torch.as_tensor(v)) for k, v in s.items()} for s in state],
+        "weights": [gathered(p.detach()) for p in model.parameters()],
+        "state": [
+            {k: gathered(torch.as_tensor(v)) for k, v in s.items()} for s in state
+        ],
         "groups": [
             {k: v for k, v in group.items() if k.startswith("sam_")}
             for group in optimizer.param_groups
@@ -93,6 +96,7 @@ def one_process(name: str, base: str = "sgd") -> dict[str, Any]:
 
 def sharded(rank: int, name: str, base: str, kind: str) -> dict[str, Any]:
     model = network()
+    prepare(name, model)
     optimizer = built(name, cut(model, kind), base)
     if kind == "tensor":
         steps(optimizer, model, None)
@@ -142,7 +146,7 @@ def reductions(rank: int, name: str, scope: str, n: int) -> list[list[int]]:
         with mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as own:
             for probe in optimizer.probes():
                 mine = probe.take(x, y)
-                probe.backward(losses_of(model, *mine))
+                probe.backward(whole(probe, losses_of(model, *mine)))
             # allreduce_hook of this version calls the same function.
             buckets = sum(call.kwargs.get("async_op", False) for call in own.mock_calls)
             counts.append([averaged // size, own.call_count - buckets])
@@ -160,7 +164,8 @@ def overflowing(rank: int, name: str, scope: str) -> dict[str, Any]:
         bang = torch.inf if k == 3 and rank == 1 else 1.0
         for probe in optimizer.probes(scaler=scaler):
             mine = probe.take(x, y)
-            probe.backward(scaler.scale(losses_of(model, *mine) * bang))
+            losses = whole(probe, losses_of(model, *mine) * bang)
+            probe.backward(scaler.scale(losses))
         scaler.step(optimizer)
         scaler.update()
     return {**outcome(optimizer, model), "scale": scaler.get_scale()}

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
+from flatmin.methods import METHODS
 from tests.distributed.jobs import RHO, batches, part, scope_named, sgd
 
 
@@ -46,6 +47,26 @@ def synced(rank: int, scope: str) -> dict[str, list[Any]]:
             cross_entropy(model(part(rank, x)), part(rank, y)).backward()
         optimizer.step()
     return state_of(model.module)
+
+
+def statistics_at_first(rank: int, name: str) -> list[Any]:
+    """BatchNorm's running mean as the first forward pass of each step finds it."""
+    model = DDP(network(nn.BatchNorm1d))
+    optimizer = METHODS[name].build(sgd(model), model, rho=RHO)
+    norm, seen = model.module[1], []
+    assert isinstance(norm, nn.BatchNorm1d)
+
+    def note(module: nn.Module, _: object) -> None:
+        assert isinstance(module, nn.BatchNorm1d)
+        assert module.running_mean is not None
+        seen.append(module.running_mean.tolist())
+
+    for x, y in batches(4):
+        with norm.register_forward_pre_hook(note):
+            for _ in optimizer.probes():
+                cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+        optimizer.step()
+    return seen[::2]
 
 
 def state_of(model: nn.Module) -> dict[str, list[Any]]:

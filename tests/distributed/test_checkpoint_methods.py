@@ -5,30 +5,35 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 
 from flatmin import SAM, friendly_sam
 from flatmin.core import TwoPoint, gates, sources
 from tests.distributed import method_jobs as jobs
-from tests.distributed.checkpoint_jobs import load, save
+from tests.distributed.checkpoint_jobs import door, load, save
 from tests.distributed.method_jobs import network, outcome, steps
 from tests.distributed.ranks import Ranks
 from tests.distributed.test_checkpoint_sam import world_of_one
 from tests.distributed.test_methods import CHOOSING, REFUSED, close
-from tests.methods.table import NAMES, built
+from tests.methods.table import NAMES, TRAITS, built
 from tests.problems import Quadratic, assert_same, assert_same_state, tensors
 
 __all__ = ["world_of_one"]
 
 #: Methods that remember, and what makes them refuse shards is not in the way.
-REMEMBER = (
-    *("friendly_sam", "vasso", "stale_sam", "looksam", "alternating_sam", "ae_sam"),
-    *("lookbehind_sam", "bsam", "matched_sam"),
+REMEMBER = tuple(
+    name
+    for name, traits in TRAITS.items()
+    if traits.remembers or traits.notes
+    if (name, "layers") not in REFUSED and name not in CHOOSING
 )
 
 
@@ -85,12 +90,48 @@ def test_one_process_saves_and_two_ranks_continue(
         close(found, outcome(optimizer, model))
 
 
-def test_every_method_that_remembers_is_among_these() -> None:
-    for name in NAMES:
-        method = built(name, network()).method
-        keeps = bool(getattr(method, "remembers", ()) or getattr(method, "notes", ()))
-        shards = (name, "layers") not in REFUSED and name not in CHOOSING
-        assert (name in REMEMBER) == (keeps and shards)
+@pytest.mark.parametrize("via", ["sam", "base"])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", [*REMEMBER, "sparse_sam"])
+def test_a_new_optimizer_remembers_what_was_saved_flat_or_not(
+    name: str, flat: bool, via: str
+) -> None:
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    model, optimizer = trained(name, 5)
+    content = get_state_dict(model, door(optimizer, via), options=options)
+    weights, state = copy.deepcopy(content)
+    twin = network()
+    other = built(name, twin)
+    set_state_dict(
+        twin,
+        door(other, via),
+        model_state_dict=weights,
+        optim_state_dict=state,
+        options=options,
+    )
+    for net, opt in ((model, optimizer), (twin, other)):
+        steps(opt, net, None, 5)
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
+
+
+@pytest.mark.parametrize("via", ["sam", "base"])
+@pytest.mark.parametrize("name", ["friendly_sam", "ae_sam"])
+def test_nothing_remains_of_a_trial_step_after_which_nothing_was_loaded(
+    name: str, via: str
+) -> None:
+    model, twin = network(), network()
+    optimizer, other = built(name, model), built(name, twin)
+    for net, opt in ((model, optimizer), (twin, other)):
+        opt.base.defaults["momentum"] = 0.0
+        for group in opt.param_groups:
+            group["momentum"] = 0.0
+        if opt is optimizer:
+            get_state_dict(net, door(opt, via))
+            assert opt.param_groups[0]["sam_step"] == 0
+        steps(opt, net, None, 3)
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,12 +139,9 @@ def test_what_is_remembered_is_declared(name: str) -> None:
     _, optimizer = trained(name, 4)
     kept = {key for entry in optimizer.base.state.values() for key in entry}
     noted = set(optimizer.param_groups[0])
-    method: Any = optimizer.method
+    traits = optimizer.method.traits
     ours = {key.removeprefix("sam_") for key in kept | noted if key[:4] == "sam_"}
-    assert ours - {"rho", "step"} == {
-        *getattr(method, "remembers", ()),
-        *getattr(method, "notes", ()),
-    }
+    assert ours - {"rho", "step"} == {*traits.remembers, *traits.notes}
 
 
 def late_friend(model: nn.Module) -> SAM:
@@ -137,7 +175,7 @@ def test_a_number_that_is_not_yet_noted_is_nan_on_the_way() -> None:
     model = network()
     optimizer = built("ae_sam", model)
     content = optimizer.state_dict()
-    assert math.isnan(content["param_groups"][0]["sam_steep_mean"])
+    assert math.isnan(content["param_groups"][0].get("sam_steep_mean", 0.0))
     optimizer.load_state_dict(content)
     assert "sam_steep_mean" not in optimizer.param_groups[0]
 
@@ -146,8 +184,34 @@ def test_a_frozen_parameter_has_no_entry() -> None:
     model = network()
     next(model.parameters()).requires_grad_(False)
     base = torch.optim.SGD(model.parameters(), lr=0.1)
-    content = friendly_sam(base, model).state_dict()
-    assert sorted(content["state"]) == [1, 2, 3, 4, 5]
+    optimizer = friendly_sam(base, model)
+    steps(optimizer, model, None, 1)
+    assert sorted(optimizer.state_dict()["state"]) == [1, 2, 3, 4, 5]
+
+
+def late_friend_of_adam(model: nn.Module) -> SAM:
+    method = TwoPoint(source=sources.friendly(1.0, 0.9), gate=gates.last(0.25, 4))
+    return SAM(torch.optim.Adam(model.parameters(), lr=0.01), model, method=method)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_base_that_wants_a_state_of_its_own_can_load_what_was_saved(
+    unused: bool, after: int
+) -> None:
+    model, twin = network(), network()
+    for each in (model, twin):
+        if unused:
+            each.register_parameter("unused", nn.Parameter(torch.ones(2).double()))
+    optimizer, other = late_friend_of_adam(model), late_friend_of_adam(twin)
+    steps(optimizer, model, None, after)
+    content = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    twin.load_state_dict(content[0])
+    other.load_state_dict(content[1])
+    for net, opt in ((model, optimizer), (twin, other)):
+        steps(opt, net, None, 5)
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
 
 
 def test_the_state_of_sam_itself_stays_that_of_the_base() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -236,6 +238,31 @@ def test_the_checkpoint_of_a_plain_optimizer_continues_with_sam() -> None:
 
 
 # Through files, and to another number of processes.
+
+
+@pytest.mark.usefixtures("world_of_one")
+@pytest.mark.parametrize("base", ["momentum", "adamw"])
+def test_files_of_a_plain_optimizer_load_in_part(base: str, tmp_path: Path) -> None:
+    model, twin = network(), network()
+    plain = BASES[base](model)
+    for group in plain.param_groups:
+        group.pop("sam_rho", None)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    plain.step()
+    save(model, plain, str(tmp_path))
+    optimizer = sam(twin, base, rho=0.3)
+    weights, state = get_state_dict(twin, optimizer)
+    state_dict_loader.load(
+        {"model": weights, "optimizer": state},
+        checkpoint_id=str(tmp_path),
+        planner=DefaultLoadPlanner(allow_partial_load=True),
+    )
+    set_state_dict(twin, optimizer, model_state_dict=weights, optim_state_dict=state)
+    assert optimizer.param_groups[0]["sam_rho"] == 0.3
+    assert_same(tensors(model), tensors(twin))
+    train(twin, optimizer, STEPS, None)
+    assert optimizer.param_groups[0]["sam_step"] == STEPS.stop
 
 
 @every_kind

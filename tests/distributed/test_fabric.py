@@ -38,7 +38,9 @@ def test_accumulating_inside_no_backward_sync_is_refused(ranks: Ranks) -> None:
         assert "inside of no_sync()" in message
 
 
-def test_a_model_wrapped_after_sam_is_averaged_in_every_pass(ranks: Ranks) -> None:
-    one, two = ranks.run(jobs.set_up_too_early)
+def test_a_model_wrapped_after_sam_is_attached_or_refused(ranks: Ranks) -> None:
+    for message in ranks.run(jobs.set_up_too_early, False):
+        assert "optimizer.attach(wrapped_model)" in message
+    one, two = ranks.run(jobs.set_up_too_early, True)
     assert one == two
-    assert one == ranks.run(jobs.straight, "world")[0]
+    assert one == ranks.run(jobs.straight, "replica")[0]

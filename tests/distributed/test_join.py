@@ -19,7 +19,7 @@ def test_join_is_refused_where_replicas_average_by_themselves(
 ) -> None:
     for said, before, after in ranks.run(join_jobs.refused, name, scope):
         assert "inside of join()" in said
-        assert "scope=flatmin.core.World()" in said
+        assert "scope='world'" in said
         assert before == after
 
 

@@ -86,6 +86,8 @@ REFUSED = {
     ("second_order_sam", "layers"): SECOND,
     ("second_order_sam", "tensor"): SECOND,
     ("gcsam", "tensor"): "centring needs whole weight vectors",
+    ("flat_lora", "layers"): "its weight is sharded (DTensor)",
+    ("flat_lora", "tensor"): "its weight is sharded (DTensor)",
 }
 
 
@@ -98,7 +100,7 @@ def test_a_method_that_cannot_be_sharded_says_so(
         assert REFUSED[name, kind] in message
 
 
-def pnm(loss: Loss, w: list[Tensor]) -> list[Tensor]:
+def gnp(loss: Loss, w: list[Tensor]) -> list[Tensor]:
     g = gradients(loss, w)
     there = gradients(loss, added(1, w, 1, long([0.1] * len(w), g)))
     return added(0.2, g, 0.8, there)
@@ -113,13 +115,13 @@ def gsam(loss: Loss, w: list[Tensor]) -> list[Tensor]:
 
 EVERY_RHO = [0.1] * len([*network().parameters()])
 OWN: dict[str, Rule] = {
-    "pnm": pnm,
+    "gnp": gnp,
     "gsam": gsam,
     "cr_sam": points.cr_sam(EVERY_RHO, 0.1, 0.1),
     "gam": points.gam(
         [2 * r for r in EVERY_RHO], [r / 5 for r in EVERY_RHO], 0.6, 0.5, 0.03
     ),
-    "second_order_sam": points.second_order_sam(0.05),
+    "second_order_sam": points.second_order_sam([0.05] * len(EVERY_RHO)),
 }
 
 
@@ -202,7 +204,7 @@ def test_replicas_combine_their_own_gradients(name: str, ranks: Ranks) -> None:
 REDUCTIONS: dict[str, list[list[int]]] = {
     "sam": [[1, 0]],
     "stable_sam": [[0, 1]],
-    "pnm": [[0, 1]],
+    "gnp": [[0, 1]],
     "gsam": [[0, 1]],
     "wsam": [[0, 2]],
     "sagm": [[0, 1]],
@@ -223,6 +225,9 @@ REDUCTIONS: dict[str, list[list[int]]] = {
     "sparse_sam": [[1, 1], [1, 0], [1, 0], [1, 0]],
     "lookbehind_sam": [[2, 0], [1, 0], [1, 0], [2, 0]],
     "bsam": [[1, 1]],
+    "sampa": [[2, 0]],
+    "part_sam": [[2, 0]],
+    "flat_lora": [[1, 0]],
 }
 
 

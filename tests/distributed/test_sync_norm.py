@@ -33,3 +33,15 @@ def test_synchronised_statistics_are_those_of_one_process(ranks: Ranks) -> None:
 def test_ranks_stay_equal_where_they_climb_apart(scope: str, ranks: Ranks) -> None:
     one, two = ranks.run(sync_jobs.synced, scope)
     assert one == two
+
+
+@pytest.mark.parametrize("name", ["sam", "gsam"])
+def test_every_step_begins_with_the_statistics_of_the_first_rank(
+    name: str, ranks: Ranks
+) -> None:
+    # gsam averages none of its passes in DistributedDataParallel, which would then
+    # not broadcast buffers either.
+    one, two = ranks.run(sync_jobs.statistics_at_first, name)
+    assert len(one) == 4
+    assert one == two
+    assert one[0] != one[1]

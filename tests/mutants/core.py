@@ -131,9 +131,8 @@ CORE = [
     Mutant(
         "second gradient ignored",
         TWO_POINT,
-        "        if not self.combine.needs_g:\n            g = []\n"
-        "        g_eps = yield Ask(ascent, alone=self.combine.needs_g)\n",
-        "        g_eps = g\n        yield Ask(ascent)\n",
+        "        g_eps = yield above.pop()\n",
+        "        g_eps = g or [p.clone() for p in step.w]\n        yield above.pop()\n",
         QUADRATIC,
     ),
     Mutant(

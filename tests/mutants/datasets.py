@@ -3,21 +3,31 @@
 from tests.mutants.mutant import Mutant
 
 CACHE = "experiments/datasets/_cache.py"
+CHECKS = "experiments/datasets/_checks.py"
 CIFAR = "experiments/datasets/_cifar.py"
 DOWNLOAD = "experiments/datasets/_download.py"
 FETCH = "experiments/datasets/_fetch.py"
+IMAGES = "experiments/datasets/_images.py"
+INPUTS = "experiments/models/_inputs.py"
 LARGE = "experiments/datasets/_large.py"
+LAYOUT = "experiments/datasets/_layout.py"
 SELECT = "experiments/datasets/_select.py"
 SETS = "experiments/datasets/_sets.py"
 SMALL = "experiments/datasets/_small.py"
 TYPES = "experiments/datasets/_types.py"
+WEIGHTS = "experiments/models/_weights.py"
 
 CACHED = "tests/experiments/datasets/test_cache.py::"
+CHECKED = "tests/experiments/datasets/test_checks.py::"
 FILES = "tests/experiments/datasets/test_photographs.py::"
 DOWNLOADED = "tests/experiments/datasets/test_download.py::"
+FOLDERS = "tests/experiments/datasets/test_layout.py::"
 GOT = "tests/experiments/datasets/test_fetch.py::"
+LOADED = "tests/experiments/models/test_weights.py::"
+OPENED = "tests/experiments/datasets/test_images.py::"
 PICKLES = "tests/experiments/datasets/test_cifar.py::"
 SELECTED = "tests/experiments/datasets/test_select.py::"
+SCALED = "tests/experiments/models/test_inputs.py::"
 TENSORS = "tests/experiments/datasets/test_small.py::"
 
 DATASETS = [
@@ -31,8 +41,8 @@ DATASETS = [
     Mutant(
         "CIFAR's checksums not compared",
         CIFAR,
-        "None if tiny else md5",
-        "None",
+        "check(base / file, md5)",
+        "check(base / file, None)",
         f"{PICKLES}test_a_real_folder_is_read_only_with_the_published_checksums",
     ),
     Mutant(
@@ -160,5 +170,69 @@ DATASETS = [
         "test=chosen(data.train, held),",
         "",
         f"{SELECTED}test_validation_images_replace_the_test_set",
+    ),
+    Mutant(
+        "16-bit pictures clipped",
+        IMAGES,
+        'if turned.mode.startswith("I;16"):',
+        "if False:",
+        f"{OPENED}test_16_bits_are_scaled_and_not_clipped[a.png]",
+    ),
+    Mutant(
+        "pictures left as the camera was held",
+        IMAGES,
+        "turned = ImageOps.exif_transpose(picture)",
+        "turned = picture",
+        f"{OPENED}test_a_picture_is_turned_as_its_camera_was[a.jpg]",
+    ),
+    Mutant(
+        "a rotated TIFF file with its rows mixed up",
+        IMAGES,
+        "Image.open(file, formats",
+        "Image.open(path, formats",
+        f"{OPENED}test_an_uncompressed_tiff_is_turned_like_a_png[6]",
+    ),
+    Mutant(
+        "a picture that is a program is run",
+        IMAGES,
+        "Image.open(file, formats=FORMATS)",
+        "Image.open(file)",
+        f"{OPENED}test_what_is_no_picture_is_refused_at_once"
+        "[_postscript-none of BMP, GIF]",
+    ),
+    Mutant(
+        "a hidden folder taken for a class",
+        LAYOUT,
+        'return name.startswith(".") or name in _COPIES',
+        "return False",
+        f"{FOLDERS}test_hidden_folders_are_no_classes_and_no_part_of_one[.git]",
+    ),
+    Mutant(
+        "the folder's own validation images not used",
+        SELECT,
+        "if (own := data.validation) is not None:",
+        "if (own := None) is not None:",
+        f"{FOLDERS}test_own_validation_images_are_used_and_train_stays_whole",
+    ),
+    Mutant(
+        "files of one size taken for the same",
+        CHECKS,
+        "found[_sha256(path)]",
+        "found[str(path.stat().st_size)]",
+        f"{CHECKED}test_files_of_one_size_are_not_taken_for_the_same",
+    ),
+    Mutant(
+        "a file of weights may run anything",
+        WEIGHTS,
+        "weights_only=True",
+        "weights_only=False",
+        f"{LOADED}test_a_pickle_of_more_than_tensors_is_refused_and_not_run[value0]",
+    ),
+    Mutant(
+        "pretrained networks given images of another scale",
+        INPUTS,
+        'return tuple(config["mean"]), tuple(config["std"])',
+        "return data.mean, data.std",
+        f"{SCALED}test_images_of_a_folder_are_scaled_as_the_weights_expect",
     ),
 ]

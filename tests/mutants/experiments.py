@@ -2,124 +2,186 @@
 
 from tests.mutants.mutant import Mutant
 
-LOOP = "experiments/loop.py"
-FEED = "experiments/feed.py"
-RUN = "experiments/run.py"
-CHECKPOINT = "experiments/checkpoint.py"
-COMPARISON = "experiments/comparison.py"
+BATCHES = "experiments/batches.py"
+TRAIN = "experiments/train.py"
+STATE = "experiments/state.py"
+EVALUATE = "experiments/evaluate.py"
+PREPARE = "experiments/prepare.py"
+LOG = "experiments/log.py"
+PLAN = "experiments/compare/plan.py"
+RESULTS = "experiments/compare/results.py"
 
 HERE = "tests/experiments/loop/"
 FORMULAS = f"{HERE}test_updates.py::test_two_epochs_are_those_of_the_formulas"
-ARMS = (
-    "tests/experiments/test_comparison.py::test_arms_differ_in_method_and_length_alone"
-)
+PLANS = "tests/experiments/compare/test_plan.py::"
+VERDICTS = "tests/experiments/compare/test_verdict.py::"
 RESUMED = f"{HERE}test_resume.py::test_a_run_that_is_left_by_an_exception_ends_alike"
 
 EXPERIMENTS = [
     Mutant(
-        "SGD compared with no more epochs than SAM",
-        COMPARISON,
-        "length=self.arm.length",
-        "length=1",
-        ARMS,
+        "settings chosen on the test images",
+        PLAN,
+        '"validation": self.validation,',
+        '"validation": 0.0,',
+        f"{PLANS}test_a_candidate_is_tested_on_held_out_images_with_noisy_labels",
     ),
     Mutant(
-        "a comparison without its noise",
-        COMPARISON,
-        "noise=self.noise",
-        "noise=0.0",
-        ARMS,
+        "settings chosen on cleaner labels than those that are trained",
+        PLAN,
+        '"noisy_validation": True,',
+        '"noisy_validation": False,',
+        f"{PLANS}test_a_candidate_is_tested_on_held_out_images_with_noisy_labels",
+    ),
+    Mutant(
+        "a base with fewer gradients than SAM",
+        PLAN,
+        "if more[0] > tries or more[1] > gradients:",
+        "if more[0] > tries:",
+        f"{PLANS}test_a_base_with_fewer_gradients_is_refused",
+    ),
+    Mutant(
+        "a base with fewer tries than SAM",
+        PLAN,
+        "if more[0] > tries or more[1] > gradients:",
+        "if more[1] > gradients:",
+        f"{PLANS}test_a_base_with_fewer_tries_is_refused",
+    ),
+    Mutant(
+        "the longest schedule taken for the base at its best",
+        RESULTS,
+        "if row.arm == BASE and not row.longest]",
+        "if row.arm == BASE]",
+        f"{VERDICTS}test_the_longest_schedule_is_neither_the_base_nor_the_winner",
+    ),
+    Mutant(
+        "a difference recommended that is none",
+        "experiments/compare/verdict.py",
+        "if rival is winner and gain.shown and gain.mean > 0 else",
+        "if rival is winner and gain.mean > 0 else",
+        f"{VERDICTS}test_where_the_interval_includes_zero_the_base_is_recommended",
     ),
     Mutant(
         "a checkpoint that may run code",
-        CHECKPOINT,
+        STATE,
         "weights_only=True",
         "weights_only=False",
         f"{HERE}test_errors.py::test_a_checkpoint_cannot_run_code",
     ),
     Mutant(
         "every epoch in the same order",
-        FEED,
-        "repr((self.experiment.seed, epoch, *place))",
-        "repr((self.experiment.seed, *place))",
-        f"{HERE}test_feed.py::test_orders_differ_between_epochs_and_seeds[0]",
+        BATCHES,
+        'self._seed("order", epoch)',
+        'self._seed("order", 0)',
+        f"{HERE}test_batches.py::test_orders_differ_between_epochs_and_seeds[0]",
     ),
     Mutant(
         "seeds that differ above 32 bits alone",
-        FEED,
-        "int.from_bytes(drawn) >> 2 << 1",
-        "int.from_bytes(drawn[:3]) << 33",
-        f"{HERE}test_feed.py::test_orders_differ_between_epochs_and_seeds[0]",
+        BATCHES,
+        "digest_size=8).digest())",
+        "digest_size=3).digest()) << 33",
+        f"{HERE}test_batches.py::test_orders_differ_between_epochs_and_seeds[0]",
     ),
     Mutant(
         "all groups augmented alike",
-        FEED,
-        "self._seed(epoch, step, k)",
-        "self._seed(epoch, step, 0)",
-        f"{HERE}test_feed.py::"
+        BATCHES,
+        'self._seed("pixels", epoch, step, k)',
+        'self._seed("pixels", epoch, step, 0)',
+        f"{HERE}test_batches.py::"
         "test_the_same_image_is_augmented_anew_in_every_epoch_and_group",
     ),
     Mutant(
         "an image that fills up is tested",
-        FEED,
+        BATCHES,
         "torch.where(here, y, IGNORED)",
         "y",
-        f"{HERE}test_feed.py::test_every_image_is_tested_once_and_processes_make_"
+        f"{HERE}test_batches.py::test_every_image_is_tested_once_and_processes_make_"
         "equally_many_passes[3]",
     ),
     Mutant(
         "a reader of files draws from the network's stream",
-        FEED,
+        BATCHES,
         "            generator=Generator(),\n",
         "",
-        f"{HERE}test_feed.py::test_files_are_read_as_by_hand_whoever_reads_them"
+        f"{HERE}test_batches.py::test_files_are_read_as_by_hand_whoever_reads_them"
         "[augments0]",
     ),
     Mutant(
         "the true gradient in both passes",
-        LOOP,
+        TRAIN,
         "when=probe.climbs",
         "when=True",
         f"{FORMULAS}[shake-shake]",
     ),
     Mutant(
         "the true gradient where nothing climbs",
-        LOOP,
+        TRAIN,
         "when=probe.climbs",
         "when=not probe.perturbed",
         f"{FORMULAS}[shake-shake, every second step]",
     ),
     Mutant(
         "warm-up a step late",
-        LOOP,
+        PREPARE,
         "return (step + 1) / warmup",
         "return step / warmup",
         f"{FORMULAS}[warm-up]",
     ),
     Mutant(
         "an average of the other weight",
-        LOOP,
+        STATE,
         "mean.lerp_(now[name], 1 - decay)",
         "mean.lerp_(now[name], decay)",
         f"{FORMULAS}[ema]",
     ),
     Mutant(
+        "the average in place of the last weights",
+        TRAIN,
+        "            with state.alike():\n                last = evaluate.tested",
+        "            with state.averaged():\n                last = evaluate.tested",
+        f"{HERE}test_metrics.py::test_beside_an_average_the_last_weights_are_tested",
+    ),
+    Mutant(
+        "a folder that is claimed before the settings are checked",
+        TRAIN,
+        "prepare.check_pass(experiment, network, self.batches.few())",
+        "self.batches.few()",
+        f"{HERE}test_errors.py::"
+        "test_a_refused_setting_leaves_nothing_and_the_right_command_succeeds"
+        "[model=test_vit.r160_in1k image_size=24]",
+    ),
+    Mutant(
+        "a dry run that takes as long as it likes",
+        "experiments/cost.py",
+        "if most < few:",
+        "if most < 0:",
+        f"{HERE}test_dry_run.py::"
+        "test_a_cell_is_timed_within_six_seconds_or_bounded[table2/resnet-152/100-epochs/sam-True]",
+    ),
+    Mutant(
+        "machines with different numbers of processes",
+        "experiments/launch.py",
+        "if world % local:",
+        "if world < local:",
+        f"{HERE}test_launch.py::"
+        "test_a_local_size_that_does_not_divide_is_found_before_anything_is_launched",
+    ),
+    Mutant(
         "parts of a group summed",
-        LOOP,
+        TRAIN,
         "share * len(a) / len(x)",
         "share",
         f"{HERE}test_updates.py::test_in_parts_it_is_the_same_step[None-2]",
     ),
     Mutant(
         "sums not reset",
-        LOOP,
-        "        self._sums.zero_()\n",
+        EVALUATE,
+        "        self.sums.zero_()\n",
         "",
         f"{HERE}test_metrics.py::test_means_are_over_the_steps_since_the_last_line",
     ),
     Mutant(
         "passes without gradients counted",
-        LOOP,
+        TRAIN,
         "if losses.requires_grad:",
         "if True:",
         f"{HERE}test_metrics.py::"
@@ -127,40 +189,42 @@ EXPERIMENTS = [
     ),
     Mutant(
         "random streams not resumed",
-        LOOP,
-        '        torch.set_rng_state(state["random"])\n',
-        "",
+        STATE,
+        "_stream_of(kind).set_rng_state(stream)",
+        "pass",
         f"{RESUMED}[5-looksam on shake-shake]",
     ),
     Mutant(
         "metrics after the checkpoint kept",
-        RUN,
-        'if m["step"] <= done',
+        LOG,
+        'if m["step"] <= step',
         "if True",
         f"{HERE}test_resume.py::"
         "test_without_checkpoint_in_time_it_begins_anew_to_the_same_end",
     ),
     Mutant(
         "a checkpoint at the end of an epoch without its line",
-        RUN,
-        " and self.loop.step % self.feed.steps:",
+        TRAIN,
+        " and state.step % batches.steps:",
         ":",
         f"{HERE}test_resume.py::test_a_checkpoint_at_the_end_of_an_epoch_has_its_line",
     ),
     Mutant(
         "checkpoint.json written first",
-        CHECKPOINT,
-        "    write(path, buffer.getvalue())\n",
-        '    write_json(folder / "checkpoint.json", {"step": step, "world": 1})\n'
-        "    write(path, buffer.getvalue())\n",
+        STATE,
+        "        write(checkpoint.part(folder, self.step, rank), buffer.getvalue())\n",
+        "        named = checkpoint.part(folder, self.step, rank)\n"
+        "        named.parent.mkdir(parents=True, exist_ok=True)\n"
+        "        checkpoint.commit(folder, self.step, 1)\n"
+        "        write(named, buffer.getvalue())\n",
         f"{HERE}test_errors.py::"
         "test_a_checkpoint_that_finds_no_room_leaves_the_one_before",
     ),
     Mutant(
         "labels predicted with the statistics of each batch",
-        RUN,
-        "    run.loop.model.eval()\n",
-        "",
+        EVALUATE,
+        "    model.eval()\n    return torch.cat(",
+        "    return torch.cat(",
         f"{HERE}test_updates.py::"
         "test_bootstrapping_trains_on_what_the_first_network_predicts",
     ),

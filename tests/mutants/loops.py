@@ -4,7 +4,7 @@ from tests.mutants.mutant import Mutant
 
 TENSORS = "core/_tensors.py"
 DECAY = "core/_decay.py"
-OBJECTIVE = "optim/_objective.py"
+VIEW = "optim/_gradient_view.py"
 WEIGHTS = "optim/_weights.py"
 ENGINE = "optim/_engine.py"
 SAM = "optim/_sam.py"
@@ -18,21 +18,21 @@ LOOPS = [
     Mutant(
         "closure called once",
         SAM,
-        "            for probe in self.probes():\n",
-        "            self.method = TwoPoint(gate=lambda _: False)\n"
-        "            for probe in self.probes():\n",
+        "        return call_per_pass(",
+        "        self.method = TwoPoint(gate=lambda _: False)\n"
+        "        return call_per_pass(",
         "tests/optim/test_closure.py::test_steps_with_a_closure_equal_probes[sam-sgd]",
     ),
     Mutant(
         "a scaler's closure let through",
-        CHECKS,
+        "optim/_scaling.py",
         "    if closure is not None:\n",
         "    if closure is not None:\n        return\n",
         f"{AMP}test_a_scaler_with_a_closure_is_refused_before_anything_moves[False]",
     ),
     Mutant(
         "double unscale",
-        OBJECTIVE,
+        VIEW,
         "factor = 1.0 if self._scale is None else self._scale",
         "factor = 1.0",
         f"{DECAYED}test_a_loss_scale_changes_nothing",
@@ -40,14 +40,14 @@ LOOPS = [
     Mutant(
         "an overflow hidden from the scaler, so that the scale is not updated",
         ENGINE,
-        "_write(step.w, objective.shown(descend))",
+        "_write(step.w, view.shown(descend))",
         "_write(step.w, [v if v is None else v.nan_to_num(0, 0, 0) for v in descend])",
         f"{AMP}test_an_overflow_in_the_descent_skips_the_step_"
         "and_lowers_the_scale_once[bad0]",
     ),
     Mutant(
         "maximize ignored",
-        OBJECTIVE,
+        VIEW,
         "-1.0 if maximizes[k] else 1.0",
         "1.0",
         "tests/optim/test_maximize.py::"
@@ -71,15 +71,15 @@ LOOPS = [
     Mutant(
         "all tensors rounded alike",
         WEIGHTS,
-        "seed * 1_000_003 + i",
-        "seed",
+        "ts.add_by_chance_(w, x, seed * 1_000_003 + i)",
+        "ts.add_by_chance_(w, x, seed)",
         f"{NARROW}test_two_tensors_are_not_rounded_alike",
     ),
     Mutant(
         "every step rounded alike",
         ENGINE,
-        "self._weights.move(step.w, ask.at.eps, step.index)",
-        "self._weights.move(step.w, ask.at.eps, 0)",
+        "ask.at.eps, step.index, ask.at.frozen)\n                at",
+        "ask.at.eps, 0, ask.at.frozen)\n                at",
         f"{NARROW}test_a_second_run_perturbs_alike",
     ),
     Mutant(
@@ -92,8 +92,8 @@ LOOPS = [
     Mutant(
         "decay twice",
         DECAY,
-        "less = [-c for c in decay]",
-        "less = [0.0 for c in decay]",
+        "[-c for c in decay]",
+        "[0.0 for c in decay]",
         f"{DECAYED}test_a_step_has_the_closed_form_of_the_penalised_loss",
     ),
 ]

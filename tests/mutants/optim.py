@@ -5,8 +5,12 @@ from tests.mutants.mutant import Mutant
 WEIGHTS = "optim/_weights.py"
 ENGINE = "optim/_engine.py"
 REPLAY = "optim/_replay.py"
+MODEL = "optim/_model_replay.py"
 SAM = "optim/_sam.py"
+SHARED = "optim/_shared.py"
+BASES = "optim/_bases.py"
 PROBE = "optim/_probe.py"
+STATISTICS = "optim/_statistics.py"
 OPTIM_CHECKS = "optim/_checks.py"
 
 STEP = "tests/optim/test_step.py::"
@@ -46,16 +50,16 @@ OPTIM = [
     Mutant(
         "no restore",
         WEIGHTS,
-        "            ts.copy_(self._moved, self._copies)\n            self._moved",
+        "            ts.copy_(self._held, self._copies)\n            self._moved",
         "            self._moved",
         f"{RESTORE}test_after_a_loop[mlp-torch.float32]",
     ),
     Mutant(
         "restore by subtraction",
         WEIGHTS,
-        "        ts.copy_(self._copies, moved)\n        self._moved = moved\n"
+        "        ts.copy_(self._copies, self._held)\n"
         "        _add_(moved, [e for _, e in pairs], seed)\n",
-        "        self._moved, before = moved, [p.clone() for p in moved]\n"
+        "        before = [p.clone() for p in moved]\n"
         "        _add_(moved, [e for _, e in pairs], seed)\n"
         "        ts.copy_(self._copies, [p - (p - b) for p, b in zip(moved, "
         "[b + e - e for b, (_, e) in zip(before, pairs)])])\n",
@@ -64,7 +68,7 @@ OPTIM = [
     Mutant(
         "restore skipped without a gradient",
         WEIGHTS,
-        "            ts.copy_(self._moved, self._copies)\n            self._moved",
+        "            ts.copy_(self._held, self._copies)\n            self._moved",
         "            for p, c in zip(self._moved, self._copies):\n"
         "                if p.grad is not None:\n"
         "                    p.copy_(c)\n"
@@ -74,7 +78,7 @@ OPTIM = [
     Mutant(
         "storage of the weights replaced",
         WEIGHTS,
-        "            ts.copy_(self._moved, self._copies)\n            self._moved",
+        "            ts.copy_(self._held, self._copies)\n            self._moved",
         "            for p, c in zip(self._moved, self._copies):\n"
         "                p.data = c.clone()\n"
         "            self._moved",
@@ -111,10 +115,11 @@ OPTIM = [
     ),
     Mutant(
         "perturbed loss returned",
-        ENGINE,
-        "            self.perturbed_loss = probe.loss\n",
-        "            self.loss = self.perturbed_loss = probe.loss\n",
-        "tests/optim/test_closure.py::test_the_clean_loss_is_returned",
+        STATISTICS,
+        "loss=self._at_w.loss()[1],",
+        "loss=perturbed,",
+        "tests/methods/test_statistics.py::"
+        "test_statistics_are_those_of_w_and_of_the_perturbation[sam]",
     ),
     Mutant(
         "loss shared with the loop",
@@ -125,36 +130,36 @@ OPTIM = [
     ),
     Mutant(
         "momentum lost on resume",
-        SAM,
+        SHARED,
         "        return content\n",
         "        return {**content, 'state': {}}\n",
         f"{RESUME}test_a_checkpoint_continues[sam-sam-momentum]",
     ),
     Mutant(
         "step counter lost on resume",
-        SAM,
+        SHARED,
         "        self.base.load_state_dict(state_dict)\n",
         "        self.base.load_state_dict(state_dict)\n"
-        "        for group in self.param_groups: group[_STEP] = 0\n",
+        "        for group in self.param_groups: group[STEP] = 0\n",
         f"{RESUME}test_a_checkpoint_in_the_middle_of_an_interval_continues[1]",
     ),
     Mutant(
         "groups of before the loading",
-        SAM,
+        SHARED,
         "        return self.base.param_groups\n",
         "        return self.__dict__.setdefault('_groups', self.base.param_groups)\n",
         f"{CONTRACT}test_a_scheduler_still_acts_after_loading[sam-sam]",
     ),
     Mutant(
         "steps not counted",
-        SAM,
-        "            group[_STEP] += 1\n",
+        SHARED,
+        "            group[STEP] += 1\n",
         "            pass\n",
         "tests/core/test_two_point.py::test_a_gate_decides_when",
     ),
     Mutant(
         "hooks unheard",
-        SAM,
+        SHARED,
         "        return self.base.register_state_dict_pre_hook(hook, prepend)\n",
         "        return super().register_state_dict_pre_hook(hook, prepend)\n",
         f"{CONTRACT}"
@@ -162,46 +167,44 @@ OPTIM = [
     ),
     Mutant(
         "a group with an impossible radius is added",
-        SAM,
+        SHARED,
         "            self.param_groups.pop()\n",
         "",
         f"{CONTRACT}test_a_group_with_an_impossible_radius_is_not_added",
     ),
     Mutant(
         "BatchNorm updated twice",
-        REPLAY,
-        "    def rewind(self) -> None:\n        self._start.load()\n\n"
-        "    def finish(self) -> None:\n        self._end.load()\n",
-        "    def rewind(self) -> None:\n        pass\n\n"
-        "    def finish(self) -> None:\n        pass\n",
+        ENGINE,
+        "self._replays.append(ModelReplay(model, self._weights, streams))",
+        "pass",
         f"{BUFFERS}test_batches_are_counted_once",
     ),
     Mutant(
         "buffers of the last pass kept",
-        REPLAY,
-        "    def finish(self) -> None:\n        self._end.load()\n",
-        "    def finish(self) -> None:\n        pass\n",
+        MODEL,
+        "        self._left.load()\n",
+        "        pass\n",
         f"{BUFFERS}test_a_step_leaves_buffers_as_one_forward_pass_does[bn1d]",
     ),
     Mutant(
         "replaced buffers not brought back",
-        REPLAY,
-        "            buffers.clear()\n            buffers.update(then)\n",
+        "optim/_holders.py",
+        "            registry.clear()\n            registry.update(then)\n",
         "            pass\n",
         f"{BUFFERS}test_both_passes_start_from_the_same_buffers[custom]",
     ),
     Mutant(
         "new dropout mask in the second pass",
         REPLAY,
-        "    def rewind(self) -> None:\n        self._set(self._start)\n",
+        "    def rewind(self) -> None:\n        self.set(self._start)\n",
         "    def rewind(self) -> None:\n        pass\n",
         f"{RANDOM}test_dropout_masks_are_equal_in_both_passes",
     ),
     Mutant(
         "random stream advanced twice",
         REPLAY,
-        "    def rewind(self) -> None:\n        self._set(self._start)\n\n"
-        "    def finish(self) -> None:\n        self._set(self._end)\n",
+        "    def rewind(self) -> None:\n        self.set(self._start)\n\n"
+        "    def finish(self) -> None:\n        self.set(self._end)\n",
         "    def rewind(self) -> None:\n        pass\n\n"
         "    def finish(self) -> None:\n        pass\n",
         f"{RANDOM}test_leaving_the_second_pass_leaves_the_streams_as_after_one",
@@ -209,8 +212,8 @@ OPTIM = [
     Mutant(
         "random stream not moved on",
         REPLAY,
-        "    def finish(self) -> None:\n        self._set(self._end)\n",
-        "    def finish(self) -> None:\n        self._set(self._start)\n",
+        "    def finish(self) -> None:\n        self.set(self._end)\n",
+        "    def finish(self) -> None:\n        self.set(self._start)\n",
         f"{BASE}test_20_steps_without_perturbation_are_those_of_the_base"
         "[momentum-zero-perturbation]",
     ),
@@ -238,29 +241,29 @@ OPTIM = [
     ),
     Mutant(
         "step without probes let through",
-        SAM,
-        "        if self._progress.open or not self._progress.ready:\n",
-        "        if self._progress.open:\n",
+        "optim/_shared.py",
+        "        if progress.open or not (ready or self._is_trial()):\n",
+        "        if progress.open:\n",
         f"{REFUSALS}test_a_step_without_probes_is_refused",
     ),
     Mutant(
         "expanded buffers written to",
-        REPLAY,
-        "size > 1 and stride == 0",
+        "optim/_tensor_copy.py",
+        "n > 1 and k == 0",
         "False",
         f"{BUFFERS}test_expanded_buffers_can_be_protected",
     ),
     Mutant(
         "one base for two SAMs",
-        OPTIM_CHECKS,
-        "    if base in _in_use:\n",
+        BASES,
+        "    if any(one in _in_use for one in (base, *held_by(base))):\n",
         "    if False:\n",
         f"{REFUSALS}test_a_wrong_argument_is_refused[base taken]",
     ),
     Mutant(
         "a base with a loaded checkpoint refused",
-        OPTIM_CHECKS,
-        "    if base in _in_use:\n",
+        BASES,
+        "    if any(one in _in_use for one in (base, *held_by(base))):\n",
         "    if any('sam_step' in group for group in base.param_groups):\n",
         f"{RESUME}test_a_base_that_has_loaded_a_checkpoint_is_not_taken",
     ),
@@ -273,8 +276,8 @@ OPTIM = [
     ),
     Mutant(
         "a perturbation that is kept during the second pass",
-        "optim/_weights.py",
-        "        eps.clear()\n",
+        ENGINE,
+        "                ask = ask.there()\n",
         "",
         f"{MEMORY}test_neither_gradient_nor_perturbation_outlives_the_first_pass"
         "[LpBall(p=2.0)-unscaled]",

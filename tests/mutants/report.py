@@ -2,12 +2,13 @@
 
 from tests.mutants.mutant import Mutant
 
-FOLDERS = "experiments/folders.py"
+FOLDERS = "experiments/runs/names.py"
 NUMBERS = "experiments/report/_numbers.py"
-PANELS = "experiments/report/_panels.py"
+FIGURES = "experiments/report/figures.py"
+PAGES = "pictures/html.py"
 SCALE = "experiments/report/_scale.py"
-STORED = "experiments/report/_stored.py"
-TABLES = "experiments/report/_tables.py"
+STORED = "experiments/report/_runs.py"
+TABLE = "experiments/table.py"
 WORDS = "experiments/report/_words.py"
 
 TESTS = "tests/experiments/report/"
@@ -20,13 +21,13 @@ REPORT = [
         FOLDERS,
         "if names.count(name) > 1:",
         "if names.count(name) > 2:",
-        "tests/experiments/test_folders.py::test_two_arms_never_share_a_folder",
+        "tests/experiments/runs/test_names.py::test_two_arms_never_share_a_folder",
     ),
     Mutant(
         "an error stands where an accuracy should",
         NUMBERS,
-        'return 100 - getattr(measured, "test_error", math.nan)',
-        'return getattr(measured, "test_error", math.nan)',
+        'return 100 - measured["test_error"]',
+        'return measured["test_error"]',
         f"{OF_NUMBERS}test_a_cell_reports_its_metric[test_accuracy-86.9]",
     ),
     Mutant(
@@ -73,7 +74,7 @@ REPORT = [
     ),
     Mutant(
         "the band of a curve has no lower end",
-        PANELS,
+        FIGURES,
         "low=tuple(map(min, errors)),",
         "low=tuple(map(max, errors)),",
         f"{TESTS}test_panels.py::"
@@ -81,14 +82,14 @@ REPORT = [
     ),
     Mutant(
         "labels are HTML in the page",
-        TABLES,
-        'class="label">{escape(label)}</th>',
-        'class="label">{label}</th>',
+        PAGES,
+        "autoescape=True,",
+        "autoescape=False,",
         f"{OF_FILES}test_whatever_is_shown_is_escaped_in_the_page",
     ),
     Mutant(
         "labels are HTML in Markdown",
-        TABLES,
+        TABLE,
         'for special in ("\\\\", "|", "<"):',
         'for special in ("\\\\", "|"):',
         f"{OF_FILES}test_whatever_is_shown_is_no_html_in_markdown",
@@ -103,8 +104,8 @@ REPORT = [
     Mutant(
         "a smoke run is a result once another part was trained",
         NUMBERS,
-        "started.smoke or any(run.smoke for arm in arms for run in arm.runs)",
-        "started.smoke",
+        "asked.smoke or any(run.smoke for arm in arms for run in arm.runs)",
+        "asked.smoke",
         f"{OF_NUMBERS}test_a_smoke_run_stays_one_when_another_part_is_trained",
     ),
     Mutant(
@@ -120,5 +121,36 @@ REPORT = [
         "return _SMOKE if any(row.smoke",
         "return _SMOKE if not any(row.smoke or True",
         f"{OF_FILES}test_the_page_warns_above_the_table_of_a_smoke_run",
+    ),
+    Mutant(
+        "another network set beside the paper's number",
+        NUMBERS,
+        '    "model",\n    "model_options",\n',
+        '    "model_options",\n',
+        f"{OF_NUMBERS}test_other_data_or_another_network_are_not_set_beside_the_paper"
+        "[model]",
+    ),
+    Mutant(
+        "a terminal is sent signs that it lacks",
+        TABLE,
+        "return Text(printable(text, encoding))",
+        "return Text(text)",
+        "tests/experiments/test_table.py::"
+        "test_a_terminal_is_shown_signs_that_it_has[ascii-+-]",
+    ),
+    Mutant(
+        "the rim of a surface is a staircase",
+        "pictures/_scale.py",
+        "near + share * (grid - near)",
+        "grid + 0 * share",
+        "tests/pictures/test_static.py::test_the_rim_of_a_surface_is_no_staircase",
+    ),
+    Mutant(
+        "the sharper of two minima is called the wider",
+        "pictures/_seen.py",
+        "key=lambda name: rises[name])",
+        "key=lambda name: -rises[name])",
+        "tests/pictures/test_seen.py::"
+        "test_the_wider_minimum_is_named_with_how_far_the_loss_rises",
     ),
 ]

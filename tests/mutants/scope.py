@@ -21,6 +21,14 @@ COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
     Mutant(
+        "replicas whose buffers drift apart, where none of the passes averages",
+        SHARED,
+        "        replica.require_forward_param_sync = True\n",
+        "        pass\n",
+        "tests/distributed/test_sync_norm.py::"
+        "test_every_step_begins_with_the_statistics_of_the_first_rank[gsam]",
+    ),
+    Mutant(
         "the norm of a shard instead of the whole",
         SHARDS,
         "                dist.all_reduce(value, op, group)\n",
@@ -150,8 +158,9 @@ DISTRIBUTED = [
     Mutant(
         "progress that a wrapper of the optimizer keeps for itself",
         SAM,
-        "            progress.ready = True\n",
-        "            self._progress = Progress(ready=True)\n",
+        "            wait(progress, step.w)\n",
+        "            self._progress = type(progress)()\n"
+        "            wait(self._progress, step.w)\n",
         "tests/optim/test_fabric.py::"
         "test_a_loop_over_what_fabric_returns_is_one_over_sam",
     ),

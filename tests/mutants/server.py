@@ -33,7 +33,7 @@ def run(folder: str, tests: list[str], output: Path) -> None:
     """Never returns: the process ends with pytest's exit code."""
     code = 70
     try:
-        file = os.open(output, os.O_WRONLY | os.O_CREAT)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(file, stream)
         os.environ.update(FLATMIN_UNDER_TEST=folder, COLUMNS="400")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 from playwright.sync_api import Browser, Page
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Plane
+from flatmin.pictures import html
 from tests.browser import browser as browser
 from tests.browser import drawn_landscapes, opened, wait_for_landscapes, width_of
 from tests.pictures.test_static import both, bowl
@@ -57,7 +59,8 @@ def test_whatever_has_a_name_is_escaped() -> None:
 
 
 def test_the_table_has_every_loss() -> None:
-    plane = Plane(a=(0.0, 0.5), b=(1.0,), losses=((0.125, math.nan),))
+    losses = ((0.125, math.nan), (0.25, 0.5))
+    plane = Plane(a=(0.0, 0.5), b=(1.0, 2.0), losses=losses)
     text = pictures.page(plane)
     assert "<td>0.125</td><td>nan</td>" in text
 
@@ -138,3 +141,162 @@ def test_the_losses_can_be_downloaded_and_read(
     assert Plane.from_dict(records["flat"]) == both()["flat"]
     page.locator("summary").press("Enter")
     assert page.locator("details td").first.is_visible()
+
+
+#: A browser that draws no surfaces.
+WITHOUT_WEBGL = """
+const given = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+  return /webgl/.test(kind) ? null : given.call(this, kind, ...more);
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "landscape.html"
+    path.write_text(pictures.page(both(), top=4.0))
+    return path
+
+
+def assert_stills_stand_in(page: Page) -> None:
+    stills = page.locator(".still")
+    assert stills.count() == 2
+    for still in stills.all():
+        assert still.is_visible()
+        box = still.bounding_box()
+        assert box is not None
+        assert box["height"] > 100
+    assert not any(plot.is_visible() for plot in page.locator(".plot").all())
+    assert not page.locator(".turn").is_visible()
+
+
+@pytest.mark.browser
+def test_a_drag_turns_both_all_the_while(browser: Browser, path: Path) -> None:
+    with opened(browser, path) as page:
+        wait_for_landscapes(page, 2)
+        home = at = eyes(page)
+        for plot in (0, 1):
+            box = page.locator(".plot").nth(plot).bounding_box()
+            assert box is not None
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            page.mouse.move(x, y)
+            page.mouse.down()
+            page.mouse.move(x + 60, y + 20, steps=4)
+            follower = 1 - plot
+            page.wait_for_function(
+                "([k, x]) => document.querySelectorAll('.plot')[k]"
+                ".layout.scene.camera.eye.x !== x",
+                arg=[follower, at[follower]["x"]],
+            )
+            page.mouse.move(x + 90, y + 30, steps=4)
+            page.mouse.up()
+            at = turned(page, at)
+        page.locator("[data-turn=reset]").click()
+        assert turned(page, at) == home
+
+
+@pytest.mark.browser
+def test_the_toolbar_sends_nothing_anywhere(browser: Browser, path: Path) -> None:
+    with opened(browser, path) as page:
+        wait_for_landscapes(page, 2)
+        names = page.evaluate(
+            "[...document.querySelectorAll('#landscape-0 .modebar-btn')]"
+            ".map(button => button.dataset.title)"
+        )
+        links = page.locator(".plot a[href]").count()
+    assert names == [
+        "Download plot as a PNG", "Zoom", "Pan", "Orbital rotation",
+        "Reset camera to default",
+    ]  # fmt: skip
+    assert links == 0
+
+
+@pytest.mark.browser
+def test_the_printed_page_shows_pictures(browser: Browser, path: Path) -> None:
+    with opened(browser, path, color_scheme="dark") as page:
+        wait_for_landscapes(page, 2)
+        page.emulate_media(media="print")
+        assert_stills_stand_in(page)
+        assert brightness(page, "body", "backgroundColor") > 200
+
+
+@pytest.mark.browser
+def test_without_webgl_or_scripts_pictures_are_shown(
+    browser: Browser, path: Path
+) -> None:
+    with opened(browser, path, 390, WITHOUT_WEBGL) as page:
+        assert_stills_stand_in(page)
+        assert width_of(page) <= 390
+        assert page.locator(".download").is_visible()
+    with opened(browser, path, 390, java_script_enabled=False) as page:
+        assert_stills_stand_in(page)
+
+
+def brightness(page: Page, place: str, name: str) -> float:
+    """Of a colour, from 0 to 255; what is transparent shows the page below."""
+    colour = page.locator(place).first.evaluate(
+        "(part, name) => getComputedStyle(part)[name]", name
+    )
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+@pytest.mark.browser
+def test_a_dark_window_has_a_dark_page(browser: Browser, path: Path) -> None:
+    with opened(browser, path, color_scheme="dark") as page:
+        wait_for_landscapes(page, 2)
+        assert brightness(page, "body", "backgroundColor") < 40
+        assert brightness(page, "body", "color") > 200
+        assert axis_brightness(page) > 200
+        page.emulate_media(color_scheme="light")
+        page.wait_for_function(f"{AXIS} === '#1a1a1a'")
+        assert brightness(page, "body", "backgroundColor") > 200
+        assert axis_brightness(page) < 40
+
+
+AXIS = "document.querySelector('.plot')._fullLayout.scene.xaxis.color"
+
+
+def axis_brightness(page: Page) -> float:
+    colour = page.evaluate(AXIS)
+    return sum(int(colour[k : k + 2], 16) for k in (1, 3, 5)) / 3
+
+
+@pytest.mark.browser
+def test_pages_of_one_folder_share_one_plotly(browser: Browser, tmp_path: Path) -> None:
+    text = pictures.page(both(), top=4.0)
+    files = pictures.share_plotly({"one.html": text, "two.html": text})
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert sorted(files) == ["one.html", "plotly.min.js", "two.html"]
+    assert len(files["one.html"]) < len(text) - 4e6
+    with opened(browser, tmp_path / "two.html") as page:
+        wait_for_landscapes(page, 2)
+        assert drawn_landscapes(page) == {"landscape-0": True, "landscape-1": True}
+
+
+def test_a_page_says_what_to_see_and_how_large_plotly_is() -> None:
+    text = pictures.page(both(), top=4.0)
+    assert "the minimum of flat is the wider.</p>" in text
+    match = re.search(r"plotly\.js [\d.]+ \(([\d.]+) MB\)", text)
+    assert match is not None
+    assert float(match[1]) == pytest.approx(len(html.plotly()) / 1e6, abs=0.1)
+
+
+def test_a_page_has_landmarks_and_one_heading_of_the_first_level() -> None:
+    text = pictures.page(both(), top=4.0).replace(html.plotly(), "")
+    for tag in ("main", "footer", "h1", "title"):
+        assert len(re.findall(f"<{tag}[ >]", text)) == 1
+    assert len(re.findall('<figure role="group" tabindex="0"', text)) == 2
+    assert len(re.findall('<img class="still" alt="[^"]+"', text)) == 2
+
+
+def test_a_page_without_figures_has_no_plotly() -> None:
+    text = html.render("report.html.j2", sections=[], numbers={})
+    assert len(text) < 30_000
+    assert "MB" not in text
+
+
+def test_a_name_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="sections"):
+        html.render("report.html.j2", numbers={})

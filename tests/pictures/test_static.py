@@ -11,7 +11,7 @@ import pytest
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Line, Plane, axis
 from flatmin.pictures import Scale
-from flatmin.pictures._scale import finer
+from flatmin.pictures._scale import cut, finer
 
 
 def bowl(height: float, points: int = 9, **more: Any) -> Plane:
@@ -47,6 +47,8 @@ def test_planes_that_cannot_be_drawn_are_refused() -> None:
         Scale.of([Plane(a=(0.0,), b=(0.0,), losses=((math.nan,),))])
     with pytest.raises(ValueError, match=r"above the lowest loss 0, got -1"):
         Scale.of([bowl(1.0)], top=-1.0)
+    with pytest.raises(ValueError, match=r"two points along each direction"):
+        Scale.of([Plane(a=(0.0, 1.0), b=(0.0,), losses=((1.0, 2.0),))])
 
 
 def test_levels_are_round_and_end_at_the_top() -> None:
@@ -54,20 +56,34 @@ def test_levels_are_round_and_end_at_the_top() -> None:
     assert levels.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 4.6]
 
 
-def test_more_points_are_bilinear_and_end_at_the_top() -> None:
+def test_more_points_are_bilinear() -> None:
     plane = Plane(a=(0.0, 1.0), b=(0.0, 2.0), losses=((0.0, 1.0), (2.0, 5.0)))
-    a, b, loss = finer(plane, Scale.of([plane], top=100.0), times=2)
+    a, b, loss = finer(plane, Scale.of([plane], top=100.0), points=3)
     assert a.tolist() == [0.0, 0.5, 1.0]
     assert b.tolist() == [0.0, 1.0, 2.0]
     assert loss.tolist() == [[0.0, 0.5, 1.0], [1.0, 2.0, 3.0], [2.0, 3.5, 5.0]]
-    steep = Plane(a=axis(5), b=(0.0, 1.0), losses=((0.0, 1.0, 9.0, 9.0, math.inf),) * 2)
-    _, _, cut = finer(steep, Scale.of([steep], top=2.0), times=1)
-    np.testing.assert_array_equal(cut[0], [0.0, 1.0, 2.0, np.nan, np.nan])
+
+
+def test_a_surface_ends_where_it_crosses_the_top() -> None:
+    steep = Plane(a=axis(5), b=(0.0, 1.0), losses=((0.0, 1.0, 5.0, 9.0, math.inf),) * 2)
+    x, y, z = cut(steep, Scale.of([steep], top=2.0), points=2)
+    np.testing.assert_array_equal(z[0], [0.0, 1.0, 2.0, np.nan, np.nan])
+    np.testing.assert_allclose(x[0], [-1.0, -0.5, -0.375, 0.5, 1.0])
+    np.testing.assert_allclose(y[:, 2], [0.25, 0.75], atol=0.26)
+
+
+def test_the_rim_of_a_surface_is_no_staircase() -> None:
+    plane = bowl(9.0, points=41)
+    x, y, z = cut(plane, Scale.of([plane], top=4.0), points=81)
+    rim = np.isclose(z, 4.0, atol=1e-9)
+    assert np.count_nonzero(rim) > 100
+    # A cell is 0.025 wide, so far from the circle a step would be.
+    np.testing.assert_allclose(np.hypot(x, y)[rim], 2 / 3, atol=0.004)
 
 
 def test_what_is_no_number_is_a_gap() -> None:
     plane = Plane(a=(0.0, 1.0), b=(0.0, 1.0), losses=((0.0, math.nan), (1.0, 1.0)))
-    _, _, loss = finer(plane, Scale.of([plane], top=4.0), times=1)
+    _, _, loss = cut(plane, Scale.of([plane], top=4.0), points=2)
     assert np.isnan(loss).tolist() == [[False, True], [False, False]]
 
 

@@ -46,7 +46,7 @@ def descend(
     return w
 
 
-def pnm(alpha: float) -> Mix:
+def gnp(alpha: float) -> Mix:
     """``(1 - alpha) g + alpha g_eps``."""
     return lambda g, ge: [
         (1 - alpha) * a + alpha * b for a, b in zip(g, ge, strict=True)

@@ -1,7 +1,7 @@
 """Methods of more than two gradients, straight from formulas.
 
 In float64, without a line of the package it is there to check; norms are those of all
-tensors together. One radius for all, or ``rho`` with an entry per tensor.
+tensors together. ``rho`` has an entry per tensor.
 """
 
 from __future__ import annotations
@@ -47,30 +47,34 @@ def long(rho: list[float], x: list[Tensor]) -> list[Tensor]:
     return [r * t / size for r, t in zip(rho, x, strict=True)]
 
 
-def multi_step_sam(rho: float, k: int) -> Rule:
-    """k steps of length rho up the loss, each followed by a projection on the ball."""
+def multi_step_sam(rho: list[float], k: int) -> Rule:
+    """k steps ``R g / ||g||`` up the loss, each brought back to ``||R^-1 eps|| <= 1``.
+
+    Where the radius is zero nothing moves and nothing is measured.
+    """
 
     def rule(loss: Loss, w: list[Tensor]) -> list[Tensor]:
         eps = [torch.zeros_like(t) for t in w]
         for _ in range(k):
             up = gradients(loss, added(1, w, 1, eps))
-            eps = added(1, eps, 1, long([rho] * len(w), up))
-            size = math.sqrt(inner(eps, eps))
-            if size > rho:
-                eps = [rho / size * t for t in eps]
+            eps = added(1, eps, 1, long(rho, up))
+            shares = [t / r for r, t in zip(rho, eps, strict=True) if r > 0]
+            size = math.sqrt(inner(shares, shares))
+            if size > 1:
+                eps = [t / size for t in eps]
         return gradients(loss, added(1, w, 1, eps))
 
     return rule
 
 
-def second_order_sam(rho: float) -> Rule:
-    """The gradient of ``L(w + rho grad L(w) / ||grad L(w)||)``, differentiated."""
+def second_order_sam(rho: list[float]) -> Rule:
+    """The gradient of ``L(w + R grad L(w) / ||grad L(w)||)``, differentiated."""
 
     def rule(loss: Loss, w: list[Tensor]) -> list[Tensor]:
         leaves = [t.detach().clone().requires_grad_() for t in w]
         g = torch.autograd.grad(loss(leaves), leaves, create_graph=True)
         size = torch.stack([(t * t).sum() for t in g]).sum().sqrt()
-        there = [t + rho * x / size for t, x in zip(leaves, g, strict=True)]
+        there = [t + r * x / size for t, r, x in zip(leaves, rho, g, strict=True)]
         return list(torch.autograd.grad(loss(there), leaves))
 
     return rule

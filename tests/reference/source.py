@@ -145,3 +145,29 @@ def momentum_sam(
         down = [-r for r in rho]
         w = base(w, gradients(loss, moved(w, base.m, down) if k else w))
     return w
+
+
+def sampa(
+    losses: list[Loss],
+    before: list[Loss],
+    w: Vector,
+    base: Base,
+    *,
+    rho: list[float],
+    lr: float,
+    weight: float,
+) -> tuple[Vector, Vector]:
+    """Weights, and the gradient one step ahead.
+
+    ``before`` has the losses of the perturbed weights, and ``losses`` those of the
+    weights ahead.
+    """
+    g: Vector | None = None
+    for loss, last in zip(losses, before, strict=True):
+        above = w if g is None else moved(w, g, rho)
+        ahead = w if g is None else [t - lr * d for t, d in zip(w, g, strict=True)]
+        g = gradients(loss, ahead)
+        pairs = zip(gradients(last, above), g, strict=True)
+        w = base(w, [(1 - weight) * a + weight * b for a, b in pairs])
+    assert g is not None
+    return w, g

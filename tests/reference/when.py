@@ -70,6 +70,28 @@ def late_sam(
     return in_these_steps(losses, w, base, rho, climbs)
 
 
+def late_subset_sam(
+    parts: list[Loss],
+    losses: list[Loss],
+    w: list[Tensor],
+    base: Base,
+    rho: list[float],
+    late: float,
+    share: float,
+    ramp: float,
+) -> list[Tensor]:
+    """The last ``late`` of all steps climb the loss of a part, further and further."""
+    steps = len(losses)
+    plain = round(steps - late * steps)
+    growing = max(round(ramp * (steps - plain)), 1)
+    for t, (part, loss) in enumerate(zip(parts, losses, strict=True)):
+        grown = min((t - plain + 1) / growing, 1)
+        far = [grown * r / math.sqrt(share) for r in rho]
+        at = above(w, gradients(part, w), far) if t >= plain else w
+        w = base(w, gradients(loss, at))
+    return w
+
+
 def ss_sam(
     losses: list[Loss],
     w: list[Tensor],

@@ -1,0 +1,85 @@
+"""Defects of averages."""
+
+from tests.mutants.mutant import Mutant
+
+AVERAGE = "averaging/_average.py"
+TENSORS = "averaging/_tensors.py"
+KINDS = "averaging/_kinds.py"
+GATES = "core/gates.py"
+RADII = "core/radii.py"
+
+HERE = "tests/averaging/test_averages.py::"
+
+AVERAGING = [
+    Mutant(
+        "an average of weights at w + eps",
+        AVERAGE,
+        "        if are_away(now.values()):\n",
+        "        if False:\n",
+        f"{HERE}test_an_update_at_w_plus_eps_is_refused",
+    ),
+    Mutant(
+        "an average with the statistics of other weights",
+        AVERAGE,
+        "        self.updates += 1\n        self._statistics = {}\n",
+        "        self.updates += 1\n",
+        f"{HERE}test_statistics_of_other_weights_are_refused[SWA]",
+    ),
+    Mutant(
+        "a refresh that changes modes",
+        AVERAGE,
+        "                module.training = training\n",
+        "                pass\n",
+        f"{HERE}test_refresh_leaves_modes_streams_and_buffers",
+    ),
+    Mutant(
+        "a refresh that draws from the training's stream",
+        AVERAGE,
+        "            with _own_streams(self.model):\n",
+        "            if True:\n",
+        f"{HERE}test_refresh_leaves_modes_streams_and_buffers",
+    ),
+    Mutant(
+        "a training inside of applied() that is lost",
+        AVERAGE,
+        "        if changed:\n",
+        "        if False:\n",
+        f"{HERE}test_misuse_is_refused",
+    ),
+    Mutant(
+        "averages in bfloat16",
+        TENSORS,
+        "    return t.float() if narrow else t.clone()\n",
+        "    return t.clone()\n",
+        f"{HERE}test_small_moves_of_narrow_weights_are_not_rounded_away",
+    ),
+    Mutant(
+        "a tail without the decay, and no word about it",
+        GATES,
+        "    if rate < _SPENT * start:\n",
+        "    if False:\n",
+        "tests/test_schedules.py::test_a_tail_that_does_not_own_the_decay_is_warned_of",
+    ),
+    Mutant(
+        "a ramp from the first step of the training",
+        RADII,
+        "min((k - at + 1) / steps, 1.0)",
+        "min((k + 1) / steps, 1.0)",
+        "tests/methods/test_reference_when.py::test_late_subset_sam_equals_its_formula"
+        "[0.4-0.25-0.5-3-sgd-one]",
+    ),
+    Mutant(
+        "a mean that counts the first weights twice",
+        KINDS,
+        "        return 1 / (self.updates + 1)\n",
+        "        return 1 / (self.updates + 2)\n",
+        f"{HERE}test_swa_is_that_of_torch_with_statistics_of_its_own",
+    ),
+    Mutant(
+        "a loaded average that shares the state's memory",
+        KINDS,
+        '{name: wide(t) for name, t in state["average"].items()}',
+        'dict(state["average"])',
+        f"{HERE}test_a_loaded_average_shares_no_memory_with_the_state",
+    ),
+]
