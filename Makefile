@@ -1,20 +1,27 @@
 # Two commands on a fresh machine with Python 3.11 and make:
 #   make compare   the main job on the embedded data, ends with runs/compare/report.html
-#   make test      the tests
+#   make test      the quick tests, in minutes; make test-all: all of them
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: compare test lint docs bench conformance wheel clean
+.PHONY: compare test test-all lint docs bench conformance frameworks wheel clean
 
-compare: $(READY)
+compare: $(INSTALLED)
 	$(BIN)/flatmin compare
 
 # One thread per process: the tests keep all cores busy as it is.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not everything"
+
+test-all: $(READY)
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,14 +39,22 @@ bench: $(READY)
 conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/conformance.py
 
+frameworks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/frameworks.py
+
 wheel: $(READY)
 	rm -rf dist build
 	$(BIN)/python -m build -q
 	$(PYTHON) .ci/check_wheel.py dist
 
-$(READY): pyproject.toml
+# What users need, and what developers need besides.
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[experiments,docs,dev]"
+	$(PIP) -e ".[experiments]"
+	touch $@
+
+$(READY): $(INSTALLED)
+	$(PIP) -e ".[experiments,docs,dev]"
 	touch $@
 
 clean:

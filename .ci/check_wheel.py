@@ -47,7 +47,14 @@ def check_content(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0].partition("-")[0] for name in names}
     assert tops == {"flatmin"}, f"the wheel holds more than the package: {tops}"
-    for needed in ("flatmin/py.typed", "flatmin/core/_metric.py"):
+    templates = "flatmin/pictures/templates"
+    for needed in (
+        "flatmin/py.typed",
+        "flatmin/core/_metric.py",
+        f"{templates}/base.html.j2",
+        f"{templates}/page.css",
+        f"{templates}/page.js",
+    ):
         assert needed in names, f"{needed} is missing from the wheel"
     assert any(name.endswith("LICENSE") for name in names), "no license"
 

@@ -3,7 +3,7 @@
 Prints the table and writes it, with versions and notes, as a page of the documentation.
 Packages that are not installed are left out, and the page says so.
 
-    pip install pytorch_optimizer sam-pytorch
+    pip install pytorch_optimizer sam-pytorch heavyball temperon
     python benchmarks/conformance.py
 """
 
@@ -35,6 +35,8 @@ PACKAGES = {
         for name in ("sam", "gsam", "wsam", "look_sam", "friendly_sam")
     ],
     "sam-pytorch": [f"{PEERS}.sam_pytorch:sam"],
+    "heavyball": [f"{PEERS}.heavyball:sam"],
+    "temperon": [f"{PEERS}.temperon:sam"],
 }
 QUICK = {"C2", "C16", "T2"}
 

@@ -21,12 +21,11 @@ from torch.nn.functional import cross_entropy
 from turns import in_turns
 
 from flatmin.experiments import augment
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Tensors
-from flatmin.experiments.experiment import Experiment
-from flatmin.experiments.feed import Feed, Share
-from flatmin.experiments.loop import Loop
+from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
-from flatmin.experiments.processes import launched
+from flatmin.experiments.train import Training
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -77,15 +76,13 @@ def made_up(n: int) -> DataSet:
 
 
 def looped(experiment: Experiment, data: DataSet) -> Run:
-    fabric = launched(experiment)
-    feed = Feed(data, data.train.y, experiment, fabric.device, Share())
-    steps = experiment.steps_in_all(feed.steps)
-    loop = Loop(fabric, experiment, len(data.classes), len(MEAN), steps)
-    loop.train_mode()
+    training = Training(launched(experiment), experiment, data)
+    state, batches = training.state, training.batches
+    training.train_mode()
 
     def run() -> None:
-        for groups in feed.train(loop.step // feed.steps):
-            loop.train_step(groups)
+        for groups in batches.train(state.step // batches.steps):
+            training.step(groups)
         wait()
 
     return run

@@ -48,7 +48,7 @@ def row(
     name: str, classes: int, paper: str, millions: float | None, shape: str, note: str
 ) -> None:
     with torch.device("meta"):
-        model = build(name, classes)
+        model = build(name, classes, weights="none")
     count = sum(p.numel() for p in model.parameters())
     there = "" if millions is None else f"{millions} M"
     print(f"| `{name}` | {paper} | {count:,} | {there} | {shape} | {note} |")

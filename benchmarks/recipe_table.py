@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from flatmin.experiments.listing import work
+from flatmin.experiments.cli.lists import work
 from flatmin.experiments.recipes import RECIPES
 
 #: ``field=value`` in a sentence.

@@ -5,13 +5,21 @@ of the base optimizer; flatmin.SAM; and SAM as a loop over the parameters. The r
 the first is what perturbing, restoring and protecting the model's state cost.
 
     python benchmarks/step_time.py > benchmarks/results/step_time.md
+
+With ``--against SRC``, the ``src`` folder of another checkout, a step of SAM here is
+timed beside one there: two processes, which take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from machine import machine
@@ -28,7 +36,16 @@ Step = Callable[[], None]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="three rounds")
-    rounds = 3 if parser.parse_args().smoke else 200
+    parser.add_argument("--against", metavar="SRC", help="another checkout's src")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve:
+        serve()
+        return
+    rounds = 3 if chosen.smoke else 200
+    if chosen.against:
+        compare(Path(chosen.against), rounds)
+        return
     print(machine() + f"; median of {rounds} rounds\n")
     print("| model | tensors | weights | two gradients + SGD (ms) | SAM | naive SAM |")
     print("| --- " * 6 + "|")
@@ -45,13 +62,70 @@ def main() -> None:
         )
 
 
+def compare(other: Path, rounds: int) -> None:
+    """A step of this version beside one of another."""
+    here = Path(__file__).parent.parent / "src"
+    print(machine() + f"; median of {rounds} rounds, in two processes\n")
+    print("| model | SAM there (ms) | SAM here |")
+    print("| --- | --- | --- |")
+    with Server(here) as ours, Server(other) as theirs:
+        for k, (name, _, _) in enumerate(problems()):
+            new, old = medians([partial(ours.step, k), partial(theirs.step, k)], rounds)
+            print(f"| {name} | {1000 * old:.2f} | x{new / old:.3f} |", flush=True)
+
+
+class Server:
+    """A process that makes steps with the package of a folder."""
+
+    def __init__(self, source: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve"],
+            env={**os.environ, "PYTHONPATH": str(source)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def step(self, problem: int) -> None:
+        """Have it make one step of the problem of this number."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{problem}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def serve() -> None:
+    """Make a step for each line with the number of a problem."""
+    torch.manual_seed(0)
+    steps = [sam(m, x, torch.randint(10, (len(x),))) for _, m, x in problems()]
+    for line in sys.stdin:
+        steps[int(line)]()
+        print("done", flush=True)
+
+
 def problems() -> list[tuple[str, nn.Module, Tensor]]:
     deep = [m for _ in range(60) for m in (nn.Linear(64, 64), nn.ReLU())]
     return [
         ("convnet, batch 64", small_convnet(3, 10, 32), torch.randn(64, 3, 32, 32)),
         ("deep MLP, batch 64", nn.Sequential(*deep), torch.randn(64, 64)),
         ("wide MLP, batch 8", wide_mlp(), torch.randn(8, 1024)),
+        ("transformer, 8 x 16 tokens", transformer(), torch.randn(8, 16, 32)),
     ]
+
+
+def transformer() -> nn.Module:
+    """Many small modules: what they remember is looked at in every pass."""
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+    return nn.Sequential(encoder, nn.Flatten(), nn.Linear(16 * 32, 10))
 
 
 def wide_mlp() -> nn.Module:
@@ -74,6 +148,7 @@ def sam(model: nn.Module, x: Tensor, y: Tensor) -> Step:
     optimizer = flatmin.SAM(sgd(model), model)
 
     def step() -> None:
+        optimizer.zero_grad()  # the other ways leave theirs in the same model
         for _ in optimizer.probes():
             cross_entropy(model(x), y).backward()
         optimizer.step()

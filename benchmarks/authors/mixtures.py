@@ -1,4 +1,4 @@
-"""Methods that mix the gradients: PNM, GSAM, WSAM, SAGM."""
+"""Methods that mix the gradients: gnp, GSAM, WSAM, SAGM."""
 
 from __future__ import annotations
 
@@ -85,18 +85,18 @@ ATORCH = "intelligent-machine-learning/atorch"
 
 ROWS = [
     Row(
-        "pnm",
+        "gnp",
         PENALTY,
         gnp(normed_too=True),
-        ours(methods.pnm),
+        ours(methods.gnp),
         "names that JAX removed; their gradient, our momentum",
         "their default norm_perturbations=True mixes g / length of g; the paper g",
     ),
     Row(
-        "pnm",
+        "gnp",
         PENALTY,
         gnp(normed_too=False),
-        ours(methods.pnm),
+        ours(methods.gnp),
         "as above; norm_perturbations=False",
     ),
     Row(
