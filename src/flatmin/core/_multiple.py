@@ -65,7 +65,9 @@ def entries(eps: Entries) -> Entries:
 
 
 def pick(eps: Entries, at: list[int]) -> Entries:
-    """The entries at these positions."""
+    """The entries at these positions, in order."""
+    if len(at) == len(eps):
+        return eps
     if isinstance(eps, Multiple):
         return eps.of(pick(eps.v, at))
     return [eps[i] for i in at]

@@ -211,7 +211,7 @@ def _groups(xs: Sequence[Tensor]) -> list[list[int]]:
 
 def _may_look(xs: Sequence[Tensor]) -> bool:
     """Whether asking for a value costs nothing: on the CPU, outside of a graph."""
-    on_cpu = all(x.device.type == "cpu" for x in xs)
+    on_cpu = all(x.is_cpu for x in xs)
     return on_cpu and not torch.compiler.is_compiling()
 
 

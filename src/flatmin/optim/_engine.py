@@ -84,7 +84,7 @@ class Engine:
         However the loop is left, the weights are ``w`` again. If an accumulating loop
         is left early, the gradients are those from before it.
         """
-        everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
+        everyone = _parameters(self._model, step.w)
         before = self._held(everyone) if accumulate else []
         log = Log(step.w, track=self._track)
         view = GradientView(step, scaler)
@@ -212,6 +212,21 @@ class Engine:
         if self._views:
             return [None if p.grad is None else p.grad.clone() for p in ps]
         return [p.grad for p in ps]
+
+
+def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
+    """Those of the model, and of the optimizer, each once.
+
+    ``model.parameters()`` also makes their names, which takes four times as long.
+    """
+    found: dict[int, Tensor] = {}
+    modules, seen = [model], {id(model)}
+    for module in modules:
+        found |= {id(p): p for p in module._parameters.values() if p is not None}
+        inside = [m for m in module._modules.values() if m is not None]
+        modules += [m for m in inside if id(m) not in seen]
+        seen.update(map(id, inside))
+    return list((found | {id(p): p for p in w}).values())
 
 
 def _movable(step: Step, ask: Ask) -> list[Tensor]:

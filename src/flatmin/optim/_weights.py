@@ -100,22 +100,20 @@ class Weights:
 
 def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
     """``w <- w + eps``; ``first`` is the number of the first pair."""
-    plain = [i for i, w in enumerate(ws) if _plain(w)]
+    plain = [i for i, w in enumerate(ws) if _is_plain(w)]
     if plain:
         add_([ws[i] for i in plain], pick(eps, plain))
-    for i, w in enumerate(ws):
-        if _plain(w):
-            continue
+    for i in sorted(set(range(len(ws))) - set(plain)):
         x, own = eps[i], seed * 1_000_003 + first + i
         assert x is not None
         # A seed for each, because processes hold parts of different sizes.
-        if is_whole(w):
-            ts.add_by_chance_(w, x, own)
+        if is_whole(ws[i]):
+            ts.add_by_chance_(ws[i], x, own)
         else:
-            _add_requantized_(w, x, own)
+            _add_requantized_(ws[i], x, own)
 
 
-def _plain(w: Tensor) -> bool:
+def _is_plain(w: Tensor) -> bool:
     return is_whole(w) and w.dtype.itemsize >= 4
 
 
