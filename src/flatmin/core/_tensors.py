@@ -21,8 +21,10 @@ _SAFE = 1e-15
 #: How many squares are added in float32.
 _RUN = 512
 
-#: Not annotated in torch.
+#: Not annotated in torch. The second makes one vector of tensors of one dtype, in half
+#: the time of reshaping them in Python.
 _vector_norm: Any = torch.linalg.vector_norm  # pyright: ignore
+_joined: Any = torch._utils._flatten_dense_tensors  # pyright: ignore
 
 #: How many products are made at a time: enough to keep an accelerator busy.
 _MANY = 2**24
@@ -230,22 +232,22 @@ def _run_norms(xs: Sequence[Tensor]) -> Tensor:
     entries up to 1 % of its norm, and a run of 512 the seventh digit at worst. Short
     tensors are joined, because each call costs more than their entries do.
     """
-    runs: list[Tensor] = []
-    short: list[Tensor] = []
+    runs: dict[torch.dtype, list[Tensor]] = {}
+    short: dict[torch.dtype, list[Tensor]] = {}
     for x in xs:
-        flat = in_memory_order(x).reshape(-1)
+        kind, flat = x.dtype, in_memory_order(x)
         if flat.numel() < 16 * _RUN:
-            short.append(flat)
-        elif flat.dtype == torch.float64:
-            runs.append(_vector_norm(flat).reshape(1))
+            short.setdefault(kind, []).append(flat)
+        elif kind == torch.float64:
+            runs.setdefault(kind, []).append(_vector_norm(flat).reshape(1))
         else:
-            cut = flat.numel() // _RUN * _RUN
-            runs.append(_vector_norm(flat[:cut].view(-1, _RUN), dim=1).double())
-            short.append(flat[cut:])
-    if short:
-        joined = torch.cat(short)
-        runs.append(_vector_norm(joined, dtype=torch.float64).reshape(1))
-    return torch.cat(runs)
+            flat, cut = flat.reshape(-1), flat.numel() // _RUN * _RUN
+            rows = flat[:cut].view(-1, _RUN)
+            runs.setdefault(kind, []).append(_vector_norm(rows, dim=1))
+            short.setdefault(kind, []).append(flat[cut:])
+    joined = [_joined(some) for some in short.values()]
+    last = [_vector_norm(flat, dtype=torch.float64).reshape(1) for flat in joined]
+    return torch.cat([*(torch.cat(some).double() for some in runs.values()), *last])
 
 
 def _euclidean(norms: Sequence[Tensor]) -> Tensor:
