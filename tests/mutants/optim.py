@@ -268,6 +268,13 @@ OPTIM = [
         f"{RESUME}test_a_base_that_has_loaded_a_checkpoint_is_not_taken",
     ),
     Mutant(
+        "NaN added to the weights",
+        "core/_tensors.py",
+        "        if ok:\n            torch._foreach_add_(",
+        "        if True:\n            torch._foreach_add_(",
+        f"{RESTORE}test_a_gradient_that_is_not_finite[nan-0-torch.float32]",
+    ),
+    Mutant(
         "a perturbation looked at before it is added",
         WEIGHTS,
         "        if not away:\n",
