@@ -42,6 +42,7 @@ NEEDED: dict[str, dict[str, float]] = {
     "late_sam": {"steps": STEPS},
     "late_subset_sam": {"steps": STEPS},
     "ae_sam": {"steps": STEPS},
+    "split_rwp": {"steps": STEPS},
 }
 
 

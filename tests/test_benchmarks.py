@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     [
         ("step_time.py", 4),
         ("narrow_weights.py", 12),
-        ("method_cost.py", 40),
+        ("method_cost.py", 41),
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
