@@ -124,6 +124,14 @@ def test_every_extra_is_explained() -> None:
     assert set(re.findall(r"`(\w+)`", named)) == EXTRAS.keys()
 
 
+def test_what_fails_without_an_extra_is_there() -> None:
+    rows = table((ROOT / "CONTRIBUTING.md").read_text(), "without")
+    assert [row[0] for row in rows] == ["`frameworks`", "`peers`"]
+    for _, fails in rows:
+        places = re.findall(r"`(tests/[^`]*)`", fails)
+        assert [place for place in places if not [*ROOT.glob(place)]] == []
+
+
 # The source archive
 
 

@@ -12,6 +12,7 @@ import typer
 from packaging.requirements import Requirement
 
 from flatmin.experiments.cli.app import app
+from flatmin.methods import METHODS
 from tests.pages import (
     ADDRESS,
     PROJECT,
@@ -91,6 +92,10 @@ def test_it_says_which_versions_are_needed() -> None:
     for page in (ENGLISH, JAPANESE):
         assert f"[![Python {badge}]" in page
         assert {python, torch.partition(">=")[2]} <= set(numbers(sections(page)[1]))
+
+
+def test_it_says_how_many_methods_there_are() -> None:
+    assert f"[{len(METHODS)} methods]({ADDRESS}/blob/main/docs/choose.md)" in ENGLISH
 
 
 def test_the_numbers_of_the_table_are_those_of_the_comparison() -> None:
