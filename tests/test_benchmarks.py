@@ -20,6 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
         ("frameworks.py", 1),
+        ("installed_size.py", 1),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:
