@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -16,13 +17,25 @@ from typing import Any
 
 import pytest
 
-from docs import notebook
-from docs.pictures import tutorial as pictures
 from flatmin.experiments.recipes import recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 ENGLISH = (DOCS / "tutorial.md").read_text()
 JAPANESE = (DOCS / "tutorial.ja.md").read_text()
+
+
+def script(name: str) -> Any:
+    """A program of the documentation as a module."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), DOCS / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+notebook = script("notebook.py")
+pictures = script("pictures/tutorial.py")
 
 FENCED = re.compile(r"^```.*?^```", re.M | re.S)
 DISPLAYED = re.compile(r"^\$\$\n(.*?)^\$\$", re.M | re.S)
