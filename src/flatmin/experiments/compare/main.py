@@ -30,6 +30,7 @@ from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
 from flatmin.experiments.runs.files import read_json
 from flatmin.experiments.runs.lock import locked
+from flatmin.experiments.table import counted
 
 #: The images of each setting, by its name.
 Sets = dict[str, DataSet]
@@ -190,7 +191,7 @@ def introduction(
         lines += findings(images)
     one = what.experiment
     tries = ", ".join(_tries(what))
-    seeds = "1 seed" if what.seeds == 1 else f"{what.seeds} seeds"
+    seeds = counted(what.seeds, "seed")
     lines.append(
         f"{one.model}, {seeds}. Each method chooses its settings on "
         f"{100 * what.validation:g} % of the training images: {tries}."
