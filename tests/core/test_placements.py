@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 from flatmin.core import Step
 from flatmin.core._shards import Shards, placed_as
+from flatmin.core.noise import SplitNoise
 from flatmin.core.sparse import FisherMasked
 from tests.problems import OneProcess
 
@@ -42,3 +43,23 @@ def test_a_rank_among_all_weights_needs_them_whole() -> None:
         program.send([w])
         with pytest.raises(ValueError, match=r"needs whole parameters, got sharded"):
             program.send([w])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_noise_of_a_cut_filter_is_that_of_the_whole(axis: int) -> None:
+    whole = torch.arange(1.0, 13.0).view(3, 4)
+    with OneProcess():
+        mesh = init_device_mesh("cpu", (1,))
+        cut = distribute_tensor(whole, mesh, [Shard(axis)])
+        (a,), (b,) = (noise_on(w) for w in (whole, cut))
+        assert torch.equal(a, b)
+
+
+def noise_on(w: torch.Tensor) -> list[torch.Tensor]:
+    """What the second half of a batch sees beside ``w``."""
+    step = Step(3, nn.Module(), [w], [{"sam_rho": 0.5}], group_of=[0])
+    program = SplitNoise()(step)
+    next(program)
+    asked = program.send([w]).at
+    assert asked is not None
+    return [e for e in asked.eps if e is not None]
