@@ -20,6 +20,7 @@ from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
     ImageFiles,
+    Series,
     Split,
     Tensors,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "DataSet",
     "Files",
     "ImageFiles",
+    "Series",
     "Source",
     "Split",
     "Tensors",

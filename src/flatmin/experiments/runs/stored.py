@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.runs.images import Images
+from flatmin.experiments.runs.images import Images, Window
 
 #: Per cent.
 Share = Annotated[float, Field(ge=0, le=100)]
@@ -21,15 +21,15 @@ class Config(BaseModel):
         experiment: what is trained.
         data_sha256: the fingerprint of its data.
         world: processes that share the work.
-        images: how its images become the network's input; None in runs of older
-            versions.
+        images: how its images, or windows of a series, become the network's input;
+            None in runs of older versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     experiment: Experiment
     data_sha256: str
     world: int = Field(default=1, ge=1)
-    images: Images | None = None
+    images: Images | Window | None = None
 
 
 class Start(BaseModel):
@@ -39,16 +39,28 @@ class Start(BaseModel):
 
 
 class _Numbers(BaseModel):
-    """Numbers are numbers, and finite; None is what could not be measured."""
+    """Numbers are numbers, and finite; None is what could not be measured.
+
+    A test of a classifier has an error, and one of a forecaster a mean squared error.
+    """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    test_error: Share
+    test_error: Share | None = None
+    test_mse: Annotated[float, Field(ge=0)] | None = None
     gradient_examples: Count
     top5_error: Share | None = None
     error_sharpness: float | None = None
     sharpness: float | None = None
     lambda_max: float | None = None
     lambda_ratio: float | None = None
+
+    @model_validator(mode="after")
+    def _tested(self) -> Self:
+        if {"test_error", "test_mse"}.isdisjoint(self.model_fields_set):
+            raise ValueError("test_error: Field required")
+        if self.test_error is None and "test_mse" not in self.model_fields_set:
+            raise ValueError("test_error: Input should be a valid number")
+        return self
 
 
 class Epoch(_Numbers):
