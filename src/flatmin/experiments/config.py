@@ -168,8 +168,8 @@ class Experiment(BaseModel):
 
         Raises:
             ValueError: there is no such method, it or the forecast excludes another
-                setting, an augmentation comes twice, groups do not fill the batch, or a spectrum
-                is asked for after the last epoch.
+                setting, an augmentation comes twice, groups do not fill the batch, or a
+                spectrum is asked for after the last epoch.
         """
         del context
         from flatmin.methods import METHODS, RENAMED

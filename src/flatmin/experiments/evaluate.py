@@ -23,7 +23,7 @@ Images = Iterable[tuple[Tensor, Tensor]]
 
 @torch.no_grad()
 def tested(
-    fabric: Fabric, model: nn.Module, batches: Iterable[Batch], task: Task = CLASSIFY
+    fabric: Fabric, model: nn.Module, batches: Iterable[Batch], task: Task
 ) -> Tested | Forecasted:
     """Errors on the examples of all processes.
 

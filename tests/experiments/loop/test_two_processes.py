@@ -23,6 +23,7 @@ from flatmin.experiments.jobs import jobs, train_all
 from flatmin.experiments.launch import launched
 from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.runs.record import Run
+from flatmin.experiments.tasks import CLASSIFY, Tested
 from flatmin.experiments.train import Training
 from tests.experiments.loop import two
 from tests.experiments.loop.problems import (
@@ -125,7 +126,8 @@ def test_what_is_reported_is_measured_with_the_statistics_that_are_stored(
     model.load_state_dict(found.weights())
     assert torch.equal(read.y, flip_labels(data.train.y, 0.2, CLASSES, 0))
     for split, name in ((read.test, "test"), (read.plain, "train")):
-        tested = evaluate.tested(fabric, model, split())
+        tested = evaluate.tested(fabric, model, split(), CLASSIFY)
+        assert isinstance(tested, Tested)
         assert tested.error == pytest.approx(result[f"{name}_error"])
         assert tested.loss == pytest.approx(result[f"{name}_loss"], rel=1e-5)
     predicted = load_file(found.folder / "predictions.safetensors")

@@ -11,8 +11,8 @@ from torch.utils.data import Subset
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._layout import shuffled, split_each_class
-from flatmin.experiments.datasets._sets import SETS, load
 from flatmin.experiments.datasets._series import windows_of
+from flatmin.experiments.datasets._sets import SETS, load
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,

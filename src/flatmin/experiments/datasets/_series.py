@@ -31,7 +31,7 @@ MONTHS = (12, 4, 4)
 #: Series of the data set: six loads, and the temperature of the oil.
 _CHANNELS = 7
 
-#: Windows of each part of a series that is made up.
+#: Windows to train on of a series that is made up; there are half as many to test on.
 _MADE_UP = 24
 
 
@@ -72,24 +72,33 @@ def parts(values: Tensor, lengths: tuple[int, ...]) -> Parts:
     return Parts(train, test, (), split, held)
 
 
+def check_kind(experiment: Experiment, name: str, *, series: bool) -> None:
+    """Refuse a forecast of images, and a series without one.
+
+    Raises:
+        BadInput: it is one of these.
+    """
+    if series and experiment.horizon is None:
+        raise BadInput(f"{name} is a series. Use --set horizon=96 for a forecast.")
+    if not series and experiment.horizon is not None:
+        raise BadInput(
+            f"horizon {experiment.horizon} asks for a forecast, and {name} has images. "
+            "Use --set data=etth1, or horizon=null."
+        )
+
+
 def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
     """The data with the windows of a forecast; images as they are.
 
     A window belongs to the part in which all it forecasts lies. What it shows may be
-    earlier: validation and test begin with windows that show the end of the part before.
+    earlier: the first windows of validation and test show the end of the part before.
 
     Raises:
         BadInput: a series is to be classified, images are to be forecast, or a part is
             shorter than a window.
     """
     series = isinstance(data.train, Series)
-    if series and experiment.horizon is None:
-        raise BadInput(f"{data.name} is a series. Use --set horizon=96 for a forecast.")
-    if not series and experiment.horizon is not None:
-        raise BadInput(
-            f"horizon {experiment.horizon} asks for a forecast, and {data.name} has "
-            "images. Use --set data=etth1, or horizon=null."
-        )
+    check_kind(experiment, data.name, series=series)
     if not series:
         return data
     named = {"train": data.train, "test": data.test, "validation": data.validation}
@@ -113,14 +122,16 @@ def _windowed(
         yield part, replace(split, y=y)
 
 
-def made_up_series(experiment: Experiment) -> DataSet:
-    """Waves with noise, always the same: as long as a few windows of each part need."""
+def made_up_series(experiment: Experiment, windows: int = _MADE_UP) -> DataSet:
+    """Waves with noise, always the same: as long as a few windows of each part need.
+
+    Args:
+        experiment: how long windows are.
+        windows: to train on.
+    """
     horizon = experiment.horizon or 1
-    lengths = (
-        experiment.lookback + horizon + _MADE_UP - 1,
-        horizon + _MADE_UP // 2 - 1,
-        horizon + _MADE_UP // 2 - 1,
-    )
+    shorter = horizon + _MADE_UP // 2 - 1
+    lengths = (experiment.lookback + horizon + windows - 1, shorter, shorter)
     time = torch.arange(sum(lengths), dtype=torch.float64)
     period = torch.linspace(12, 36, _CHANNELS, dtype=torch.float64)[:, None]
     seed = Generator().manual_seed(0)

@@ -88,7 +88,7 @@ class SAMformer(nn.Module):
         self.head = nn.Linear(lookback, horizon)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Forecast ``[n, channels, horizon]`` of windows ``[n, channels, lookback]``."""
+        """From windows ``[n, channels, lookback]`` to ``[n, channels, horizon]``."""
         z, mean, std = self.norm(x)
         q, k, v = self.queries(z), self.keys(z), self.values(z)
         # Not torch's fused attention, which has no second derivative.
