@@ -16,9 +16,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
-        ("model_table.py", 16),
+        ("model_table.py", 17),
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
+        ("forecast.py", 3),
         ("frameworks.py", 1),
     ],
 )
