@@ -5,6 +5,7 @@ A task owns the loss, what tests report, and the settings that it cannot have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -48,7 +49,8 @@ class Forecasted(NamedTuple):
     """How a forecaster does on some windows of a standardised series.
 
     Attributes:
-        mse: mean squared error, over windows, channels and steps.
+        mse: mean squared error, over windows, channels and steps; `WORST` if it is
+            more, or no number.
         mae: mean absolute error, likewise.
     """
 
@@ -136,6 +138,11 @@ class _Classify:
         return Tested(100 * (n - first) / n, 100 * (n - five) / n, loss / n)
 
 
+#: What the errors of a training that has diverged count as: files have no infinity,
+#: and sweeps compare finite errors.
+WORST = 1e9
+
+
 class _Forecast:
     """Mean squared error of windows ``[n, channels, horizon]``."""
 
@@ -165,7 +172,11 @@ class _Forecast:
 
     def tested(self, sums: list[float]) -> Forecasted:
         squares, sizes, n = sums
-        return Forecasted(squares / n, sizes / n)
+        return Forecasted(_finite(squares / n), _finite(sizes / n))
+
+
+def _finite(error: float) -> float:
+    return WORST if math.isnan(error) else min(error, WORST)
 
 
 #: Which class an image shows.

@@ -170,6 +170,11 @@ def test_what_was_interrupted_ends_where_it_would_have(
     assert without_time(numbers(straight)) == without_time(numbers(resumed))
 
 
+def test_a_training_that_diverges_has_the_worst_error(tmp_path: Path) -> None:
+    found = run(tmp_path / "run", optimizer="sgd", lr=1e20, rho=0.0)
+    assert numbers(found)["test_mse"] == numbers(found)["test_mae"] == 1e9
+
+
 def test_parts_of_a_group_change_nothing(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", optimizer="sgd").weights()
     parts = run(tmp_path / "parts", optimizer="sgd", accumulate=3).weights()

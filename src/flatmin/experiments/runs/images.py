@@ -42,9 +42,14 @@ class Images(BaseModel):
     files: bool
 
     @property
-    def network(self) -> dict[str, Any]:
-        """What `flatmin.experiments.models.build` has to know of them."""
-        return {"classes": len(self.classes), "channels": len(self.mean)}
+    def shape(self) -> tuple[int, int]:
+        """Length of the output rows, and channels of the input."""
+        return len(self.classes), len(self.mean)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the function that builds the network has to know beside them."""
+        return {}
 
 
 class Window(BaseModel):
@@ -64,10 +69,14 @@ class Window(BaseModel):
     horizon: int = Field(ge=1)
 
     @property
-    def network(self) -> dict[str, Any]:
-        """As of `Images.network`."""
-        shape = {"classes": self.horizon, "channels": len(self.mean)}
-        return {**shape, "lookback": self.lookback}
+    def shape(self) -> tuple[int, int]:
+        """As of `Images.shape`."""
+        return self.horizon, len(self.mean)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As of `Images.options`."""
+        return {"lookback": self.lookback}
 
 
 def described(data: DataSet, experiment: Experiment) -> Images | Window:

@@ -38,7 +38,7 @@ def restored(
     """
     weights = tensors(path, advice)
     try:
-        network = build(name, weights=SCRATCH, **images.network, **options)
+        network = build(name, *images.shape, SCRATCH, **images.options, **options)
     except BadInput as refused:
         raise BadInput(f"{path.with_name('config.json')}: {refused}") from None
     if any(w.dtype == torch.float64 for w in weights.values()):

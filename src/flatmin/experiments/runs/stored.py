@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.runs.images import Images, Window
@@ -45,8 +52,8 @@ class _Numbers(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    test_error: Share | None = None
     test_mse: Annotated[float, Field(ge=0)] | None = None
+    test_error: Share | None
     gradient_examples: Count
     top5_error: Share | None = None
     error_sharpness: float | None = None
@@ -54,13 +61,19 @@ class _Numbers(BaseModel):
     lambda_max: float | None = None
     lambda_ratio: float | None = None
 
-    @model_validator(mode="after")
-    def _tested(self) -> Self:
-        if {"test_error", "test_mse"}.isdisjoint(self.model_fields_set):
-            raise ValueError("test_error: Field required")
-        if self.test_error is None and "test_mse" not in self.model_fields_set:
-            raise ValueError("test_error: Input should be a valid number")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_forecast(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "test_mse" in values:
+            return {"test_error": None, **values}
+        return values
+
+    @field_validator("test_error")
+    @classmethod
+    def _known(cls, error: float | None, info: ValidationInfo) -> float | None:
+        if error is None and info.data.get("test_mse") is None:
+            raise ValueError("Input should be a valid number")
+        return error
 
 
 class Epoch(_Numbers):
