@@ -218,11 +218,12 @@ class Meter:
 
     def _gradients(self, experiment: Experiment, images: Images) -> float:
         """For each example of a step, of a small network in the place of the real."""
-        images_of = {"model": "small-convnet", "image_size": 8, "augment": ()}
-        series_of = {"lookback": 8, "horizon": 4}
-        small = images_of if experiment.horizon is None else series_of
-        common = {"model_options": {"width": 2}, "weights": None}
-        one = experiment.model_copy(update={**small, **common})
+        values = {"model_options": {"width": 2}, "weights": None}
+        if experiment.horizon is None:
+            small = {"model": "small-convnet", "image_size": 8, "augment": ()}
+        else:
+            small = {"lookback": 8, "horizon": 4}
+        one = experiment.model_copy(update={**values, **small})
         one = _short(one, self._fabric.world_size, _MOST)
         training = Training(self._fabric, one, _made_up(one, images))
         training.train_mode()

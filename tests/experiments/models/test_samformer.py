@@ -145,7 +145,7 @@ def test_its_second_derivative_exists() -> None:
     weights = list(model.parameters())
     loss = model(windows()).square().mean()
     first = torch.autograd.grad(loss, weights, create_graph=True)
-    second = torch.autograd.grad(sum(g.square().sum() for g in first), weights)
+    second = torch.autograd.grad([g.square().sum() for g in first], weights)
     assert all(bool(g.isfinite().all()) for g in second)
 
 
