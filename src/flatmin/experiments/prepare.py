@@ -96,8 +96,8 @@ def _check_task(experiment: Experiment) -> None:
     """Refuse a forecaster of images, and a classifier of series."""
     if experiment.horizon is None and experiment.model in FORECASTERS:
         raise BadInput(
-            f"model {experiment.model} forecasts a series. Use --set horizon=96 "
-            "data=etth1, or the network of images."
+            f"model {experiment.model} forecasts a series. Use --set horizon=96 --set "
+            "data=etth1, or a network of images."
         )
     if experiment.horizon is not None and experiment.model not in FORECASTERS:
         raise BadInput(

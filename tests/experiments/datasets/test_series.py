@@ -193,8 +193,14 @@ def test_the_digest_sees_one_number(data: DataSet) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"horizon": 2881}, "2,880 steps to test, too few .* horizon 2881"),
-        ({"lookback": 8600}, "8,640 steps to train, too few .* lookback 8600"),
+        (
+            {"horizon": 2881},
+            "test part of etth1 has 2,880 steps, too few .* horizon 2881",
+        ),
+        (
+            {"lookback": 8600},
+            "train part of etth1 has 8,640 steps, too few .* lookback 8600",
+        ),
     ],
 )
 def test_a_part_shorter_than_a_window_is_refused(

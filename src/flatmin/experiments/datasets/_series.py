@@ -116,8 +116,8 @@ def _windowed(
         y = y[(y >= lookback) & (y + horizon <= y[-1] + 1)]
         if not len(y):
             raise BadInput(
-                f"{name} has {len(split.y):,} steps to {part}, too few for one window "
-                f"of lookback {lookback} and horizon {horizon}. Use shorter ones."
+                f"the {part} part of {name} has {len(split.y):,} steps, too few for a "
+                f"window of lookback {lookback} and horizon {horizon}. Use shorter ones."
             )
         yield part, replace(split, y=y)
 
