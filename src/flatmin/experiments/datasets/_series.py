@@ -117,7 +117,7 @@ def _windowed(
         if not len(y):
             raise BadInput(
                 f"the {part} part of {name} has {len(split.y):,} steps, too few for a "
-                f"window of lookback {lookback} and horizon {horizon}. Use shorter ones."
+                f"window of lookback {lookback} and horizon {horizon}. Shorten them."
             )
         yield part, replace(split, y=y)
 
