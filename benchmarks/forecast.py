@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from machine import machine
@@ -121,17 +122,24 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="two steps of each")
     given = parser.parse_args()
     print(machine() + "\n", flush=True)
-    study = Study(given.out, given.data, given.smoke, [])
-    first = given.horizons[0]
+    with TemporaryDirectory() as thrown_away:
+        root = Path(thrown_away) if given.smoke else given.out
+        study = Study(root, given.data, given.smoke, [])
+        train(study, given.horizons)
+    print(table(study.records).markdown())
+
+
+def train(study: Study, horizons: Sequence[int]) -> None:
+    """Choose, then test, one horizon after the other."""
+    first = horizons[0]
     lr = study.choose(first, "adam", "lr", LRS)
-    for horizon in given.horizons:
+    for horizon in horizons:
         rho = study.choose(horizon, "sam", "rho", RHOS)
         arms = {"adam": study.arm(horizon, "adam", lr=lr)}
         if horizon == first:
             arms["adam-2x"] = study.arm(horizon, "adam", lr=lr, length=2)
         arms["sam"] = study.arm(horizon, "sam", rho=rho)
         study.test(horizon, arms)
-    print(table(study.records).markdown())
 
 
 def table(records: list[Record]) -> Table:

@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("model_table.py", 17),
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
-        ("forecast.py", 3),
+        ("forecast.py", 9),
         ("frameworks.py", 1),
     ],
 )
