@@ -12,15 +12,23 @@ import torch
 from torch import nn
 
 from flatmin.experiments import train
+from flatmin.experiments.batches import Share
 from flatmin.experiments.config import Experiment, validated
 from flatmin.experiments.datasets import made_up_images
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
+from flatmin.experiments.tasks import FORECAST
 from flatmin.experiments.train import Training
 from tests.experiments.helpers import Program
-from tests.experiments.loop.problems import Told, same, trained, without_time
+from tests.experiments.loop.problems import (
+    Told,
+    batches_of,
+    same,
+    trained,
+    without_time,
+)
 
 CELL = "forecast/etth1/96/sam"
 
@@ -168,6 +176,20 @@ def test_what_was_interrupted_ends_where_it_would_have(
     resumed = trained(one, folder, data)
     assert same(straight.weights(), resumed.weights())
     assert without_time(numbers(straight)) == without_time(numbers(resumed))
+
+
+def test_windows_that_fill_a_process_up_are_not_tested() -> None:
+    one = forecast(train_examples=17)
+    data = made_up_images(one)
+    model = build("samformer", 6, 7, lookback=20)
+
+    def sums(share: Share) -> torch.Tensor:
+        read = batches_of(one, data, share=share).plain()
+        return torch.stack([FORECAST.sums(model(x), y) for x, y in read]).sum(0)
+
+    whole, halves = sums(Share()), sums(Share(0, 2)) + sums(Share(1, 2))
+    assert whole[-1] == 17
+    torch.testing.assert_close(halves, whole)
 
 
 def test_a_training_that_diverges_has_the_worst_error(tmp_path: Path) -> None:
