@@ -1,4 +1,4 @@
-"""The networks of the paper, and how many parameters they have.
+"""The networks of the recipes, and how many parameters they have.
 
 python benchmarks/model_table.py > benchmarks/results/models.md
 """
@@ -10,7 +10,7 @@ import argparse
 import torch
 from machine import machine
 
-from flatmin.experiments.models import MODELS, build
+from flatmin.experiments.models import FORECASTERS, MODELS, build
 
 #: For ImageNet: name in timm, paper, its parameters in millions, side of the images.
 TIMM = (
@@ -42,13 +42,22 @@ def main() -> None:
     for name, paper, millions, side in TIMM:
         shape = f"3 x {side} x {side}, 1000 classes"
         row(name, 1000, paper, millions, shape, "through timm")
+    for name, entry in FORECASTERS.items():
+        shape = "7 x 512, horizon 96"
+        row(name, 96, entry.paper, entry.millions, shape, entry.note, channels=7)
 
 
 def row(
-    name: str, classes: int, paper: str, millions: float | None, shape: str, note: str
+    name: str,
+    classes: int,
+    paper: str,
+    millions: float | None,
+    shape: str,
+    note: str,
+    channels: int = 3,
 ) -> None:
     with torch.device("meta"):
-        model = build(name, classes, weights="none")
+        model = build(name, classes, channels, weights="none")
     count = sum(p.numel() for p in model.parameters())
     there = "" if millions is None else f"{millions} M"
     print(f"| `{name}` | {paper} | {count:,} | {there} | {shape} | {note} |")

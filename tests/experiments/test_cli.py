@@ -149,7 +149,7 @@ def test_every_field_is_listed_with_its_meaning(program: Program) -> None:
         "meaning": "radius of the perturbation. 0.05 is the paper's advice.",
     }
     assert found["clip"]["type"] == "number > 0, <= 1e+30 or null"
-    assert found["optimizer"]["type"] == "sgd or adamw"
+    assert found["optimizer"]["type"] == "sgd, adam or adamw"
     assert found["spectrum_at"]["type"] == "list of integer"
     assert found["seeds"]["type"] == "integer >= 1, <= 10,000"
 

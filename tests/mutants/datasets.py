@@ -12,6 +12,7 @@ INPUTS = "experiments/models/_inputs.py"
 LARGE = "experiments/datasets/_large.py"
 LAYOUT = "experiments/datasets/_layout.py"
 SELECT = "experiments/datasets/_select.py"
+SERIES = "experiments/datasets/_series.py"
 SETS = "experiments/datasets/_sets.py"
 SMALL = "experiments/datasets/_small.py"
 TYPES = "experiments/datasets/_types.py"
@@ -29,6 +30,7 @@ PICKLES = "tests/experiments/datasets/test_cifar.py::"
 SELECTED = "tests/experiments/datasets/test_select.py::"
 SCALED = "tests/experiments/models/test_inputs.py::"
 TENSORS = "tests/experiments/datasets/test_small.py::"
+WINDOWS = "tests/experiments/datasets/test_series.py::"
 
 DATASETS = [
     Mutant(
@@ -234,5 +236,26 @@ DATASETS = [
         'return tuple(config["mean"]), tuple(config["std"])',
         "return data.mean, data.std",
         f"{SCALED}test_images_of_a_folder_are_scaled_as_the_weights_expect",
+    ),
+    Mutant(
+        "a window forecasts the first step of the next part",
+        SERIES,
+        "(y + horizon <= y[-1] + 1)",
+        "(y + horizon <= y[-1] + 2)",
+        f"{WINDOWS}test_windows_begin_and_end_where_the_closed_form_says[512-96]",
+    ),
+    Mutant(
+        "a series standardised by all of its steps",
+        TYPES,
+        "split.values[:, split.y]",
+        "split.values",
+        f"{WINDOWS}test_mean_and_deviation_are_those_of_the_training_steps",
+    ),
+    Mutant(
+        "a compressed series not compared with its checksum",
+        SERIES,
+        ".hexdigest() != _ETTH1.md5",
+        '.hexdigest() != _ETTH1.md5 and path.suffix != ".xz"',
+        f"{WINDOWS}test_a_changed_or_damaged_file_is_named[ETTh1.csv.xz]",
     ),
 ]

@@ -92,7 +92,7 @@ EXPERIMENTS = [
     Mutant(
         "an image that fills up is tested",
         BATCHES,
-        "torch.where(here, y, IGNORED)",
+        "torch.where(rows, y, IGNORED)",
         "y",
         f"{HERE}test_batches.py::test_every_image_is_tested_once_and_processes_make_"
         "equally_many_passes[3]",

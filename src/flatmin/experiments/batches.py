@@ -21,11 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from flatmin.experiments import augment
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files, Tensors
+from flatmin.experiments.datasets import DataSet, Series, Split, Tensors
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import input_size, normalisation
+from flatmin.experiments.tasks import IGNORED, task_of
+from flatmin.experiments.windows import Windows
 
-#: Images and labels; for mixup, a distribution over the classes for each image.
+#: Images and labels; for mixup, a distribution over the classes for each image. Of a
+#: series: what came before, and what comes next.
 Batch = tuple[Tensor, Tensor]
 
 #: Indices, and the seed of what is drawn for them.
@@ -33,9 +36,6 @@ Part = tuple[Tensor, int]
 
 #: From bytes to bytes, for images of one size.
 _Change = Callable[[Tensor, Generator], Tensor]
-
-#: What a test batch is filled up with, so that all processes make equally many passes.
-IGNORED = -100
 
 #: Side of an image from a file, in pixels, if the experiment does not say.
 IMAGE_SIZE = 224
@@ -86,7 +86,7 @@ class Batches:
         if self.steps == 0:
             raise BadInput(
                 f"a batch of {experiment.batch_size} is more than the {len(y)} "
-                "training images. Use --set batch_size=..."
+                f"training {task_of(experiment).examples}. Use --set batch_size=..."
             )
         self.y = y
         self._classes = len(data.classes)
@@ -98,8 +98,18 @@ class Batches:
         self._side = input_size(experiment)
         size = self._side or IMAGE_SIZE
         self._change = partial(_on_bytes, experiment.augment, data.policy, size)
-        self._train = _source(data.train, y, size, device)
-        self._test = _source(data.test, data.test.y, size, device)
+        # A series comes as the network gets it.
+        self._ready = isinstance(data.train, Series)
+        self._train = self._source(data.train, y, data)
+        self._test = self._source(data.test, data.test.y, data)
+
+    def _source(self, split: Split, y: Tensor, data: DataSet) -> _Source:
+        if isinstance(split, Series):
+            statistics = (data.mean, data.std)
+            return Windows.of(split, y, statistics, self.experiment, self.device)
+        if isinstance(split, Tensors):
+            return _Memory(split.x.to(self.device), y.to(self.device))
+        return _Disk(split.images, y, self._side or IMAGE_SIZE, self.device)
 
     def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch from the ``first`` on: this process's groups of each.
@@ -146,10 +156,13 @@ class Batches:
         parts = [(part, 0) for part in filled.split(_TEST_BATCH)]
         counted = real.to(self.device).split(_TEST_BATCH)
         for (x, y), here in zip(source.read(parts), counted, strict=True):
-            yield self._standard(x), torch.where(here, y, IGNORED)
+            rows = here.view(-1, *(1,) * (y.dim() - 1))
+            yield self._standard(x), torch.where(rows, y, IGNORED)
 
     def _finished(self, x: Tensor, y: Tensor, seed: int) -> Batch:
         """What is done to whole groups, in the SAM code's order."""
+        if self._ready:
+            return x, y
         chosen, generator = self.experiment.augment, Generator().manual_seed(seed)
         if "flip" in chosen:
             x = augment.flip(x, generator)
@@ -165,6 +178,8 @@ class Batches:
         return x, y
 
     def _standard(self, x: Tensor) -> Tensor:
+        if self._ready:
+            return x
         x = x.float() / 255
         size = self._side
         if size is not None and x.shape[-1] != size:
@@ -224,14 +239,6 @@ class _Source(Protocol):
     def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
         """Images, as changed bytes, and labels of each part, on the device."""
         ...
-
-
-def _source(
-    split: Tensors | Files, y: Tensor, size: int, device: torch.device
-) -> _Source:
-    if isinstance(split, Tensors):
-        return _Memory(split.x.to(device), y.to(device))
-    return _Disk(split.images, y, size, device)
 
 
 @dataclass(frozen=True, slots=True)

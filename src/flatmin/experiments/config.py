@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flatmin.experiments.errors import BadInput, shown, unknown
+from flatmin.experiments.tasks import check_forecast
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -61,13 +62,16 @@ class Experiment(BaseModel):
     Attributes:
         data: name of a data set (``flatmin.experiments.datasets.SETS``), or the path
             of an image folder.
+        horizon: steps of a series that are forecast; None for images, whose classes are
+            told apart.
+        lookback: steps before these that the network sees.
         image_size: side to which images are brought, in pixels; None for the data
             set's own, or those with which a pretrained network of timm's was trained.
         train_examples: how many of the training images are used, drawn with a fixed
             seed; None for all.
         validation: share of the training images that is held out and takes the place
-            of the test set, as in the search for rho; 0 for none. Of an image folder
-            that has validation images, these do instead.
+            of the test set, as in the search for rho; 0 for none. Of a series, or of an
+            image folder that has validation images, its own part does instead.
         noisy_validation: whether these images get ``noise`` too; each seed then holds
             out others.
         noise: share of the training labels that are drawn anew.
@@ -116,6 +120,8 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     data: str = "cifar10"
+    horizon: int | None = Field(default=None, ge=1, le=100_000)
+    lookback: int = Field(default=512, ge=1, le=100_000)
     image_size: int | None = Field(default=None, ge=8, le=1024)
     train_examples: int | None = Field(default=None, ge=1, le=1_000_000_000)
     validation: float = Field(default=0.0, ge=0, lt=1)
@@ -133,7 +139,7 @@ class Experiment(BaseModel):
     method_options: dict[str, Any] = Field(default_factory=dict)
     rho: float = Field(default=0.05, ge=0, le=_LARGEST)
     m: int | None = Field(default=None, ge=1, le=1_000_000)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(default=0.1, gt=0, le=_LARGEST)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -161,9 +167,9 @@ class Experiment(BaseModel):
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: there is no such method, it excludes another setting, an
-                augmentation comes twice, groups do not fill the batch, or a spectrum
-                is asked for after the last epoch.
+            ValueError: there is no such method, it or the forecast excludes another
+                setting, an augmentation comes twice, groups do not fill the batch, or a
+                spectrum is asked for after the last epoch.
         """
         del context
         from flatmin.methods import METHODS, RENAMED
@@ -185,6 +191,8 @@ class Experiment(BaseModel):
                 f"method {self.method} differentiates by itself, which precision "
                 f"{self.precision} excludes"
             )
+        if self.horizon is not None:
+            check_forecast(self)
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
         if self.m is not None and self.batch_size % self.m:

@@ -1,4 +1,4 @@
-"""What runs take on this machine, from a few timed steps on random images."""
+"""What runs take on this machine, from a few timed steps on made-up examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from flatmin.experiments import augment, prepare
 from flatmin.experiments.batches import IMAGE_SIZE, Batch
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Tensors
+from flatmin.experiments.datasets import (
+    DataSet,
+    Tensors,
+    made_up_series,
+    windows_of,
+)
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import SCRATCH, input_size
 from flatmin.experiments.train import Training
@@ -43,13 +48,13 @@ _PRODUCTS, _PRODUCTS_OF_FIVE = 20, 40
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The numbers and the shape of a data set's images.
+    """The numbers and the shape of a data set's images, or windows of a series.
 
     Attributes:
         train: how many are trained on.
         test: how many are tested on.
-        channels: of an image.
-        side: of an image, in pixels; None for files of any size.
+        channels: of an image, or of the series.
+        side: of an image, in pixels; None for files of any size, and for a series.
         classes: how many there are.
         policy: AutoAugment's, if there is one.
     """
@@ -204,16 +209,20 @@ class Meter:
 
     def _work(self, experiment: Experiment, images: Images) -> tuple[int, float]:
         """Parameters of a network, and operations of a gradient of an example."""
-        side, shape = _side(experiment, images), (images.classes, images.channels)
-        key = f"{experiment.model} {experiment.model_options} {side} {shape}"
+        shape = _shape(experiment, images)
+        outputs = experiment.horizon or images.classes
+        key = f"{experiment.model} {experiment.model_options} {shape} {outputs}"
         if key not in self._works:
-            self._works[key] = _counted(experiment, *shape, side)
+            self._works[key] = _counted(experiment, outputs, shape)
         return self._works[key]
 
     def _gradients(self, experiment: Experiment, images: Images) -> float:
         """For each example of a step, of a small network in the place of the real."""
-        values = {"model": "small-convnet", "model_options": {"width": 2}}
-        small = {"image_size": 8, "augment": (), "weights": None}
+        values = {"model_options": {"width": 2}, "weights": None}
+        if experiment.horizon is None:
+            small = {"model": "small-convnet", "image_size": 8, "augment": ()}
+        else:
+            small = {"lookback": 8, "horizon": 4}
         one = experiment.model_copy(update={**values, **small})
         one = _short(one, self._fabric.world_size, _MOST)
         training = Training(self._fabric, one, _made_up(one, images))
@@ -265,22 +274,30 @@ class Meter:
 
 
 def _counted(
-    experiment: Experiment, classes: int, channels: int, side: int
+    experiment: Experiment, outputs: int, shape: tuple[int, ...]
 ) -> tuple[int, float]:
     """Parameters of a network, and operations of a gradient; nothing is computed."""
     try:
         with torch.device("meta"):
-            network = prepare.network(experiment, classes, channels)
+            network = prepare.network(experiment, outputs, shape[0])
     except BadInput:  # Some networks cannot be built there.
-        network = prepare.network(experiment, classes, channels).to("meta")
+        network = prepare.network(experiment, outputs, shape[0]).to("meta")
     parameters = sum(p.numel() for p in network.parameters())
     forward = 2.0 * parameters
     with suppress(Exception), torch.no_grad():
         with FlopCounterMode(display=False) as counted:
-            network.train()(torch.empty(2, channels, side, side, device="meta"))
+            network.train()(torch.empty(2, *shape, device="meta"))
         forward = max(counted.get_total_flops() / 2, forward)
     # Backward is two products for each of forward's.
     return parameters, 3 * forward
+
+
+def _shape(experiment: Experiment, images: Images) -> tuple[int, ...]:
+    """Of an example, as a network gets it."""
+    if experiment.horizon is not None:
+        return images.channels, experiment.lookback
+    side = _side(experiment, images)
+    return images.channels, side, side
 
 
 def _side(experiment: Experiment, images: Images) -> int:
@@ -300,7 +317,10 @@ def _short(experiment: Experiment, world: int, most: int) -> Experiment:
 
 
 def _made_up(experiment: Experiment, images: Images) -> DataSet:
-    """A batch of random images of the right shape."""
+    """A batch of random images of the right shape, or of windows of a series."""
+    if experiment.horizon is not None:
+        series = made_up_series(experiment, experiment.batch_size)
+        return windows_of(series, experiment)
     side = _side(experiment, images)
     shape = (experiment.batch_size, images.channels, side, side)
     x = torch.randint(256, shape, dtype=torch.uint8)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.cost import Estimate, Images, Meter, estimate
-from flatmin.experiments.datasets import SETS
+from flatmin.experiments.datasets import SETS, check_kind
 from flatmin.experiments.jobs import Request, data_of, jobs
 from flatmin.experiments.launch import launched
 
@@ -59,16 +59,21 @@ def dry_run(request: Request, console: Console) -> None:
 
 
 def images_of(experiment: Experiment, request: Request) -> Images:
-    """The images of an experiment; those of a known data set are not read."""
+    """The images of an experiment, or its windows; a known data set is not read."""
     if experiment.data not in SETS:
         return Images.of(data_of(experiment, request))
     source = SETS[experiment.data]
-    n, held = min(experiment.train_examples or math.inf, source.train), 0
-    if experiment.validation:
+    check_kind(experiment, experiment.data, series=not source.classes)
+    train, test, horizon = source.train, source.test, experiment.horizon
+    if horizon is not None:
+        train, test = train - experiment.lookback - horizon + 1, test - horizon + 1
+    n, held = min(experiment.train_examples or math.inf, train), 0
+    # A series has a part of its own for it, as long as the test.
+    if experiment.validation and horizon is None:
         held = round(n * experiment.validation)
     return Images(
         train=round(n) - held,
-        test=held or source.test,
+        test=held or test,
         channels=source.channels,
         side=source.size,
         classes=source.classes,

@@ -6,57 +6,39 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from flatmin import diagnostics
-from flatmin.experiments.batches import IGNORED, Batch
+from flatmin.experiments.batches import Batch
+from flatmin.experiments.tasks import CLASSIFY, Forecasted, Task, Tested
 
-#: Images and the labels that are trained, in memory.
+#: Examples and the labels that are trained, in memory.
 Images = Iterable[tuple[Tensor, Tensor]]
 
 
-class Tested(NamedTuple):
-    """How a network does on some images.
-
-    Attributes:
-        error: share of wrong predictions, per cent.
-        top5_error: share of images whose class is none of the five likeliest,
-            likewise.
-        loss: mean cross entropy.
-    """
-
-    error: float
-    top5_error: float
-    loss: float
-
-
 @torch.no_grad()
-def tested(fabric: Fabric, model: nn.Module, batches: Iterable[Batch]) -> Tested:
-    """Error and loss on the images of all processes.
+def tested(
+    fabric: Fabric, model: nn.Module, batches: Iterable[Batch], task: Task
+) -> Tested | Forecasted:
+    """Errors on the examples of all processes.
 
     Args:
-        fabric: of the processes that share the images.
+        fabric: of the processes that share the examples.
         model: the network; it is put into evaluation mode.
-        batches: this process's images; labels that fill up are `IGNORED`.
+        batches: this process's examples; what fills up is `IGNORED`.
+        task: says what an error is.
     """
     model.eval()
-    sums = _zeros(fabric.device, 4)
-    for x, y in batches:
-        outputs = model(x)
-        best = outputs.topk(min(5, outputs.shape[1])).indices
-        hits, real = best == y[:, None], y != IGNORED
-        loss = cross_entropy(outputs, y, ignore_index=IGNORED, reduction="sum")
-        sums += torch.stack(
-            [hits[:, :1].any(1).sum(), hits.any(1).sum(), loss, real.sum()]
-        )
-    first, five, loss, n = _over_all(fabric, sums).tolist()
-    return Tested(100 * (n - first) / n, 100 * (n - five) / n, loss / n)
+    found = [task.sums(model(x), y) for x, y in batches]
+    sums = _zeros(fabric.device, len(found[0]))
+    for one in found:
+        sums += one
+    return task.tested(_over_all(fabric, sums).tolist())
 
 
 @torch.no_grad()
@@ -82,6 +64,7 @@ def flatness(
     images: Images,
     rho: float,
     group: dist.ProcessGroup | None = None,
+    task: Task = CLASSIFY,
 ) -> dict[str, float]:
     """How flat the loss on the training set is, with the labels trained on.
 
@@ -95,20 +78,24 @@ def flatness(
         images: this process's part of the training set.
         rho: the radius of the sharpness.
         group: of the processes that share the set.
+        task: whose loss it is.
 
     Returns:
         ``sharpness`` and ``lambda_max``.
     """
     numbers = {"sharpness": math.nan, "lambda_max": math.nan}
     with _tried("sharpness or lambda_max"):
-        objective = _objective(model, images, group)
+        objective = _objective(model, images, group, task)
         numbers["sharpness"] = diagnostics.sharpness(objective, rho).value
         numbers["lambda_max"] = diagnostics.eigenvalues(objective, 1, tol=0.01).value
     return numbers
 
 
 def spectrum(
-    model: nn.Module, images: Images, group: dist.ProcessGroup | None = None
+    model: nn.Module,
+    images: Images,
+    group: dist.ProcessGroup | None = None,
+    task: Task = CLASSIFY,
 ) -> dict[str, float]:
     """What the paper's Figure 3 follows through training; arguments as of `flatness`.
 
@@ -117,7 +104,8 @@ def spectrum(
     """
     numbers = {"lambda_max": math.nan, "lambda_ratio": math.nan}
     with _tried("the spectrum"):
-        found = diagnostics.eigenvalues(_objective(model, images, group), 5, tol=0.01)
+        objective = _objective(model, images, group, task)
+        found = diagnostics.eigenvalues(objective, 5, tol=0.01)
         numbers |= {"lambda_max": found.value, "lambda_ratio": found.ratio}
     return numbers
 
@@ -131,9 +119,10 @@ def _tried(what: str) -> Iterator[None]:
 
 
 def _objective(
-    model: nn.Module, images: Images, group: dist.ProcessGroup | None
+    model: nn.Module, images: Images, group: dist.ProcessGroup | None, task: Task
 ) -> diagnostics.Objective:
-    return diagnostics.Objective(model.eval(), cross_entropy, list(images), group=group)
+    data = list(images)
+    return diagnostics.Objective(model.eval(), task.criterion, data, group=group)
 
 
 class Means:

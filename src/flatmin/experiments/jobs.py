@@ -28,6 +28,7 @@ from flatmin.experiments.runs.asked import Asked, sign
 from flatmin.experiments.runs.lock import Busy, locked
 from flatmin.experiments.runs.names import run_folder
 from flatmin.experiments.runs.record import Run
+from flatmin.experiments.tasks import task_of
 from flatmin.experiments.train import Training, finished
 
 
@@ -152,8 +153,9 @@ class _Run:
         left, folder = self.left, self.job.folder
         result = left if isinstance(left, dict) else left.run(folder, bar)
         kind = "validation" if self.job.experiment.validation else "test"
-        error, seconds = result["test_error"], result["seconds"]
-        bar.close(f"{self.name}: {kind} error {error:.2f} %, {seconds:.1f} s")
+        task, seconds = task_of(self.job.experiment), result["seconds"]
+        said = task.said(kind, result[task.score])
+        bar.close(f"{self.name}: {said}, {seconds:.1f} s")
         return result
 
 

@@ -13,10 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from flatmin.experiments.batches import Batches
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.datasets import DataSet, Files, Series
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.models import build
+from flatmin.experiments.models import FORECASTERS, build
 from flatmin.experiments.noise import flip_labels
+from flatmin.experiments.tasks import task_of
 from flatmin.methods import METHODS, RENAMED
 from flatmin.optim import SAM
 
@@ -45,7 +46,12 @@ def check_measurable(experiment: Experiment, data: DataSet) -> None:
 
 
 def noisy_labels(experiment: Experiment, data: DataSet) -> Tensor:
-    """The labels that are trained ``[n]``, with the experiment's noise."""
+    """The labels that are trained ``[n]``, with the experiment's noise.
+
+    Of a series, where its windows are.
+    """
+    if isinstance(data.train, Series):
+        return data.train.y
     return flip_labels(
         data.train.y.cpu(),
         experiment.noise,
@@ -60,12 +66,15 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
 
     Args:
         experiment: names it.
-        classes: length of its output.
-        channels: of the images.
+        classes: length of its output rows: the classes, or the steps of a forecast.
+        channels: of the images, or of the series.
 
     Raises:
-        BadInput: there is no such network, or it does not take these options.
+        BadInput: there is no such network, it has another task, or it does not take
+            these options.
     """
+    _check_task(experiment)
+    shown = {} if experiment.horizon is None else {"lookback": experiment.lookback}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(experiment.seed)
         try:
@@ -75,11 +84,27 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
                 channels,
                 experiment.weights,
                 **experiment.model_options,
+                **shown,
             )
         except BadInput:
             raise
         except Exception as refused:
             raise BadInput(f"model {experiment.model}: {refused}") from None
+
+
+def _check_task(experiment: Experiment) -> None:
+    """Refuse a forecaster of images, and a classifier of series."""
+    if experiment.horizon is None and experiment.model in FORECASTERS:
+        raise BadInput(
+            f"model {experiment.model} forecasts a series. Use --set horizon=96 --set "
+            "data=etth1, or a network of images."
+        )
+    if experiment.horizon is not None and experiment.model not in FORECASTERS:
+        raise BadInput(
+            f"horizon {experiment.horizon} asks for a forecast, and model "
+            f"{experiment.model} tells images apart. "
+            f"Use --set model={' or '.join(FORECASTERS)}."
+        )
 
 
 def check_pass(experiment: Experiment, network: nn.Module, x: Tensor) -> None:
@@ -100,9 +125,10 @@ def check_pass(experiment: Experiment, network: nn.Module, x: Tensor) -> None:
             network(x)
     except Exception as refused:
         size = " x ".join(map(str, x.shape[-2:]))
+        unit = "pixels" if experiment.horizon is None else "numbers"
         raise BadInput(
             f"model {experiment.model} cannot train on groups of {len(x)} or more "
-            f"images of {size} pixels: {refused}"
+            f"{task_of(experiment).examples} of {size} {unit}: {refused}"
         ) from None
     for buffer, value in zip(network.buffers(), before, strict=True):
         buffer.copy_(value)
@@ -120,7 +146,7 @@ def train_mode(experiment: Experiment, model: nn.Module) -> None:
 def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
     """The method around the base optimizer.
 
-    Plain SGD is SAM with radius 0, which is the base optimizer bit for bit, in one
+    Method "sgd" is SAM with radius 0, which is the base optimizer bit for bit, in one
     pass.
 
     Raises:
@@ -130,8 +156,9 @@ def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
     rates: dict[str, Any] = {"lr": experiment.lr}
     rates["weight_decay"] = experiment.weight_decay
     base: Optimizer
-    if experiment.optimizer == "adamw":
-        base = torch.optim.AdamW(weights, **rates)
+    if experiment.optimizer != "sgd":
+        adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        base = adam[experiment.optimizer](weights, **rates)
     else:
         momentum, nesterov = experiment.momentum, experiment.nesterov
         base = torch.optim.SGD(weights, momentum=momentum, nesterov=nesterov, **rates)

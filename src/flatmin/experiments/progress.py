@@ -148,6 +148,11 @@ class Bar(Watcher):
 
 def note(line: dict[str, Any]) -> str:
     """What a bar says of a line of a run's metrics."""
-    words = {"loss": "train_loss", "error %": "test_error", "sharpness": "sharpness"}
+    words = {
+        "loss": "train_loss",
+        "error %": "test_error",
+        "MSE": "test_mse",
+        "sharpness": "sharpness",
+    }
     found = {word: line.get(name) for word, name in words.items()}
     return "  ".join(f"{word} {x:.3f}" for word, x in found.items() if x is not None)

@@ -14,10 +14,9 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn import functional as F
 
 from flatmin.experiments import evaluate, prepare
-from flatmin.experiments.batches import IGNORED, Batch, Batches, Share
+from flatmin.experiments.batches import Batch, Batches, Share
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
@@ -27,6 +26,7 @@ from flatmin.experiments.progress import Watcher
 from flatmin.experiments.runs.checkpoint import clear
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
+from flatmin.experiments.tasks import counted, task_of
 from flatmin.optim import Probe
 
 #: Seconds between two checkpoints.
@@ -35,15 +35,8 @@ CHECKPOINT_EVERY = 60.0
 #: Steps after which the processes ask whether a checkpoint is due, beside every epoch.
 _ASK_EVERY = 100
 
-#: What a result has in common with the last line of metrics.
-_REPEATED = (
-    "test_error",
-    "top5_error",
-    "test_loss",
-    "error_sharpness",
-    "gradient_examples",
-    "seconds",
-)
+#: What a result has in common with the last line of metrics, beside the test.
+_REPEATED = ("error_sharpness", "gradient_examples", "seconds")
 
 
 def finished(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
@@ -65,6 +58,7 @@ class Training:
             noise.
 
     Attributes:
+        task: what the network is trained for.
         batches: what this process reads.
         steps: of the whole run.
         model: the network, as Fabric wraps it.
@@ -86,12 +80,14 @@ class Training:
     ) -> None:
         prepare.check_measurable(experiment, data)
         self.fabric, self.experiment, self.data = fabric, experiment, data
+        self.task = task_of(experiment)
         y = prepare.noisy_labels(experiment, data) if y is None else y
         share = Share(fabric.global_rank, fabric.world_size)
         self.batches = Batches(data, y, experiment, fabric.device, share)
         self.steps = experiment.steps_in_all(self.batches.steps)
-        shape = len(data.classes), len(data.mean)
-        network = prepare.network(experiment, *shape).to(fabric.device)
+        outputs = experiment.horizon or len(data.classes)
+        network = prepare.network(experiment, outputs, len(data.mean))
+        network = network.to(fabric.device)
         prepare.check_pass(experiment, network, self.batches.few())
         self.model = fabric.setup_module(network)
         self.optimizer = prepare.optimizer(experiment, self.model)
@@ -182,9 +178,9 @@ class Training:
             errors: dict[bool, Tensor] = {}
             for probe in self.optimizer.probes(accumulate=several, scaler=scaler):
                 a, b = probe.take(x, y)
-                error = self._pass(probe, a, b, share)
-                if probe.ascended or not probe.perturbed:
-                    errors[probe.perturbed] = error
+                wrong = self._pass(probe, a, b, share)
+                if wrong and (probe.ascended or not probe.perturbed):
+                    errors[probe.perturbed] = torch.stack(wrong).sum() / len(a)
             self._note(len(x), errors)
         if (clip := self.experiment.clip) is not None:
             self.fabric.clip_gradients(
@@ -196,14 +192,14 @@ class Training:
             self.state.follow(self.experiment.ema)
         self.state.step += 1
 
-    def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> Tensor:
+    def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> list[Tensor]:
         """A gradient of one group, in as many parts as memory asks for.
 
         Returns:
-            The share of wrong predictions.
+            How many predictions of each part are wrong; nothing of a forecast.
         """
         parts = min(self.experiment.accumulate, len(x))
-        loss = wrong = torch.zeros((), device=x.device)
+        loss, wrong = torch.zeros((), device=x.device), list[Tensor]()
         pairs = zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
         for i, (a, b) in enumerate(pairs):
             waits = self.fabric.no_backward_sync(self.model, enabled=i < parts - 1)
@@ -211,17 +207,14 @@ class Training:
                 outputs = self.model(a)
                 losses = self.loss(outputs, b)
                 self._backward(probe, losses, share * len(a) / len(x))
-            likely = b if b.dim() == 1 else b.argmax(1)
             loss = loss + losses.detach().sum()
-            wrong = wrong + (outputs.argmax(1) != likely).sum()
+            wrong += self.task.wrong(outputs, b)
         probe.loss = loss / len(x)
-        return wrong / len(x)
+        return wrong
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """What is trained, for each example: cross entropy, with label smoothing."""
-        smoothing = self.experiment.label_smoothing
-        y = y.to(outputs.dtype) if y.is_floating_point() else y
-        return F.cross_entropy(outputs, y, reduction="none", label_smoothing=smoothing)
+        """What is trained, for each example; of classes with label smoothing."""
+        return self.task.losses(outputs, y, self.experiment.label_smoothing)
 
     def _backward(self, probe: Probe, losses: Tensor, share: float) -> None:
         if self._mixed:
@@ -261,37 +254,43 @@ class Training:
         line = {"epoch": epoch, "step": state.step, **state.means.read(self.fabric)}
         line["lr"] = float(self.schedule.get_last_lr()[0])
         with state.averaged():
-            tested = evaluate.tested(self.fabric, self.model, test())
-        line["test_error"], line["top5_error"], line["test_loss"] = tested
+            tested = evaluate.tested(self.fabric, self.model, test(), self.task)
+        line |= tested.line("test")
         if self.experiment.ema is not None:
             with state.alike():
-                last = evaluate.tested(self.fabric, self.model, test())
-            line["last_error"], line["last_loss"] = last.error, last.loss
+                last = evaluate.tested(self.fabric, self.model, test(), self.task)
+            line |= last.line("last")
         line["gradient_examples"] = state.gradient_examples
         line["seconds"] = round(state.seconds, 3)
         if epoch in self.experiment.spectrum_at:
-            line |= evaluate.spectrum(state.network, self._measured(), self._group)
+            measured = self._measured()
+            line |= evaluate.spectrum(state.network, measured, self._group, self.task)
         return line
 
     def _finish(self, log: Log) -> dict[str, Any]:
         """Measure what was found, store it, and forget the checkpoint."""
         state, rho = self.state, self.experiment.flatness_rho
-        result = {name: log.last.get(name) for name in _REPEATED}
+        repeated = (*self.task.tests, *_REPEATED)
+        result = {name: log.last.get(name) for name in repeated}
         result["steps"] = state.step
         result["parameters"] = sum(p.numel() for p in state.network.parameters())
         predicted: dict[str, Tensor] = {}
         if self.experiment.ema is not None:
-            result["last_error"] = log.last.get("last_error")
+            last = self.task.score.replace("test", "last")
+            result[last] = log.last.get(last)
             with state.alike():
-                predicted["last"] = self._predictions()
+                predicted |= self._predictions("last")
         with state.averaged():
-            predicted["test"] = self._predictions()
-            trained = evaluate.tested(self.fabric, self.model, self.batches.plain())
-            result["train_error"], result["train_loss"] = trained.error, trained.loss
+            predicted |= self._predictions("test")
+            plain = self.batches.plain()
+            trained = evaluate.tested(self.fabric, self.model, plain, self.task)
+            result |= trained.line("train")
             if rho is not None:
                 log.watcher.says("measuring sharpness")
                 measured = self._measured()
-                result |= evaluate.flatness(state.network, measured, rho, self._group)
+                result |= evaluate.flatness(
+                    state.network, measured, rho, self._group, self.task
+                )
             # They are the network's own, and the average only in here.
             result = log.finish(state.whole(), predicted, result)
         self.fabric.barrier()
@@ -302,12 +301,17 @@ class Training:
         return dist.group.WORLD if self.fabric.world_size > 1 else None
 
     def _measured(self) -> evaluate.Images:
-        """This process's training images, none of them twice."""
+        """This process's training examples, none of them twice."""
         kind = next(self.state.network.parameters()).dtype
-        real = ((x.to(kind), y, y != IGNORED) for x, y in self.batches.plain())
+        real = ((x.to(kind), y, counted(y)) for x, y in self.batches.plain())
         return [(x[here], y[here]) for x, y, here in real]
 
-    def _predictions(self) -> Tensor:
-        """The labels predicted for all test images, in their order."""
+    def _predictions(self, name: str) -> dict[str, Tensor]:
+        """The labels predicted for all test images, in their order; no forecasts.
+
+        Forecasts would take more room than the weights and the series together.
+        """
+        if self.experiment.horizon is not None:
+            return {}
         mine = evaluate.predictions(self.model, self.batches.test())
-        return evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]
+        return {name: evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]}

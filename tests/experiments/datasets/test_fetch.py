@@ -183,6 +183,7 @@ def test_a_file_with_another_checksum_is_named(tmp_path: Path) -> None:
         ("pets", "oxford-iiit-pet", ["data/images.tar.gz", "data/annotations.tar.gz"]),
         ("food101", "", ["food-101.tar.gz"]),
         ("aircraft", "", ["fgvc-aircraft-2013b.tar.gz"]),
+        ("etth1", "", ["ETDataset/main/ETT-small/ETTh1.csv"]),
     ],
 )
 def test_without_a_network_one_line_says_what_belongs_where(

@@ -143,7 +143,7 @@ class Machine:
         stand_in = experiment.model == "small-convnet"
         channels, side = data.train.x.shape[1], data.train.x.shape[-1]
         parameters, work = module._counted(
-            experiment, len(data.classes), channels, side
+            experiment, len(data.classes), (channels, side, side)
         )
         state = SimpleNamespace(
             gradient_examples=0, means=SimpleNamespace(read=lambda _: None)

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from flatmin.experiments import evaluate
+from flatmin.experiments import evaluate, tasks
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
@@ -125,7 +125,8 @@ def test_what_is_reported_is_measured_with_the_statistics_that_are_stored(
     model.load_state_dict(found.weights())
     assert torch.equal(read.y, flip_labels(data.train.y, 0.2, CLASSES, 0))
     for split, name in ((read.test, "test"), (read.plain, "train")):
-        tested = evaluate.tested(fabric, model, split())
+        tested = evaluate.tested(fabric, model, split(), tasks.CLASSIFY)
+        assert isinstance(tested, tasks.Tested)
         assert tested.error == pytest.approx(result[f"{name}_error"])
         assert tested.loss == pytest.approx(result[f"{name}_loss"], rel=1e-5)
     predicted = load_file(found.folder / "predictions.safetensors")

@@ -86,7 +86,7 @@ def _test(training: Training) -> float:
     """Seconds to test an image."""
     began = time.perf_counter()
     some = list(islice(training.batches.test(), 2))
-    evaluate.tested(training.fabric, training.model, some)
+    evaluate.tested(training.fabric, training.model, some, training.task)
     return (time.perf_counter() - began) / sum(len(y) for _, y in some)
 
 

@@ -16,7 +16,10 @@ from flatmin.experiments.errors import BadInput
 DIGITS = "digits"
 
 #: Fields that the comparison itself decides.
-_DECIDED = ("data", "method", "rho", "seed", "validation", "noisy_validation", "ema")
+_DECIDED = (
+    *("data", "horizon", "lookback", "method", "rho", "seed"),
+    *("validation", "noisy_validation", "ema"),
+)
 
 
 @dataclass(frozen=True, slots=True)

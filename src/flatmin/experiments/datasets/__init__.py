@@ -15,11 +15,17 @@ from flatmin.experiments.datasets._select import (
     images_of,
     prepared,
 )
+from flatmin.experiments.datasets._series import (
+    check_kind,
+    made_up_series,
+    windows_of,
+)
 from flatmin.experiments.datasets._sets import SETS, Source, load
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
     ImageFiles,
+    Series,
     Split,
     Tensors,
 )
@@ -29,9 +35,11 @@ __all__ = [
     "DataSet",
     "Files",
     "ImageFiles",
+    "Series",
     "Source",
     "Split",
     "Tensors",
+    "check_kind",
     "findings",
     "first_n",
     "folder_in_memory",
@@ -39,7 +47,9 @@ __all__ = [
     "images_of",
     "load",
     "made_up_images",
+    "made_up_series",
     "made_up_split",
     "prepared",
     "shared",
+    "windows_of",
 ]

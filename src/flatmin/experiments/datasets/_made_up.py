@@ -7,6 +7,7 @@ from torch import Generator
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._select import prepared
+from flatmin.experiments.datasets._series import made_up_series
 from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, Parts, Tensors, data_set
 
@@ -21,7 +22,7 @@ def made_up_images(experiment: Experiment) -> DataSet:
     """What an experiment trains and tests on in a smoke test, always the same.
 
     Channels, size and number of classes are those of its data set; photographs are of 6
-    classes.
+    classes. In place of a series there is one of few windows.
 
     Args:
         experiment: on a data set of `SETS`.
@@ -30,6 +31,8 @@ def made_up_images(experiment: Experiment) -> DataSet:
         BadInput: there are fewer images than it asks for.
     """
     source = SETS[experiment.data]
+    if not source.classes:
+        return prepared(made_up_series(experiment), experiment)
     classes = source.classes if source.size else _CLASSES
     side, seed = source.size or _SIDE, Generator().manual_seed(0)
     train, test = (

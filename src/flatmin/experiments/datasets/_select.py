@@ -11,8 +11,15 @@ from torch.utils.data import Subset
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._layout import shuffled, split_each_class
+from flatmin.experiments.datasets._series import windows_of
 from flatmin.experiments.datasets._sets import SETS, load
-from flatmin.experiments.datasets._types import DataSet, Files, Split, Tensors
+from flatmin.experiments.datasets._types import (
+    DataSet,
+    Files,
+    Series,
+    Split,
+    Tensors,
+)
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.noise import flip_labels
 
@@ -61,9 +68,13 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
     Label noise comes later, and leaves validation labels right, unless
     ``noisy_validation`` says otherwise.
 
+    Of a series, windows are chosen first; one of ``train_examples`` is one of these.
+
     Raises:
-        BadInput: there are too few training images.
+        BadInput: there are too few training images or windows, or the data is not what
+            the experiment's task needs.
     """
+    data = windows_of(data, experiment)
     if (n := experiment.train_examples) is not None:
         try:
             index = first_n(data.train.y, n)
@@ -79,7 +90,8 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
 def _validation(data: DataSet, experiment: Experiment) -> DataSet:
     """The data with validation images in the place of the test set."""
     if (own := data.validation) is not None:
-        split = "the folder's own validation images"
+        images = "the folder's own validation images"
+        split = "the series' own validation part" if isinstance(own, Series) else images
         return replace(data, test=own, validation=None, split=split)
     share = experiment.validation
     seed = experiment.seed if experiment.noisy_validation else 0
@@ -132,4 +144,6 @@ def chosen(split: Split, index: Tensor) -> Split:
     """The examples of these indices."""
     if isinstance(split, Tensors):
         return Tensors(split.x[index], split.y[index])
+    if isinstance(split, Series):
+        return replace(split, y=split.y[index])
     return Files(Subset(split.images, index.tolist()), split.y[index])

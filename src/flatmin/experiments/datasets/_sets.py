@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 
 from flatmin.experiments.augment import Policy
-from flatmin.experiments.datasets import _large, _small
+from flatmin.experiments.datasets import _large, _series, _small
 from flatmin.experiments.datasets._birdsnap import birdsnap
 from flatmin.experiments.datasets._cifar import cifar
 from flatmin.experiments.datasets._folder import folder as image_folder
 from flatmin.experiments.datasets._types import (
     DataSet,
-    Files,
     Parts,
     Split,
     Tensors,
@@ -31,10 +30,10 @@ class Source:
 
     Attributes:
         title: what it is called.
-        classes: how many there are.
-        channels: of its images.
+        classes: how many there are; 0 of a series.
+        channels: of its images, or of the series.
         size: side of its images, in pixels; None where they differ.
-        train: how many images are trained on.
+        train: how many images, or steps of a series, are trained on.
         test: how many are tested on.
         large: whether images are read one by one, and not kept in memory.
         load: reads it from a folder, into which it is downloaded if it can be.
@@ -188,6 +187,19 @@ SETS: dict[str, Source] = {
         complete=False,
         note="by hand, from Flickr, which has lost some images",
     ),
+    "etth1": Source(
+        title="ETTh1",
+        classes=0,
+        channels=7,
+        size=None,
+        train=8_640,
+        test=2_880,
+        large=False,
+        load=_series.etth1,
+        url="https://github.com/zhouhaoyi/ETDataset",
+        note="a series of 7 channels, hour by hour; 12 months of 30 days to train on, "
+        "4 for validation, 4 for the test",
+    ),
 }
 
 
@@ -250,7 +262,9 @@ def _path(name: str) -> Path:
 
 
 def _sized(split: Split, size: int | None) -> Split:
-    if isinstance(split, Files) or size is None or split.x.shape[2:] == (size, size):
+    if not isinstance(split, Tensors) or size is None:
+        return split
+    if split.x.shape[2:] == (size, size):
         return split
     from torchvision.transforms.v2.functional import resize
 

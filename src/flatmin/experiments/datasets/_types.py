@@ -76,7 +76,21 @@ class Files:
     y: Tensor
 
 
-Split = Tensors | Files
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A part of a series of numbers, all of which lies in memory.
+
+    Attributes:
+        values: all of the series ``[channels, time]``, float64, as it was measured.
+        y: the steps of this part ``[n]``, int64, in ascending order. Where windows have
+            been chosen, the first step of each window's forecast.
+    """
+
+    values: Tensor
+    y: Tensor
+
+
+Split = Tensors | Files | Series
 
 
 class Parts(NamedTuple):
@@ -97,9 +111,9 @@ class DataSet:
         name: a key of ``SETS``, or the path of an image folder.
         train: what is trained on.
         test: what is tested on.
-        classes: the names of the classes.
+        classes: the names of the classes; none of a series.
         mean: per channel, of pixels from 0 to 1: of the training images where they lie
-            in memory, else ImageNet's.
+            in memory, else ImageNet's. Of a series, of the numbers to train on.
         std: likewise.
         policy: AutoAugment's policy for such images; None if there is none.
         split: one sentence on where the test set comes from.
@@ -120,15 +134,16 @@ class DataSet:
     def digest(self) -> str:
         """A fingerprint, to notice that data has changed.
 
-        Of every pixel and label of images in memory; of the labels, paths and sizes in
-        bytes of files.
+        Of every pixel and label of images in memory; of every number and window of a
+        series; of the labels, paths and sizes in bytes of files.
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
             sha.update(memory(split.y))
-            if isinstance(split, Tensors):
-                sha.update(str(tuple(split.x.shape)).encode())
-                sha.update(memory(split.x))
+            if isinstance(split, Tensors | Series):
+                x = split.x if isinstance(split, Tensors) else split.values
+                sha.update(str(tuple(x.shape)).encode())
+                sha.update(memory(x))
             else:
                 for root, name in _located(split.images):
                     sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
@@ -142,9 +157,12 @@ def memory(x: Tensor) -> memoryview:
 
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels from 0 to 1."""
+    """Mean and standard deviation per channel; pixels are from 0 to 1."""
     if isinstance(split, Files):
         return IMAGENET_MEAN, IMAGENET_STD
+    if isinstance(split, Series):
+        std, mean = torch.std_mean(split.values[:, split.y], dim=1, correction=0)
+        return tuple(mean.tolist()), tuple(std.clamp_min(1e-6).tolist())
     # Counts of the 256 levels are exact, and need no copy of the images as floats.
     channels = split.x.unbind(1)
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in channels])

@@ -4,18 +4,29 @@ from flatmin.experiments.models._inputs import input_size, normalisation
 from flatmin.experiments.models._weights import restore
 from flatmin.experiments.models.mixing import Mixing, true_gradient
 from flatmin.experiments.models.pyramidnet import ShakeDrop, pyramidnet
-from flatmin.experiments.models.registry import MODELS, SCRATCH, SMALL, Entry, build
+from flatmin.experiments.models.registry import (
+    FORECASTERS,
+    MODELS,
+    SCRATCH,
+    SMALL,
+    Entry,
+    build,
+)
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
+from flatmin.experiments.models.samformer import RevIN, SAMformer
 from flatmin.experiments.models.shake_shake import ShakeShake, shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
 
 __all__ = [
+    "FORECASTERS",
     "MODELS",
     "SCRATCH",
     "SMALL",
     "Entry",
     "Mixing",
+    "RevIN",
+    "SAMformer",
     "ShakeDrop",
     "ShakeShake",
     "build",

@@ -16,6 +16,7 @@ from flatmin.experiments.models import _timm
 from flatmin.experiments.models._weights import load_weights
 from flatmin.experiments.models.pyramidnet import pyramidnet
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
+from flatmin.experiments.models.samformer import samformer
 from flatmin.experiments.models.shake_shake import shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
@@ -77,6 +78,11 @@ MODELS: dict[str, Entry] = {
     ),
 }
 
+#: The networks that forecast a series, by name.
+FORECASTERS: dict[str, Entry] = {
+    "samformer": Entry(samformer, "Ilbert et al. 2024, arXiv:2402.10198", None),
+}
+
 #: The network of ``flatmin compare``, and those above at their smallest, to try a
 #: training run in seconds.
 SMALL: dict[str, Callable[..., nn.Module]] = {
@@ -91,6 +97,8 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     ),
 }
 
+_PUBLISHED = {**MODELS, **FORECASTERS}
+
 
 def build(
     name: str,
@@ -101,11 +109,15 @@ def build(
 ) -> nn.Module:
     """The network of that name, ``[n, channels, h, w]`` to ``[n, classes]``.
 
+    Those of `FORECASTERS` map windows of a series ``[n, channels, lookback]`` to
+    ``[n, channels, classes]``.
+
     Args:
-        name: a key of `MODELS` or `SMALL`, or a name that timm knows: ``resnet50``,
-            ``tf_efficientnet_b7.ra_in1k``, ``timm/tf_efficientnet_l2.ns_jft_in1k_475``.
-        classes: length of the output rows.
-        channels: of the images.
+        name: a key of `MODELS`, `FORECASTERS` or `SMALL`, or a name that timm knows:
+            ``resnet50``, ``tf_efficientnet_b7.ra_in1k``,
+            ``timm/tf_efficientnet_l2.ns_jft_in1k_475``.
+        classes: length of the output rows: the classes, or the steps of a forecast.
+        channels: of the images, or of the series.
         weights: ``"none"`` to start from scratch, or a ``.safetensors`` or ``.pth``
             file with those of the network; its last layer may be of another size, and
             then starts from scratch. None for the pretrained weights of timm, which are
@@ -127,7 +139,7 @@ def build(
         known = known_to_timm(name)
         network = _timm.create(known, classes, channels, weights is None, options)
     else:
-        make = MODELS[name].make if name in MODELS else SMALL[name]
+        make = _PUBLISHED[name].make if name in _PUBLISHED else SMALL[name]
         network = _made(name, make, classes=classes, channels=channels, **options)
     if weights not in (None, SCRATCH):
         load_weights(network, Path(weights).expanduser())
@@ -136,7 +148,7 @@ def build(
 
 def is_timms(name: str) -> bool:
     """Whether it is not one of the networks here."""
-    return name not in MODELS and name not in SMALL
+    return name not in _PUBLISHED and name not in SMALL
 
 
 def _made(name: str, make: Callable[..., nn.Module], **options: Any) -> nn.Module:
@@ -155,7 +167,7 @@ def known_to_timm(name: str) -> str:
     timm, bare = _timm.library(name), name.removeprefix(_timm.PREFIX)
     if timm.is_model(bare):
         return bare
-    known = [*MODELS, *SMALL, *timm.list_models()]
+    known = [*_PUBLISHED, *SMALL, *timm.list_models()]
     near = difflib.get_close_matches(bare, known, n=3)
     hint = (
         f"Did you mean {' or '.join(near)}?"

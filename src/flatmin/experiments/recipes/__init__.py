@@ -1,4 +1,4 @@
-"""The paper's tables and figures, each a function that returns a recipe."""
+"""Tables and figures that can be run, each a function that returns a recipe."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flatmin.experiments.recipes._smoke import smoke
 from flatmin.experiments.recipes.appendix import c4, c5
 from flatmin.experiments.recipes.figure1 import figure1
 from flatmin.experiments.recipes.figure3 import figure3_left, figure3_middle
+from flatmin.experiments.recipes.forecast import forecast
 from flatmin.experiments.recipes.table1 import table1
 from flatmin.experiments.recipes.table2 import table2
 from flatmin.experiments.recipes.table3 import table3, table10
@@ -35,6 +36,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "figure3-middle": figure3_middle,
     "c4": c4,
     "c5": c5,
+    "forecast": forecast,
 }
 
 

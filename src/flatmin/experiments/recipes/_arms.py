@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from flatmin.experiments.config import Experiment
 
-#: The paper's grid for rho.
-RHOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-
 #: Of the batch of 256, which is the default: one of the 8 accelerators of a host.
 M = 32
 

@@ -9,17 +9,21 @@ from typing import Literal
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput, unknown
 
-#: What a cell reports, per cent but for the two of the Hessian. ``error_sharpness`` is
-#: by how much the training error rises from w to w + eps; ``lambda_ratio`` is the
-#: largest eigenvalue by the fifth.
+#: What a cell reports, per cent but for the two of the Hessian and ``test_mse``, which
+#: is of a standardised series. ``error_sharpness`` is by how much the training error
+#: rises from w to w + eps; ``lambda_ratio`` is the largest eigenvalue by the fifth.
 Metric = Literal[
     "test_error",
     "test_accuracy",
     "top5_error",
+    "test_mse",
     "error_sharpness",
     "lambda_max",
     "lambda_ratio",
 ]
+
+#: The grid for rho in the paper of SAM.
+RHOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 _PRINTED = re.compile(r"(\d*\.?\d+)(?:±(<?)(\d*\.?\d+))?")
 _PATH = re.compile(r"[a-z0-9][a-z0-9.-]*(?:/[a-z0-9][a-z0-9.-]*)+")
@@ -140,6 +144,7 @@ class Recipe:
         notes: where the paper is silent, contradicts itself or its code, and what is
             done here.
         scale: "paper", "smoke", or in words what differs from the paper.
+        rhos: what ``flatmin sweep`` tries where it is not told.
 
     Raises:
         ValueError: no seeds, no cells, a cell's name occurs twice or does not start
@@ -155,6 +160,7 @@ class Recipe:
     spread: str = "95 % confidence interval"
     notes: tuple[str, ...] = ()
     scale: str = "paper"
+    rhos: tuple[float, ...] = RHOS
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not self.cells:

@@ -9,7 +9,7 @@ from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes._recipe import Recipe
 
 #: The smallest network of the same kind, and the images it gets, in pixels.
-_SMALLEST = {
+_SMALLEST: dict[str, tuple[str, int | None]] = {
     "resnet-": ("resnet-8", 16),
     "wrn-40-10-no-bn": ("wrn-10-1-no-bn", 16),
     "wrn-": ("wrn-10-1", 16),
@@ -18,6 +18,7 @@ _SMALLEST = {
     "pyramidnet-": ("pyramidnet-11", 16),
     "resnet": ("test_resnet.r160_in1k", 32),
     "tf_efficientnet_": ("test_efficientnet.r160_in1k", 32),
+    "samformer": ("samformer", None),
 }
 _BATCH = 8
 _STEPS = 2

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import RHOS, M, sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
+from flatmin.experiments.recipes._arms import M, sam, sgd
+from flatmin.experiments.recipes._recipe import RHOS, Cell, Recipe, rows
 
 NOISE = (20, 40, 60, 80)
 

@@ -15,6 +15,7 @@ from flatmin.experiments.report._runs import StoredRun, differences, runs_of
 from flatmin.experiments.report._words import setting
 from flatmin.experiments.runs.asked import Asked
 from flatmin.experiments.runs.names import arm_name, run_folder
+from flatmin.experiments.tasks import task_of
 
 #: Of a recipe with no more cells than this, those without runs are listed too.
 SMALL = 24
@@ -22,6 +23,8 @@ SMALL = 24
 #: Runs that differ in one of these are not set beside the paper's number.
 _DATA_AND_NETWORK = (
     "data",
+    "horizon",
+    "lookback",
     "image_size",
     "train_examples",
     "validation",
@@ -84,7 +87,8 @@ class Arm:
         """What arms are chosen by: the mean of the error that the cell is about."""
         if self.cell.metric == "top5_error":
             return math.inf if math.isnan(self.mean) else self.mean
-        return mean([result["test_error"] for result in self.results])
+        score = task_of(self.own).score
+        return mean([result[score] for result in self.results])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from flatmin.experiments.recipes._recipe import Metric
 from flatmin.experiments.report import _words
 from flatmin.experiments.report._numbers import Arm, Report, Row
 from flatmin.experiments.report._words import QUANTITIES
 from flatmin.experiments.report.figures import COST, Line, Panel, curve
+from flatmin.experiments.tasks import task_of
 
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
 
@@ -36,8 +38,9 @@ def curves(report: Report) -> list[Panel]:
         title = tuple(row.cell.labels[k] for k in headings if k != compared)
         name = _label(row, compared)
         panels.setdefault(title, []).extend(_curves(row, name))
+    quantity = QUANTITIES[_score(report.rows[0])]
     return [
-        Panel(", ".join(title), COST, QUANTITIES["test_error"], tuple(lines))
+        Panel(", ".join(title), COST, quantity, tuple(lines))
         for title, lines in panels.items()
         if lines
     ]
@@ -64,6 +67,13 @@ def trends(report: Report) -> list[Panel]:
         for (*title, quantity), bundle in panels.items()
         if (lines := _trends(bundle, at))
     ]
+
+
+def _score(row: Row) -> Metric:
+    """What learning curves show."""
+    arms = row.cell.arms
+    forecast = bool(arms) and arms[0].horizon is not None
+    return "test_mse" if forecast else "test_error"
 
 
 def _all(report: Report) -> range:
@@ -112,8 +122,9 @@ def _curves(row: Row, name: str) -> list[Line]:
 
 def _points(arm: Arm) -> list[list[tuple[float, float]]]:
     """Cost and test error of every run that has been tested."""
+    score = task_of(arm.own).score
     return [
-        [(epoch["gradient_examples"], epoch["test_error"]) for epoch in run.epochs]
+        [(epoch["gradient_examples"], epoch[score]) for epoch in run.epochs]
         for run in arm.runs
         if run.epochs
     ]

@@ -117,8 +117,10 @@ def estimate(arm: Arm) -> str:
         return "pending"
     if not math.isfinite(arm.mean):
         return "no number"
-    around = "" if arm.interval is None else f" ± {arm.interval:.2f}"
-    return f"{arm.mean:.2f}{around}"
+    metric = arm.cell.metric
+    half = arm.interval
+    around = "" if half is None else f" ± {_words.number(metric, half)}"
+    return f"{_words.number(metric, arm.mean)}{around}"
 
 
 def _table(
@@ -162,12 +164,18 @@ def _result(row: Row, several: bool) -> dict[str, str]:
     return {
         "ours": estimate(arm) if arm else "pending",
         "paper": _paper(row),
-        "difference": "" if row.difference is None else f"{row.difference:+.2f}",
+        "difference": _difference(row),
         "runs": f"{finished} of {row.seeds if arm else row.asked}",
         "arm": _words.arm(arm) if arm and several else "",
         "gradient examples": _words.compact(arm.gradient_examples) if arm else "",
         "time": duration(arm.seconds) if arm else "",
     }
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    return _words.number(row.cell.metric, row.difference, "+")
 
 
 def _paper(row: Row) -> str:

@@ -17,10 +17,14 @@ QUANTITIES: dict[Metric, str] = {
     "test_error": "test error (%)",
     "test_accuracy": "test accuracy (%)",
     "top5_error": "top-5 error (%)",
+    "test_mse": "test MSE",
     "error_sharpness": "error sharpness (%)",
     "lambda_max": "lambda max",
     "lambda_ratio": "lambda ratio",
 }
+
+#: Digits after the point, where they are not two.
+_DIGITS: dict[Metric, int] = {"test_mse": 4}
 
 #: Fields as the paper or plain English has them.
 _FIELDS = {
@@ -29,13 +33,15 @@ _FIELDS = {
     "steps": "{} steps",
     "seeds": "{} seeds",
     "train_examples": "{} training images",
+    "horizon": "{} steps ahead",
+    "lookback": "{} steps back",
     "image_size": "images of {} pixels",
     "batch_size": "batches of {}",
     "model": "network {}",
 }
 
 #: What None stands for.
-_UNSET = {"train_examples": "all", "image_size": "the data set's"}
+_UNSET = {"train_examples": "all", "image_size": "the data set's", "horizon": "no"}
 
 
 def arm(arm: Arm) -> str:
@@ -70,6 +76,11 @@ def shown(value: Any, name: str = "") -> str:
 def compact(count: float) -> str:
     """A count in thousands, millions and so on: ``1.2 M``."""
     return EngFormatter(places=1)(count).replace(".0", "").replace("G", "B")
+
+
+def number(metric: Metric, value: float, sign: str = "") -> str:
+    """A number as tables show it; with a sign if ``"+"``."""
+    return f"{value:{sign}.{_DIGITS.get(metric, 2)}f}"
 
 
 def _tells(arm: Arm, name: str) -> bool:

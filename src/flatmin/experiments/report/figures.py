@@ -128,7 +128,7 @@ def drawn(panel: Panel) -> go.Figure:
             name=name,
             mode="lines+markers" if len(line.x) <= _MARKED else "lines",
             line={"color": colour, "dash": dash},
-            hovertemplate="%{y:.2f} at %{x:,}",
+            hovertemplate="%{y:.4~g} at %{x:,}",
             legendgroup=str(k),
         )
         if line.paper:

@@ -18,7 +18,7 @@ import flatmin
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models.registry import is_timms
 from flatmin.experiments.runs.files import check, read_json, write, write_json
-from flatmin.experiments.runs.images import Images, Transform
+from flatmin.experiments.runs.images import Images, Transform, Window
 from flatmin.experiments.runs.network import restored
 from flatmin.experiments.runs.record import EXPORTED, Run
 
@@ -69,8 +69,8 @@ def load(folder: Path) -> Loaded:
     """
     if (folder / EXPORTED).is_file():
         return _loaded(*_read(folder))
-    run = _finished(folder)
-    return _loaded(run.model(), run.images)
+    run, images = _finished(folder)
+    return _loaded(run.model(), images)
 
 
 def export(folder: Path, out: Path) -> None:
@@ -83,7 +83,7 @@ def export(folder: Path, out: Path) -> None:
     Raises:
         BadInput: the run is not finished, or damaged, or ``out`` holds something.
     """
-    run = _finished(folder)
+    run, images = _finished(folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is not an empty folder. Choose another with --out.")
     one, weights = run.experiment, run.model().state_dict()
@@ -92,7 +92,7 @@ def export(folder: Path, out: Path) -> None:
         architecture=one.model,
         timm=is_timms(one.model),
         options=one.model_options,
-        images=run.images,
+        images=images,
         experiment=one.model_dump(mode="json"),
     )
     write(out / EXPORTED, save(weights))
@@ -115,7 +115,8 @@ print(f"{{classes[best]}}: {{100 * shares[best]:.1f}} %")
 """
 
 
-def _finished(folder: Path) -> Run:
+def _finished(folder: Path) -> tuple[Run, Images]:
+    """A run that can be exported, and what it is shown."""
     run = Run(folder)
     if not run.begun and not run.finished:
         raise BadInput(
@@ -126,7 +127,13 @@ def _finished(folder: Path) -> Run:
         raise BadInput(
             f"{folder} is not finished. The command that began it continues it."
         )
-    return run
+    images = run.images
+    if isinstance(images, Window):
+        raise BadInput(
+            f"{folder} forecasts a series, and what is exported classifies pictures. "
+            f"Take the weights from {folder / 'weights.safetensors'}."
+        )
+    return run, images
 
 
 def _read(folder: Path) -> tuple[nn.Module, Images]:

@@ -1,9 +1,9 @@
-"""How pictures become a network's input: what a run stores of it, and the transform."""
+"""How data becomes a network's input: what a run stores of it, and the transform."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from flatmin.experiments import augment
 from flatmin.experiments.batches import IMAGE_SIZE
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.datasets import DataSet, Files, Series
 from flatmin.experiments.datasets._images import rgb
 from flatmin.experiments.models import input_size, normalisation
 
@@ -41,9 +41,54 @@ class Images(BaseModel):
     side: int | None = None
     files: bool
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Length of the output rows, and channels of the input."""
+        return len(self.classes), len(self.mean)
 
-def described(data: DataSet, experiment: Experiment) -> Images:
-    """Describe the images that an experiment is tested on."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the function that builds the network has to know beside them."""
+        return {}
+
+
+class Window(BaseModel):
+    """How a window of a series becomes a network's input.
+
+    Attributes:
+        mean: of each channel, taken away before.
+        std: of each channel, by which it is then divided.
+        lookback: steps that are shown.
+        horizon: steps that are forecast.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[float, ...] = Field(min_length=1)
+    lookback: int = Field(ge=1)
+    horizon: int = Field(ge=1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As of `Images.shape`."""
+        return self.horizon, len(self.mean)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As of `Images.options`."""
+        return {"lookback": self.lookback}
+
+
+def described(data: DataSet, experiment: Experiment) -> Images | Window:
+    """Describe what an experiment is tested on."""
+    if isinstance(data.test, Series):
+        assert experiment.horizon is not None
+        return Window(
+            mean=data.mean,
+            std=data.std,
+            lookback=experiment.lookback,
+            horizon=experiment.horizon,
+        )
     side = input_size(experiment)
     if isinstance(data.test, Files):
         height = width = side or IMAGE_SIZE

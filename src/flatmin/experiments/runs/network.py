@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import SCRATCH, build
-from flatmin.experiments.runs.images import Images
+from flatmin.experiments.runs.images import Images, Window
 
 
 def restored(
-    name: str, options: Mapping[str, Any], images: Images, path: Path, advice: str
+    name: str,
+    options: Mapping[str, Any],
+    images: Images | Window,
+    path: Path,
+    advice: str,
 ) -> nn.Module:
     """A network with stored weights, in evaluation mode, on the CPU.
 
@@ -33,9 +37,8 @@ def restored(
             another network's.
     """
     weights = tensors(path, advice)
-    classes, channels = len(images.classes), len(images.mean)
     try:
-        network = build(name, classes, channels, SCRATCH, **options)
+        network = build(name, *images.shape, SCRATCH, **images.options, **options)
     except BadInput as refused:
         raise BadInput(f"{path.with_name('config.json')}: {refused}") from None
     if any(w.dtype == torch.float64 for w in weights.values()):

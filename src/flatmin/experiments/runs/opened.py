@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics import Objective
 from flatmin.experiments.batches import Batches, Share
@@ -29,6 +28,7 @@ from flatmin.experiments.datasets import (
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs.asked import has_runs
 from flatmin.experiments.runs.record import Run, runs_below
+from flatmin.experiments.tasks import task_of
 
 if TYPE_CHECKING:
     from flatmin.experiments.runs.elsewhere import Weights
@@ -42,7 +42,7 @@ Load = Callable[[str, Path, int | None], DataSet]
 #: The paper's radius, where a run has measured no sharpness of its own.
 _RHO = 0.05
 
-_LABELS = {"sgd": "SGD", "sam": "SAM"}
+_LABELS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "sam": "SAM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Finished:
     def method(self) -> str:
         """What it was trained with, in a few words: ``SAM 2x epochs, rho 0.05``."""
         one = self.experiment
-        words = _LABELS.get(one.method, one.method)
+        name = one.optimizer if one.method == "sgd" else one.method
+        words = _LABELS.get(name, name)
         if one.length > 1:
             words += f" {one.length}x epochs"
         return words if one.method == "sgd" else f"{words}, rho {one.rho:g}"
@@ -83,6 +84,8 @@ class Finished:
         name = self.experiment.data
         images = SETS[name].title if name in SETS else Path(name).name
         words = [self.method, images]
+        if self.experiment.horizon is not None:
+            words.append(f"{self.experiment.horizon} steps ahead")
         if self.experiment.noise:
             words.append(f"{percent(self.experiment.noise)} label noise")
         return ", ".join(words)
@@ -127,7 +130,8 @@ class Finished:
         y, n = self.run.labels(), len(images.train.y)
         if len(y) != n:
             raise BadInput(
-                f"{self.folder} has {len(y)} labels, but it was trained on {n} images. "
+                f"{self.folder} has {len(y)} labels, but it was trained on {n} "
+                f"{task_of(self.experiment).examples}. "
                 "Remove the run's folder and train again."
             )
         return y
@@ -147,7 +151,8 @@ class Finished:
         """
         model = self.run.model().to(device_like(self.experiment.device))
         try:
-            return Objective(model, cross_entropy, self.batches(size))
+            criterion = task_of(self.experiment).criterion
+            return Objective(model, criterion, self.batches(size))
         except BadInput:
             raise
         except (ValueError, RuntimeError) as error:
@@ -171,6 +176,7 @@ class Recut:
         for batch in self.batches.alone():
             x, y = (torch.cat(parts) for parts in zip(*rest, batch, strict=True))
             x, whole = x.to(self.kind), len(y) // self.size * self.size
+            y = y.to(self.kind) if y.is_floating_point() else y
             pieces = x[:whole].split(self.size), y[:whole].split(self.size)
             yield from zip(*pieces, strict=True) if whole else ()
             rest = [(x[whole:], y[whole:])]

@@ -37,7 +37,7 @@ from flatmin.experiments.runs.files import (
     write,
     write_json,
 )
-from flatmin.experiments.runs.images import Images, described
+from flatmin.experiments.runs.images import Images, Window, described
 from flatmin.experiments.runs.lock import LOCK
 from flatmin.experiments.runs.network import restored, tensors
 from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
@@ -104,8 +104,8 @@ class Run:
         return self.config.experiment
 
     @property
-    def images(self) -> Images:
-        """How its images become the network's input.
+    def images(self) -> Images | Window:
+        """How its images, or windows of a series, become the network's input.
 
         Raises:
             BadInput: as `config`, or an older flatmin trained the run.
@@ -158,16 +158,18 @@ class Run:
         self.result()
 
     def labels(self) -> Tensor:
-        """The labels that were trained ``[n]``, int64.
+        """The labels that were trained ``[n]``, int64; of a series, where windows are.
 
         Raises:
             BadInput: the file is missing or damaged, or a label is no class.
         """
         path = self._path("labels.safetensors")
         y = tensors(path, _TRAIN).get("y")
-        classes = len(self.images.classes)
         if y is None or y.dim() != 1 or y.dtype != torch.int64:
             raise BadInput(f"{path} is damaged: it holds no labels. {_TRAIN}")
+        if isinstance(self.images, Window):
+            return y
+        classes = len(self.images.classes)
         if bool(((y < 0) | (y >= classes)).any()):
             raise BadInput(
                 f"{path} is damaged: a label is none of {classes} classes. {_TRAIN}"
@@ -257,13 +259,14 @@ class Run:
         write(self._path("labels.safetensors"), save({"y": y.contiguous()}))
 
     def keep_predictions(self, predicted: Mapping[str, Tensor]) -> None:
-        """Store the classes that were predicted for the test images.
+        """Store the classes that were predicted for the test images, if any were.
 
         Args:
             predicted: under ``"test"``, ``[n]``, int64; with an average of the weights
                 also under ``"last"``, those of the weights as they ended.
         """
-        write(self._path("predictions.safetensors"), save(dict(predicted)))
+        if predicted:
+            write(self._path("predictions.safetensors"), save(dict(predicted)))
 
     def predictions(self) -> dict[str, Tensor]:
         """What `keep_predictions` stored.

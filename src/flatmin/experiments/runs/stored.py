@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.runs.images import Images
+from flatmin.experiments.runs.images import Images, Window
 
 #: Per cent.
 Share = Annotated[float, Field(ge=0, le=100)]
@@ -21,15 +28,15 @@ class Config(BaseModel):
         experiment: what is trained.
         data_sha256: the fingerprint of its data.
         world: processes that share the work.
-        images: how its images become the network's input; None in runs of older
-            versions.
+        images: how its images, or windows of a series, become the network's input;
+            None in runs of older versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     experiment: Experiment
     data_sha256: str
     world: int = Field(default=1, ge=1)
-    images: Images | None = None
+    images: Images | Window | None = None
 
 
 class Start(BaseModel):
@@ -39,16 +46,34 @@ class Start(BaseModel):
 
 
 class _Numbers(BaseModel):
-    """Numbers are numbers, and finite; None is what could not be measured."""
+    """Numbers are numbers, and finite; None is what could not be measured.
+
+    A test of a classifier has an error, and one of a forecaster a mean squared error.
+    """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    test_error: Share
+    test_mse: Annotated[float, Field(ge=0)] | None = None
+    test_error: Share | None
     gradient_examples: Count
     top5_error: Share | None = None
     error_sharpness: float | None = None
     sharpness: float | None = None
     lambda_max: float | None = None
     lambda_ratio: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_forecast(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "test_mse" in values:
+            return {"test_error": None, **values}
+        return values
+
+    @field_validator("test_error")
+    @classmethod
+    def _known(cls, error: float | None, info: ValidationInfo) -> float | None:
+        if error is None and info.data.get("test_mse") is None:
+            raise ValueError("Input should be a valid number")
+        return error
 
 
 class Epoch(_Numbers):

@@ -25,6 +25,7 @@ from flatmin.experiments.sweep._grid import Point, grid
 from flatmin.experiments.sweep._report import report
 from flatmin.experiments.sweep._storage import FAILURES, refusal
 from flatmin.experiments.sweep._study import Study
+from flatmin.experiments.tasks import task_of
 
 __all__ = ["sweep"]
 
@@ -94,7 +95,7 @@ def _train(
             result = train_job(fabric, job, request, progress)
             if result is None:
                 raise Busy(f"another process is training {folder}.")
-            errors.append(result["test_error"])
+            errors.append(result[task_of(study.grid.arm).score])
         return errors
 
     fabric = launched(study.grid.arm)

@@ -14,7 +14,6 @@ from flatmin.experiments.config import FIELDS, Experiment, parsed, validated
 from flatmin.experiments.errors import BadInput, shown
 from flatmin.experiments.jobs import Request
 from flatmin.experiments.recipes import Cell, Recipe, changed, recipe, smoke
-from flatmin.experiments.recipes._arms import RHOS
 
 #: Share of the training images that is held out: the paper's "10% of the training set".
 VALIDATION = 0.1
@@ -83,7 +82,7 @@ def grid(request: Request) -> Grid:
     method = values.get("method", found.cells[0].arms[0].method)
     axes = {name: x for name, x in values.items() if _is_axis(name, x)}
     if "rho" not in values and method != "sgd":
-        axes = {"rho": list(RHOS), **axes}
+        axes = {"rho": list(found.rhos), **axes}
     if not axes:
         raise BadInput("nothing to sweep; give a grid, as in --set 'lr=[0.05,0.1]'.")
     for name, numbers in axes.items():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 
 from flatmin.experiments.choice import best
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.intervals import interval, mean
 from flatmin.experiments.jobs import Request
 from flatmin.experiments.runs.files import write, write_json
@@ -41,7 +44,7 @@ def report(
         _print(console, f"{said} The same command continues.")
         return False
     choice = best([one.errors for one in found])
-    chosen, shown = found[choice.index], table(found)
+    chosen, shown = found[choice.index], table(found, Shown.of(grid.arm))
     command = train_command(grid, request, chosen.point)
     record = {
         "cell": grid.cell.name,
@@ -57,24 +60,40 @@ def report(
         write_json(home / "best.json", record)
         write(home / "table.md", shown.markdown())
     share = f"{100 * grid.arm.validation:g} % of the training images held out"
-    _print(console, f"{grid.cell.name}, {share}:")
+    series = "validated on the part after the training steps"
+    held = share if grid.arm.horizon is None else series
+    _print(console, f"{grid.cell.name}, {held}:")
     console.print(shown)
     _print(console, f"To train with the best: {command}")
     return True
 
 
-def table(found: list[Standing]) -> Table:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How the validation errors of a task are called and written."""
+
+    name: str = "validation error %"
+    digits: int = 2
+
+    @classmethod
+    def of(cls, arm: Experiment) -> Self:
+        """Per cent of images, or the squared error of a forecast."""
+        return cls() if arm.horizon is None else cls("validation MSE", 4)
+
+
+def table(found: list[Standing], shown: Shown | None = None) -> Table:
     """The points, and which of them the seeds do not tell from the best."""
+    shown = shown or Shown()
     choice = best([one.errors for one in found])
     verdicts = {choice.index: "best", **dict.fromkeys(choice.tied, _TIED)}
     alone = choice.seeds == 1
     seeds = counted(choice.seeds, "seed")
     axes = tuple(map(Column, found[0].point))
-    error = "validation error %"
+    error = shown.name
     spread = "" if alone else f", mean ± 95 % interval of {seeds}"
     columns = (Column(f"{error}{spread}", error), Column(f"over {seeds}", left=True))
     rows = tuple(
-        (*one.point.values(), _cell(one), verdicts.get(k, ""))
+        (*one.point.values(), _cell(one, shown.digits), verdicts.get(k, ""))
         for k, one in enumerate(found)
     )
     caption = "One seed has no interval: --set seeds=3 tells more." if alone else ""
@@ -102,9 +121,10 @@ def _words(point: Point) -> str:
     return ", ".join(f"{name} {value}" for name, value in point.items())
 
 
-def _cell(one: Standing) -> str:
+def _cell(one: Standing, digits: int) -> str:
     half = interval(one.errors)
-    return f"{mean(one.errors):.2f}{'' if half is None else f' ± {half:.2f}'}"
+    around = "" if half is None else f" ± {half:.{digits}f}"
+    return f"{mean(one.errors):.{digits}f}{around}"
 
 
 def _print(console: Console, text: str) -> None:

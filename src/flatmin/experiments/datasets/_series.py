@@ -1,0 +1,154 @@
+"""Series of numbers: the electricity transformer data, and windows of any series."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import lzma
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets._fetch import Remote, damaged, fetch, reading
+from flatmin.experiments.datasets._types import DataSet, Parts, Series, data_set
+from flatmin.experiments.errors import BadInput
+
+_ETTH1 = Remote(
+    "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/ETTh1.csv",
+    "8381763947c85f4be6ac456c508460d6",
+)
+
+#: Hours of a month of 30 days, as Informer (arXiv:2012.07436) counts them.
+_MONTH = 30 * 24
+
+#: Months to train on, to validate on and to test on; what comes later is not used.
+MONTHS = (12, 4, 4)
+
+#: Series of the data set: six loads, and the temperature of the oil.
+_CHANNELS = 7
+
+#: Windows to train on of a series that is made up; there are half as many to test on.
+_MADE_UP = 24
+
+
+def etth1(folder: Path) -> Parts:
+    """Two years of a transformer, hour by hour.
+
+    The file is read from ``folder``, or from the folder above, where it may be
+    compressed: ``ETTh1.csv`` or ``ETTh1.csv.xz``. Else it is downloaded into
+    ``folder``.
+    """
+    places = [place / _ETTH1.name for place in (folder, folder.parent)]
+    found = [path for plain in places for path in (plain, _compressed(plain))]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        fetch("ETTh1", [_ETTH1], folder)
+        path = places[0]
+    with reading(path):
+        text = path.read_bytes()
+        text = lzma.decompress(text) if path.suffix == ".xz" else text
+    # Not `check`: of a compressed file the checksum is that of what it holds.
+    if hashlib.md5(text, usedforsecurity=False).hexdigest() != _ETTH1.md5:
+        raise damaged(path, f"the MD5 checksum of {_ETTH1.name} is not {_ETTH1.md5}")
+    with reading(path):
+        values = _numbers(text.decode())
+    return parts(values, tuple(_MONTH * months for months in MONTHS))
+
+
+def parts(values: Tensor, lengths: tuple[int, ...]) -> Parts:
+    """A series cut into steps to train on, to validate on and to test on.
+
+    Args:
+        values: ``[channels, time]``.
+        lengths: steps of each part, one after the other from the beginning on.
+    """
+    steps = torch.arange(sum(lengths)).split(list(lengths))
+    train, held, test = (Series(values, part) for part in steps)
+    split = f"the {lengths[2]:,} steps after training and validation"
+    return Parts(train, test, (), split, held)
+
+
+def check_kind(experiment: Experiment, name: str, *, series: bool) -> None:
+    """Refuse a forecast of images, and a series without one.
+
+    Raises:
+        BadInput: it is one of these.
+    """
+    if series and experiment.horizon is None:
+        raise BadInput(f"{name} is a series. Use --set horizon=96 for a forecast.")
+    if not series and experiment.horizon is not None:
+        raise BadInput(
+            f"horizon {experiment.horizon} asks for a forecast, and {name} has images. "
+            "Use --set data=etth1, or horizon=null."
+        )
+
+
+def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
+    """The data with the windows of a forecast; images as they are.
+
+    A window belongs to the part in which all it forecasts lies. What it shows may be
+    earlier: the first windows of validation and test show the end of the part before.
+
+    Raises:
+        BadInput: a series is to be classified, images are to be forecast, or a part is
+            shorter than a window.
+    """
+    series = isinstance(data.train, Series)
+    check_kind(experiment, data.name, series=series)
+    if not series:
+        return data
+    named = {"train": data.train, "test": data.test, "validation": data.validation}
+    return replace(data, **dict(_windowed(data.name, named, experiment)))
+
+
+def _windowed(
+    name: str, named: dict[str, object], experiment: Experiment
+) -> Iterator[tuple[str, Series]]:
+    lookback, horizon = experiment.lookback, experiment.horizon or 0
+    for part, split in named.items():
+        if not isinstance(split, Series):
+            continue
+        y = split.y
+        y = y[(y >= lookback) & (y + horizon <= y[-1] + 1)]
+        if not len(y):
+            raise BadInput(
+                f"the {part} part of {name} has {len(split.y):,} steps, too few for a "
+                f"window of lookback {lookback} and horizon {horizon}. Shorten them."
+            )
+        yield part, replace(split, y=y)
+
+
+def made_up_series(experiment: Experiment, windows: int = _MADE_UP) -> DataSet:
+    """Waves with noise, always the same: as long as a few windows of each part need.
+
+    Args:
+        experiment: how long windows are.
+        windows: to train on.
+    """
+    horizon = experiment.horizon or 1
+    shorter = horizon + _MADE_UP // 2 - 1
+    lengths = (experiment.lookback + horizon + windows - 1, shorter, shorter)
+    time = torch.arange(sum(lengths), dtype=torch.float64)
+    period = torch.linspace(12, 36, _CHANNELS, dtype=torch.float64)[:, None]
+    seed = Generator().manual_seed(0)
+    noise = torch.randn(_CHANNELS, len(time), generator=seed, dtype=torch.float64)
+    values = 10 + 3 * torch.sin(2 * torch.pi * time / period) + 0.1 * noise
+    cut = parts(values, lengths)._replace(split="a made-up series")
+    return data_set(experiment.data, cut, None)
+
+
+def _compressed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.xz")
+
+
+def _numbers(text: str) -> Tensor:
+    """A table with a heading and a date in each row, as ``[channels, time]``."""
+    heading, *rows = csv.reader(text.splitlines())
+    if len(heading) != 1 + _CHANNELS:
+        raise ValueError(f"{len(heading) - 1} series, not {_CHANNELS}")
+    values = [[float(word) for word in row[1:]] for row in rows]
+    return torch.tensor(values, dtype=torch.float64).T.contiguous()
