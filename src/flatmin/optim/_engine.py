@@ -222,8 +222,9 @@ def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     modules, seen = [model], {id(model)}
     for module in modules:
-        found |= {id(p): p for p in module._parameters.values() if p is not None}
-        inside = [m for m in module._modules.values() if m is not None]
+        own: Any = module
+        found |= {id(p): p for p in own._parameters.values() if p is not None}
+        inside = [m for m in own._modules.values() if m is not None]
         modules += [m for m in inside if id(m) not in seen]
         seen.update(map(id, inside))
     return list((found | {id(p): p for p in w}).values())
