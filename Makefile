@@ -35,7 +35,7 @@ docs: $(READY)
 	$(BIN)/sphinx-build -W -n -q -b doctest docs docs/_build/doctest
 
 bench: $(READY)
-	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/step_cost.py
 
 conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/conformance.py

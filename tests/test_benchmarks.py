@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     ("script", "rows"),
     [
         ("step_time.py", 4),
+        ("step_cost.py", 2),
         ("narrow_weights.py", 12),
         ("method_cost.py", 41),
         ("lambda_max.py", 8),
