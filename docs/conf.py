@@ -1,4 +1,8 @@
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "flatmin"
 author = "The flatmin developers"
@@ -6,15 +10,27 @@ version = release = installed("flatmin")
 html_title = "flatmin: sharpness-aware minimization for PyTorch"
 
 extensions = [
+    "methods_table",
     "myst_parser",
+    "public_names",
+    "sphinx-mathjax-offline",  # formulas without a network: MathJax among the pages
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
-html_theme = "furo"
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath"]
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["flatmin.css"]
+html_js_files = ["flatmin.js"]
+html_show_sourcelink = False
+copybutton_exclude = ".linenos, .gp"
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -24,4 +40,25 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # The documents stand alone: builds do not fetch other projects' inventories.
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|pathlib|typing)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|collections|pathlib|typing)\..*"),
+    ("py:.*", r"flatmin\.conformance\._check\..*"),
+]
+
+# Every name in the `__all__` of these modules has to be on some page.
+public_modules = [
+    "flatmin",
+    "flatmin.averaging",
+    "flatmin.conformance",
+    "flatmin.core",
+    "flatmin.diagnostics",
+    "flatmin.diagnostics.landscape",
+    "flatmin.experiments",
+    "flatmin.methods",
+    "flatmin.optim",
+    "flatmin.pictures",
+    "flatmin.schedules",
+]
+
+# The one trainer that the development environment does not have.
+autodoc_mock_imports = ["fastai"]
