@@ -24,9 +24,8 @@ class MethodsTable(SphinxDirective):
 
 def link(name: str) -> str:
     """A link to where a method is documented."""
-    return (
-        "{py:class}`flatmin.SAM`" if name == "sam" else f"{{py:func}}`flatmin.{name}`"
-    )
+    role, target = ("class", "SAM") if name == "sam" else ("func", name)
+    return f"{{py:{role}}}`{target} <flatmin.{target}>`"
 
 
 def escaped(line: str) -> str:
