@@ -5,7 +5,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "flatmin"
-author = "The flatmin developers"
+author = project_copyright = "The flatmin developers"
 version = release = installed("flatmin")
 html_title = "flatmin: sharpness-aware minimization for PyTorch"
 
@@ -24,6 +24,7 @@ extensions = [
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["flatmin.css"]
 html_js_files = ["flatmin.js"]
