@@ -1,6 +1,9 @@
 import sys
 from importlib.metadata import version as installed
+from inspect import ismodule
 from pathlib import Path
+
+from flatmin import core
 
 sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
@@ -46,15 +49,21 @@ nitpick_ignore_regex = [
     ("py:.*", r"flatmin\.conformance\._check\..*"),
 ]
 
-# Every name in the `__all__` of these modules has to be on some page.
+# Every public name of these modules has to be on some page.
 public_modules = [
     "flatmin",
     "flatmin.averaging",
     "flatmin.conformance",
     "flatmin.core",
+    *(f"flatmin.core.{name}" for name in core.__all__ if ismodule(vars(core)[name])),
     "flatmin.diagnostics",
+    "flatmin.diagnostics.directions",
     "flatmin.diagnostics.landscape",
     "flatmin.experiments",
+    "flatmin.integrations.accelerate",
+    "flatmin.integrations.lightning",
+    "flatmin.integrations.skorch",
+    "flatmin.integrations.transformers",
     "flatmin.methods",
     "flatmin.optim",
     "flatmin.pictures",

@@ -84,3 +84,13 @@ def test_a_public_name_without_a_page_is_found(monkeypatch: pytest.MonkeyPatch) 
     module.__dict__.update(__all__=["one", "two", "SAM"], one=1, two=print)
     module.__dict__["SAM"] = importlib.import_module("flatmin").SAM
     assert [*missing([module], {"flatmin.SAM", "somewhere.one"})] == ["somewhere.two"]
+
+
+def test_a_module_without_a_list_is_public_but_for_underscores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    public = importlib.import_module("public_names").public
+    gates = importlib.import_module("flatmin.core.gates")
+    assert {"every", "last"} <= {*public(gates)}
+    assert not {"Step", "partial", "_within"} & {*public(gates)}

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
-    """Compare ``__all__`` of the configured modules with what the pages describe."""
+    """Compare the public names of the configured modules with those on the pages."""
     described = set(env.get_domain("py").objects)
     modules = [importlib.import_module(name) for name in app.config.public_modules]
     for name in missing(modules, described):
@@ -23,13 +23,24 @@ def check(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def missing(modules: list[ModuleType], described: set[str]) -> Iterator[str]:
-    """The names in ``__all__`` that no page describes under any of their names."""
+    """The public names that no page describes, under any name of the same object."""
     known = {id(thing) for name in described if callable(thing := imported(name))}
     for module in modules:
-        for name in module.__all__:
+        for name in public(module):
             full = f"{module.__name__}.{name}"
             if full not in described and id(getattr(module, name)) not in known:
                 yield full
+
+
+def public(module: ModuleType) -> list[str]:
+    """``__all__``, or else the functions and classes that the module defines."""
+    if hasattr(module, "__all__"):
+        return module.__all__
+    return [
+        name
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", None) == module.__name__ and name[0] != "_"
+    ]
 
 
 def imported(name: str) -> object:
