@@ -42,18 +42,20 @@ NEEDED: dict[str, dict[str, float]] = {
     "late_sam": {"steps": STEPS},
     "late_subset_sam": {"steps": STEPS},
     "ae_sam": {"steps": STEPS},
+    "split_rwp": {"steps": STEPS},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="four rounds")
-    rounds = 4 if parser.parse_args().smoke else STEPS
+    parser.add_argument("--smoke", action="store_true", help="4 rounds, 4 images")
+    smoke = parser.parse_args().smoke
+    rounds, batch = (4, 4) if smoke else (STEPS, 64)
     print(machine() + f"; {rounds} rounds\n")
     print("| method | gradients | seconds | peak memory | more, in weights |")
     print("| --- " * 5 + "|")
     torch.manual_seed(0)
-    x, y = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+    x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     # Without adapters there is no Flat-LoRA.
     names = [name for name in METHODS if name != "flat_lora"]
     makers = {"SGD": sgd, **{name: sam(name) for name in names}}

@@ -39,6 +39,23 @@ def seed() -> None:
     np.random.seed(0)  # noqa: NPY002 - the global stream is what SAM replays
 
 
+def settings_of_torch() -> dict[str, object]:
+    """What the last bit of a result may depend on."""
+    return {
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_changed_for_later_tests() -> Iterator[None]:
+    before = settings_of_torch()
+    yield
+    assert settings_of_torch() == before
+
+
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """Two processes, started by the first test that asks for them."""

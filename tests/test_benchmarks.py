@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     [
         ("step_time.py", 4),
         ("narrow_weights.py", 12),
-        ("method_cost.py", 40),
+        ("method_cost.py", 41),
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
@@ -20,6 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
         ("frameworks.py", 1),
+        ("installed_size.py", 1),
     ],
 )
 def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) -> None:

@@ -50,6 +50,7 @@ SLOW = (
     "tests/experiments/compare/test_command.py::test_killed_at_random_moments",
     "tests/experiments/compare/test_command.py::test_ctrl_c_ends_with_one_line",
     "tests/experiments/compare/test_command.py::test_the_whole_job_on_digits",
+    "tests/experiments/compare/test_command.py::test_a_folder_of_another_comparison",
     "tests/experiments/compare/test_command.py::test_processes_that_share_the_work",
     "tests/experiments/loop/test_resume.py::test_a_run_that_is_killed_again_and_again",
     "tests/experiments/loop/test_errors.py::test_a_real_disk_that_is_full",
@@ -66,6 +67,14 @@ SLOW = (
     # Every recipe and every method trained by the command line's loop.
     "tests/experiments/loop/test_train_all.py::test_every_run_of_a_recipe",
     "tests/experiments/loop/test_methods.py::test_every_method_trains",
+    # Runs of a shake-shake network, which others go through at a tenth of its cost.
+    "tests/experiments/loop/test_dry_run.py::"
+    "test_of_a_small_recipe_it_is_what_the_runs_take[table1/cifar10/shake-shake]",
+    "tests/experiments/loop/test_resume.py::"
+    "test_a_run_that_is_left_by_an_exception_ends_alike[5-looksam on shake-shake]",
+    "tests/experiments/loop/test_resume.py::test_without_checkpoint_in_time_it_begins",
+    # The whole suite collected by a program of its own.
+    "tests/test_tiers.py",
     # The zoo of models, at full size.
     "tests/experiments/models/test_registry.py::test_networks_for_imagenet_are_timms",
     "tests/experiments/models/test_architectures.py::test_parameters_are_those_of",
@@ -74,6 +83,7 @@ SLOW = (
     "tests/integrations/test_files.py::test_flatmin_imports_no_host",
     # Trainers at work; quick cells of the matrix go through the same passes.
     "tests/frameworks/test_matrix.py::test_the_quick_cells_of_sam[fabric_host",
+    "tests/frameworks/test_matrix.py::test_the_quick_cells_of_sam[transformers_host",
     "tests/integrations/test_transformers.py::test_a_built_sam_and_another_base",
     "tests/integrations/test_transformers.py::test_a_second_train_goes_on",
     "tests/integrations/test_transformers.py::test_a_trainer_of_another_class",

@@ -52,6 +52,7 @@ NUMBERS: dict[str, dict[str, str]] = {
     "matched_sam": {"share": "(0, 1]", "decay": "[0, 1]"},
     "k_sam": {"share": "(0, 1]"},
     "esam": {"beta": "(0, 1]", "gamma": "(0, 1]"},
+    "split_rwp": {"mix": "[0, 1]"},
     "lookbehind_sam": {"alpha": "(0, 1]"},
     "cr_sam": {"gamma": "[0, inf)", "beta": "[0, inf)"},
     "gam": {
@@ -75,6 +76,7 @@ WHOLE: dict[str, tuple[str, ...]] = {
     "multi_step_sam": ("k",),
     "bsam": ("n",),
     "flat_lora": ("steps",),
+    "split_rwp": ("steps",),
 }
 
 #: Shares of a training, of which the smallest are no step.

@@ -19,15 +19,15 @@ CORE = [
     Mutant(
         "l1 norm instead of l2",
         TENSORS,
-        "torch._foreach_norm(short, 2, dtype=torch.float64)",
-        "torch._foreach_norm(short, 1, dtype=torch.float64)",
+        "_vector_norm(flat, dtype=torch.float64)",
+        "_vector_norm(flat, 1, dtype=torch.float64)",
         f"{PER_GROUP}test_every_group_has_a_ball_of_its_own",
     ),
     Mutant(
         "norm per tensor instead of global",
         METRIC,
-        "        eps = ts.times(x, scale)\n",
-        "        eps = [r * t / t.norm() for t in x]\n",
+        "_at_radii(Multiple(x, scale, ok), rho)",
+        "_at_radii([r * t / t.norm() for t in x], rho)",
         f"{BALL}test_tensors_of_different_dtype_share_one_ball[2.0]",
     ),
     Mutant(
@@ -74,9 +74,9 @@ CORE = [
     ),
     Mutant(
         "NaN not zeroed",
-        METRIC,
-        "        eps = ts.times(x, scale)\n        ts.zero_unless_(eps, ok)\n",
-        "        eps = ts.times(x, scale)\n",
+        "core/_multiple.py",
+        "        ts.zero_unless_(products, self.ok)\n",
+        "",
         f"{BALL}test_a_gradient_that_is_not_finite_moves_nothing[dtype1-nan-2.0]",
     ),
     Mutant(
@@ -103,8 +103,8 @@ CORE = [
     Mutant(
         "long sums in float32",
         TENSORS,
-        "flat[:cut].view(-1, _RUN), dim=1",
-        "flat[None, :cut], dim=1",
+        "flat[:cut].view(-1, _RUN)",
+        "flat[None, :cut]",
         f"{ARITHMETIC}test_norm_of_a_long_float32_vector_keeps_its_digits[shape0]",
     ),
     Mutant(

@@ -339,7 +339,7 @@ METHODS = [
     Mutant(
         "frozen weights that stay where they are",
         "optim/_weights.py",
-        "        pairs += frozen\n",
+        "        _add_(moved[len(at) :], [e for _, e in frozen], seed, len(at))\n",
         "",
         "tests/methods/test_adapters.py::"
         "test_the_frozen_weights_of_adapted_layers_move_and_nothing_else",

@@ -29,15 +29,15 @@ OPTIM = [
     Mutant(
         "no perturbation",
         WEIGHTS,
-        "        _add_(moved, [e for _, e in pairs], seed)\n",
+        "        _add_(moved[: len(at)], pick(eps, at), seed, 0)\n",
         "",
         QUADRATIC,
     ),
     Mutant(
         "flipped sign",
         WEIGHTS,
-        "_add_(moved, [e for _, e in pairs], seed)",
-        "_add_(moved, [-e for _, e in pairs], seed)",
+        "_add_(moved[: len(at)], pick(eps, at), seed, 0)",
+        "_add_(moved[: len(at)], [-e for e in pick(eps, at)], seed, 0)",
         QUADRATIC,
     ),
     Mutant(
@@ -58,11 +58,11 @@ OPTIM = [
         "restore by subtraction",
         WEIGHTS,
         "        ts.copy_(self._copies, self._held)\n"
-        "        _add_(moved, [e for _, e in pairs], seed)\n",
+        "        _add_(moved[: len(at)], pick(eps, at), seed, 0)\n",
         "        before = [p.clone() for p in moved]\n"
-        "        _add_(moved, [e for _, e in pairs], seed)\n"
-        "        ts.copy_(self._copies, [p - (p - b) for p, b in zip(moved, "
-        "[b + e - e for b, (_, e) in zip(before, pairs)])])\n",
+        "        _add_(moved[: len(at)], pick(eps, at), seed, 0)\n"
+        "        ts.copy_(self._copies, "
+        "[b + e - e for b, e in zip(before, pick(eps, at))])\n",
         f"{RESTORE}test_100_restored_steps_do_not_drift[2.0]",
     ),
     Mutant(
@@ -108,7 +108,7 @@ OPTIM = [
     Mutant(
         "gradients of others not cleared",
         ENGINE,
-        "everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))",
+        "everyone = _parameters(self._model, step.w)",
         "everyone = step.w",
         f"{ACCUMULATE}"
         "test_outside_the_optimizer_the_gradient_is_that_of_the_last_pass[False]",
@@ -268,10 +268,17 @@ OPTIM = [
         f"{RESUME}test_a_base_that_has_loaded_a_checkpoint_is_not_taken",
     ),
     Mutant(
+        "NaN added to the weights",
+        "core/_tensors.py",
+        "        if ok:\n            torch._foreach_add_(",
+        "        if True:\n            torch._foreach_add_(",
+        f"{RESTORE}test_a_gradient_that_is_not_finite[nan-0-torch.float32]",
+    ),
+    Mutant(
         "a perturbation looked at before it is added",
         WEIGHTS,
-        "        if not pairs:\n",
-        "        if not any(e.any() for _, e in pairs):\n",
+        "        if not away:\n",
+        "        if not any(e.any() for e in pick(eps, at)):\n",
         "tests/optim/test_compile.py::test_the_way_there_and_back_is_one_graph[2.0]",
     ),
     Mutant(

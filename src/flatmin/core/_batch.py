@@ -26,6 +26,11 @@ def fraction(share: float) -> Batch:
     return partial(_first, share)
 
 
+def remainder(share: float) -> Batch:
+    """The examples that `fraction` leaves; of a batch of one, none would be left."""
+    return partial(_after, inside("share", share, "(0, 1)", "0.5 is the other half"))
+
+
 def highest(values: Tensor, share: float) -> Batch:
     """The examples with the highest values, so much of the batch, and one at least.
 
@@ -41,6 +46,16 @@ def highest(values: Tensor, share: float) -> Batch:
 
 def _first(share: float, n: int) -> slice:
     return slice(0, max(1, round(share * n)))
+
+
+def _after(share: float, n: int) -> slice:
+    first = _first(share, n).stop
+    if first >= n:
+        raise ValueError(
+            f"this method splits each batch, and {n} example leaves nothing for the "
+            "second pass. Give probe.take() at least 2."
+        )
+    return slice(first, n)
 
 
 def _these(index: Tensor, among: int, n: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import inside, number
 from flatmin.core._method import Joint, Traits
+from flatmin.core._multiple import Entries, Multiple
 from flatmin.core._program import Ascent
 from flatmin.core._shards import Shards, local, local_as
 
@@ -70,8 +71,8 @@ class LpBall(Metric):
         >>> import torch
         >>> from flatmin.core import LpBall
         >>> g = [torch.tensor([3.0, -4.0])]
-        >>> LpBall(2)(w=g, g=g, rho=[0.5], group=[0]).eps
-        (tensor([ 0.3000, -0.4000]),)
+        >>> [*LpBall(2)(w=g, g=g, rho=[0.5], group=[0]).eps]
+        [tensor([ 0.3000, -0.4000])]
 
     Reference: Foret, Kleiner, Mobahi, Neyshabur. Sharpness-Aware Minimization for
     Efficiently Improving Generalization. ICLR 2021, arXiv:2010.01412.
@@ -103,11 +104,7 @@ class LpBall(Metric):
         scale = r / size
         narrow = min((t.dtype for t in ts.real(x)), key=lambda dtype: dtype.itemsize)
         ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()
-        eps = ts.times(x, scale)
-        ts.zero_unless_(eps, ok)
-        if min(rho) != r:
-            ts.times_each_(eps, [one / r for one in rho])
-        return Ascent(tuple(eps), norm, ok)
+        return Ascent(_at_radii(Multiple(x, scale, ok), rho), norm, ok)
 
     def _euclidean(
         self, g: list[Tensor], shards: Shards
@@ -209,11 +206,8 @@ class Unnormalised(Metric):
         g = ts.wide(local_as(g, w))
         norm = Shards.of(w).norm(g)
         ok = (norm > 0) & norm.isfinite()
-        eps = ts.times(g, torch.full_like(norm, max(rho)))
-        ts.zero_unless_(eps, ok)
-        if min(rho) != max(rho):
-            ts.times_each_(eps, [one / max(rho) for one in rho])
-        return Ascent(tuple(eps), norm, ok)
+        eps = Multiple(g, torch.full_like(norm, max(rho)), ok)
+        return Ascent(_at_radii(eps, rho), norm, ok)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +233,18 @@ class Shortened(Metric):
     ) -> Ascent:
         """The perturbation."""
         ball = LpBall()(w, g, rho, group)
+        if isinstance(ball.eps, Multiple):
+            return ball._replace(eps=replace(ball.eps, c=ball.eps.c - self.alpha))
         less = Unnormalised()(w, g, [self.alpha if r else 0.0 for r in rho], group)
         pairs = zip(ball.eps, less.eps, strict=True)
         eps = tuple(None if a is None or b is None else a - b for a, b in pairs)
         return ball._replace(eps=eps)
+
+
+def _at_radii(eps: Multiple, rho: list[float]) -> Entries:
+    """What is of the largest radius, each entry brought to its own."""
+    if min(rho) == max(rho):
+        return eps
+    moves = [e for e in eps if e is not None]
+    ts.times_each_(moves, [one / max(rho) for one in rho])
+    return tuple(moves)

@@ -9,15 +9,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from torch import Tensor, nn
 
 from flatmin.core._batch import Batch, all_examples
+from flatmin.core._multiple import Entries as Entries
 
 #: One entry per trainable parameter, in the optimizer's order; None: no gradient.
 Gradients: TypeAlias = list[Tensor | None]
 
 #: As `Gradients`, but nobody changes it; None: this parameter stays where it is.
-Move: TypeAlias = tuple[Tensor | None, ...]
-
-#: Either of the two, to be read.
-Entries: TypeAlias = Sequence[Tensor | None]
+Move: TypeAlias = Entries
 
 #: Tensors of the model that the optimizer does not train, and how far each moves.
 Frozen: TypeAlias = tuple[tuple[Tensor, Tensor], ...]

@@ -23,6 +23,7 @@ from flatmin.core._joints import (
 )
 from flatmin.core._method import Method, Traits, traits_of
 from flatmin.core._metric import LpBall, Metric
+from flatmin.core._multiple import scaled, spread
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._tensors import products
 
@@ -99,13 +100,8 @@ class TwoPoint(Method):
         if scale is not None:
             x = products(x, scale)
         ascent = self.metric([step.w[i] for i in at], x, radii, group)
-        moves = ascent.eps
-        if scale is not None:
-            moves = products([e for e in moves if e is not None], scale)
-        eps: Gradients = [None] * len(step.w)
-        for i, e in zip(at, moves, strict=True):
-            eps[i] = e
-        return ascent._replace(eps=tuple(eps))
+        moves = ascent.eps if scale is None else scaled(ascent.eps, scale)
+        return ascent._replace(eps=spread(moves, at, len(step.w)))
 
 
 #: SAM's own, for programs that climb as it does.

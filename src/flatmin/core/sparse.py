@@ -12,6 +12,7 @@ from torch import Tensor
 from flatmin.core import _checks as checks
 from flatmin.core._joints import of_group
 from flatmin.core._method import Method, Traits
+from flatmin.core._multiple import entries, pick, scaled, spread
 from flatmin.core._program import Ascent, Ask, Entries, Gradients, Program, Step
 from flatmin.core._shards import Shards
 from flatmin.core._two_point import Climb
@@ -98,6 +99,8 @@ def _highest(step: Step, fisher: Gradients, share: float) -> Gradients:
 def _masked(ascent: Ascent | None, mask: Entries) -> Ascent | None:
     if ascent is None:
         return None
-    pairs = zip(ascent.eps, mask, strict=True)
-    eps = tuple(None if e is None or m is None else e * m.to(e.dtype) for e, m in pairs)
-    return ascent._replace(eps=eps)
+    both = zip(entries(ascent.eps), mask, strict=True)
+    at = [i for i, (e, m) in enumerate(both) if e is not None and m is not None]
+    ones = [m for m in pick(mask, at) if m is not None]
+    eps = scaled(pick(ascent.eps, at), ones)
+    return ascent._replace(eps=spread(eps, at, len(mask)))

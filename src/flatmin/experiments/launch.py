@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -122,3 +124,17 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     except ValueError as refused:  # Scalars, of networks without BatchNorm
         raise BadInput(f"this network cannot be sharded: {refused}") from None
     return network
+
+
+@contextmanager
+def share_of_threads(processes: int) -> Iterator[None]:
+    """Leave each of some processes that share this one's work as many threads.
+
+    This process has its share within the block, and all of them again after it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads // processes, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

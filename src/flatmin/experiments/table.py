@@ -188,6 +188,11 @@ def _sign(sign: str, encoding: str) -> str:
     return sign
 
 
+def counted(n: int, what: str) -> str:
+    """Such as "1 seed" and "3 seeds"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def _shown(text: str, encoding: str) -> Text:
     """A text that is no markup for rich."""
     return Text(printable(text, encoding))

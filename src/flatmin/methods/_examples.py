@@ -7,7 +7,9 @@ from typing import Unpack
 from torch import nn
 from torch.optim import Optimizer
 
+from flatmin.core import radii
 from flatmin.core.examples import HighestLoss, HighestRise, Matched
+from flatmin.core.noise import SplitNoise
 from flatmin.optim import SAM, Options
 from flatmin.optim._foreign import explained
 
@@ -157,3 +159,60 @@ def esam(
     Minimization for Improved Training of Neural Networks. ICLR 2022, arXiv:2110.03141.
     """
     return SAM(base, model, rho=rho, method=HighestRise(beta, gamma), **options)
+
+
+@explained
+def split_rwp(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    steps: int,
+    rho: float = 0.015,
+    mix: float = 0.5,
+    **options: Unpack[Options],
+) -> SAM:
+    r"""Random perturbation of the second half of the batch; one gradient per step.
+
+    .. math::
+        \hat\epsilon_{ij} \sim N(0, \sigma_t^2 \|w_{i,:}\|_2^2), \qquad
+        \sigma_t = \rho \, \frac{1 - \cos(\pi t / T)}{2}
+
+    in every filter i; a vector counts as one. The base descends
+    :math:`\mathrm{mix} \, g + (1 - \mathrm{mix}) \, g_\epsilon` with g of the first
+    half of the batch at w and :math:`g_\epsilon` of the second half at
+    :math:`w + \hat\epsilon`. The loop takes them with ``x, y = probe.take(x, y)``. The
+    noise is a function of the step: alike in all processes, in micro-batches, and in a
+    resumed run.
+
+    Differs from the paper: there both gradients are those of whole batches, on two
+    devices at the same time.
+
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.split_rwp(base, model, steps=100)
+        >>> batch = torch.randn(32, 4), torch.randint(2, (32,))
+        >>> for probe in optimizer.probes():
+        ...     x, y = probe.take(*batch)
+        ...     torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> optimizer.step()
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        steps: T, of the whole training; the noise grows until then.
+        rho: the deviation of the noise in the end, relative to the norm of each
+            filter; 0.015 is that of the authors' code.
+        mix: how much of the gradient at w is descended; 0.5 is the paper's.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range; or, in a step, a batch has one example.
+
+    Reference: Li et al. Revisiting Random Weight Perturbation for
+    Efficiently Improving Generalization. TMLR 2024, arXiv:2404.00357.
+    """
+    method = SplitNoise(radii.cosine(0.0, 1.0, steps), mix)
+    return SAM(base, model, rho=rho, method=method, **options)

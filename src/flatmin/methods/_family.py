@@ -17,7 +17,7 @@ from flatmin.methods._ball import (
     random_sam,
     usam,
 )
-from flatmin.methods._examples import esam, k_sam, matched_sam
+from flatmin.methods._examples import esam, k_sam, matched_sam, split_rwp
 from flatmin.methods._mix import coupled_wsam, gnp, gsam, pnm, sagm, stable_sam, wsam
 from flatmin.methods._parts import part_sam
 from flatmin.methods._points import (
@@ -79,6 +79,7 @@ ROWS = (
     Entry(sam_on, "2"),
     Entry(sparse_sam, "2, and single examples"),
     Entry(random_sam, "1"),
+    Entry(split_rwp, "1"),
     Entry(friendly_sam, "2"),
     Entry(vasso, "2"),
     Entry(gcsam, "2"),
@@ -149,6 +150,7 @@ __all__ = [
     "sampa",
     "second_order_sam",
     "sparse_sam",
+    "split_rwp",
     "ss_sam",
     "stable_sam",
     "stale_sam",

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from flatmin.core import Ask, Gradients, Program, Scope, Step
+from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
 from flatmin.core._scope import replicas
 from flatmin.core._shards import whole_as
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
+from flatmin.optim._hooks import untraced
 from flatmin.optim._model_replay import ModelReplay
 from flatmin.optim._outside import nothing_outside
 from flatmin.optim._probe import Probe
@@ -83,7 +84,7 @@ class Engine:
         However the loop is left, the weights are ``w`` again. If an accumulating loop
         is left early, the gradients are those from before it.
         """
-        everyone = list(dict.fromkeys([*self._model.parameters(), *step.w]))
+        everyone = _parameters(self._model, step.w)
         before = self._held(everyone) if accumulate else []
         log = Log(step.w, track=self._track)
         view = GradientView(step, scaler)
@@ -101,7 +102,7 @@ class Engine:
                 rewound = log.passes > 0
                 log.begin(ask.at)
                 if ask.at is not None:
-                    self._weights.move(step.w, ask.at.eps, step.index, ask.at.frozen)
+                    self._move(step, ask.at)
                 at = type(ask.at)
                 # Let go of eps: the pass needs the memory.
                 ask = ask.there()
@@ -143,6 +144,12 @@ class Engine:
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
 
+    # Compiled by itself it would round otherwise than a loop that is not compiled.
+    @untraced
+    def _move(self, step: Step, at: Point | Ascent) -> None:
+        """Take the weights to where a pass is asked for."""
+        self._weights.move(step.w, at.eps, step.index, at.frozen)
+
     def _around(self, ask: Ask) -> AbstractContextManager[object]:
         """What surrounds a pass."""
         if not ask.backward:
@@ -172,7 +179,7 @@ class Engine:
         for replay in self._replays:
             replay.begin(everyone, _movable(step, ask))
         if ask.at is not None:
-            self._weights.move(step.w, ask.at.eps, step.index, ask.at.frozen)
+            self._move(step, ask.at)
         probe = Probe(0, type(ask.at), ask.there(), _pairs(step.w, ask.along))
         with self._around(ask), check.watch():
             yield probe
@@ -205,6 +212,21 @@ class Engine:
         if self._views:
             return [None if p.grad is None else p.grad.clone() for p in ps]
         return [p.grad for p in ps]
+
+
+def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
+    """Those of the model, and of the optimizer, each once.
+
+    ``model.parameters()`` also makes their names, which takes four times as long.
+    """
+    found: dict[int, Tensor] = {}
+    modules, seen = [model], {id(model)}
+    for module in modules:
+        found |= {id(p): p for p in module._parameters.values() if p is not None}
+        inside = [m for m in module._modules.values() if m is not None]
+        modules += [m for m in inside if id(m) not in seen]
+        seen.update(map(id, inside))
+    return list((found | {id(p): p for p in w}).values())
 
 
 def _movable(step: Step, ask: Ask) -> list[Tensor]:

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
-from flatmin.core._program import Entries, Frozen
+from flatmin.core._multiple import Entries, add_, entries, pick
+from flatmin.core._program import Frozen
 from flatmin.core._shards import local
 from flatmin.optim._replay import RandomReplay
 from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
+
+#: Keeps the draws of different tensors apart, and from those of `core.sources`.
+_PRIME, _APART = 1_000_003, 250_000
 
 #: Those whose parameters are away from ``w`` now, of all SAMs of the process.
 _AWAY: WeakSet[Weights] = WeakSet()
@@ -68,18 +72,19 @@ class Weights:
             seed: of the rounding of weights narrower than float32.
             frozen: tensors beside the parameters, and how far they move.
         """
-        pairs = [(p, e) for p, e in zip(w, eps, strict=True) if e is not None]
-        pairs += frozen
-        if not pairs:
+        at = [i for i, e in enumerate(entries(eps)) if e is not None]
+        away = [*(w[i] for i in at), *(p for p, _ in frozen)]
+        if not away:
             return
-        self.away = [p for p, _ in pairs]
+        self.away = away
         _AWAY.add(self)
         moved = local(self.away)
         self._moved, self._held = moved, [part for p in moved for part in parts(p)]
         if not alike(self._copies, self._held):
             self._copies = [torch.empty_like(part) for part in self._held]
         ts.copy_(self._copies, self._held)
-        _add_(moved, [e for _, e in pairs], seed)
+        _add_(moved[: len(at)], pick(eps, at), seed, 0)
+        _add_(moved[len(at) :], [e for _, e in frozen], seed, len(at))
         self._marks = [mark(p) for p in moved] if self.watch else []
         # An autocast region around the whole loop keeps its casts of the weights.
         torch.clear_autocast_cache()
@@ -96,19 +101,22 @@ class Weights:
             torch.clear_autocast_cache()
 
 
-def _add_(ws: list[Tensor], xs: list[Tensor], seed: int) -> None:
-    pairs = [(w, x) for w, x in zip(ws, xs, strict=True) if _plain(w)]
-    if pairs:
-        ts.add_([w for w, _ in pairs], [x for _, x in pairs])
-    for i, (w, x) in enumerate(zip(ws, xs, strict=True)):
+def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
+    """``w <- w + eps``; ``first`` is the number of the first pair."""
+    plain = [i for i, w in enumerate(ws) if _is_plain(w)]
+    if plain:
+        add_([ws[i] for i in plain], pick(eps, plain))
+    for i in sorted(set(range(len(ws))) - set(plain)):
+        x, own = eps[i], seed * _PRIME + _APART + first + i
+        assert x is not None
         # A seed for each, because processes hold parts of different sizes.
-        if not is_whole(w):
-            _add_requantized_(w, x, seed * 1_000_003 + i)
-        elif w.dtype.itemsize < 4:
-            ts.add_by_chance_(w, x, seed * 1_000_003 + i)
+        if is_whole(ws[i]):
+            ts.add_by_chance_(ws[i], x, own)
+        else:
+            _add_requantized_(ws[i], x, own)
 
 
-def _plain(w: Tensor) -> bool:
+def _is_plain(w: Tensor) -> bool:
     return is_whole(w) and w.dtype.itemsize >= 4
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from flatmin.experiments import launch
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.launch import launched, world_size
+from flatmin.experiments.launch import launched, share_of_threads, world_size
 from tests.experiments.helpers import Program
 
 NUMBERS = ("abc", "0", "-2", "", "1.5", "²")
@@ -76,3 +78,16 @@ def test_the_program_says_it_in_one_line(
     (line,) = err.splitlines()
     assert "WORLD_SIZE=abc is no number of processes. torchrun sets it" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_share_the_threads_and_this_one_has_them_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        for processes, share in ((1, 6), (2, 3), (4, 1), (9, 1)):
+            with suppress(KeyboardInterrupt), share_of_threads(processes):
+                assert torch.get_num_threads() == share
+                raise KeyboardInterrupt
+            assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(before)

@@ -17,6 +17,7 @@ NEEDED = {
     "late_sam": {"steps": 2, "share": 0.5},
     "late_subset_sam": {"steps": 2, "late": 0.5},
     "ae_sam": {"steps": 2},
+    "split_rwp": {"steps": 2},
     "bsam": {"n": 8},
 }
 #: An experiment has one loss, and no adapters.

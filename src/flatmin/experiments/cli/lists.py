@@ -19,6 +19,7 @@ from flatmin.experiments.cli.options import Json, recipe_names
 from flatmin.experiments.cli.output import print_json, say
 from flatmin.experiments.config import MOST_SEEDS, SETTABLE, Experiment
 from flatmin.experiments.recipes import RECIPES, Cell, Recipe, recipe
+from flatmin.experiments.table import counted
 from flatmin.methods import METHODS
 
 WIDTH = 80
@@ -160,7 +161,7 @@ def work(recipe: Recipe) -> str:
         for amount, unit in ((epochs, "epochs"), (steps, "steps"))
         if amount
     ]
-    seeds = "1 seed" if recipe.seeds == 1 else f"{recipe.seeds} seeds"
+    seeds = counted(recipe.seeds, "seed")
     words = [f"{runs(recipe):,} runs with {seeds}", *amounts]
     if any(cell.paper and cell.paper.spread for cell in recipe.cells):
         words.append(f"± is the paper's {recipe.spread}")

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
@@ -27,10 +26,11 @@ from flatmin.experiments.compare.verdict import Verdict, verdict
 from flatmin.experiments.datasets import DataSet, findings, images_of, shared
 from flatmin.experiments.dry_run import duration
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.launch import launched, world_size
+from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
 from flatmin.experiments.runs.files import read_json
 from flatmin.experiments.runs.lock import locked
+from flatmin.experiments.table import counted
 
 #: The images of each setting, by its name.
 Sets = dict[str, DataSet]
@@ -55,17 +55,26 @@ def compare(
         BadInput: data, settings, device or folder cannot be used; nothing was written
             then.
     """
-    fabric = _launched(what, processes)
-    sets = _prepared(fabric, what, data, processes, console)
-    with locked(root):
-        place = claim(root, data, what, sets)
-        with workers.helping(processes - 1, place), bars(console) as progress:
-            search = search_jobs(what, place)
-            train_jobs(fabric, search, place, "1/2 choosing settings", progress)
-            chosen = choose(what, place)
-            title = "2/2 training with them"
-            train_jobs(fabric, final_jobs(chosen), place, title, progress)
-        return _report(what, sets, chosen, place, console)
+    fabric = _launched(what)
+    with share_of_threads(processes):
+        sets = _prepared(fabric, what, data, processes, console)
+        with locked(root):
+            place = claim(root, data, what, sets)
+            chosen = _trained(fabric, what, place, processes, console)
+            return _report(what, sets, chosen, place, console)
+
+
+def _trained(
+    fabric: Fabric, what: Comparison, place: Place, processes: int, console: Console
+) -> list[Chosen]:
+    """Choose the settings of every method, and train with what was chosen."""
+    with workers.helping(processes - 1, place), bars(console) as progress:
+        search = search_jobs(what, place)
+        train_jobs(fabric, search, place, "1/2 choosing settings", progress)
+        chosen = choose(what, place)
+        title = "2/2 training with them"
+        train_jobs(fabric, final_jobs(chosen), place, title, progress)
+    return chosen
 
 
 def report(root: Path, data: Path, console: Console) -> Path:
@@ -129,16 +138,17 @@ def preview(what: Comparison, data: Path, processes: int, console: Console) -> N
     Raises:
         BadInput: as `compare`.
     """
-    _prepared(_launched(what, processes), what, data, processes, console)
+    fabric = _launched(what)
+    with share_of_threads(processes):
+        _prepared(fabric, what, data, processes, console)
 
 
-def _launched(what: Comparison, processes: int) -> Fabric:
-    """Fabric for this process, with its share of the machine's threads."""
+def _launched(what: Comparison) -> Fabric:
+    """Fabric for this process."""
     if world_size() > 1:
         raise BadInput(
             "flatmin compare starts its own processes: give --workers N, not torchrun."
         )
-    torch.set_num_threads(workers.threads(processes))
     return launched(what.experiment)
 
 
@@ -181,7 +191,7 @@ def introduction(
         lines += findings(images)
     one = what.experiment
     tries = ", ".join(_tries(what))
-    seeds = "1 seed" if what.seeds == 1 else f"{what.seeds} seeds"
+    seeds = counted(what.seeds, "seed")
     lines.append(
         f"{one.model}, {seeds}. Each method chooses its settings on "
         f"{100 * what.validation:g} % of the training images: {tries}."

@@ -7,7 +7,7 @@ from typing import Any
 
 from flatmin.experiments.compare.results import Row, best, best_base, by_setting
 from flatmin.experiments.intervals import interval, mean, paired
-from flatmin.experiments.table import Column, Table
+from flatmin.experiments.table import Column, Table, counted
 
 _COLUMNS = (
     Column("method", left=True),
@@ -37,8 +37,7 @@ READING = (
 def table(group: list[Row]) -> Table:
     """The rows of one setting."""
     base = best_base(group)
-    n = len(base.errors)
-    seeds = "1 seed" if n == 1 else f"{n} seeds"
+    seeds = counted(len(base.errors), "seed")
     return Table(
         f"{base.setting.label}: chosen by validation, then tested, {seeds}",
         _COLUMNS,

@@ -9,6 +9,7 @@ from flatmin.experiments.compare import edges
 from flatmin.experiments.compare.plan import Comparison
 from flatmin.experiments.compare.results import Row, best, best_base, best_other
 from flatmin.experiments.intervals import Paired, mean, paired
+from flatmin.experiments.table import counted
 
 #: Errors on the training labels, beyond the noise, at which they count as fitted.
 _FITTED = 5.0
@@ -110,10 +111,11 @@ def _too_close(base: Row, rival: Row, images: int) -> str:
     error = 100 * math.sqrt(max(a * (1 - a) + b * (1 - b), 1e-12) / n)
     if 100 * abs(a - b) >= 2 * error:
         return ""
+    seeds = counted(len(base.validation), "seed")
     return (
-        f"{images} validation images with {len(base.validation)} seeds have a standard "
-        f"error of {error:.1f} points and cannot tell {rival.label} "
-        f"({100 * b:.2f} %) from {base.label} ({100 * a:.2f} %)."
+        f"{images} validation images with {seeds} have a standard error of "
+        f"{error:.1f} points and cannot tell {rival.label} ({100 * b:.2f} %) from "
+        f"{base.label} ({100 * a:.2f} %)."
     )
 
 

@@ -46,23 +46,18 @@ def _cores() -> int:
     return min(os.cpu_count() or 1, _ENOUGH)
 
 
-def threads(processes: int) -> int:
-    """How many threads each of them has."""
-    return max((os.cpu_count() or 1) // processes, 1)
-
-
 @contextmanager
 def helping(processes: int, place: Place) -> Iterator[None]:
     """Let other processes train runs of a comparison, within the block.
 
-    They end with this process, also if it is killed.
+    They end with this process, also if it is killed. Each has as many threads.
 
     Args:
         processes: beside this one.
         place: of the comparison, which is written down there.
     """
     context = multiprocessing.get_context("spawn")
-    arguments = (place.root, place.data, threads(processes + 1))
+    arguments = (place.root, place.data, torch.get_num_threads())
     helpers = [
         # Daemons may not start the processes that read pictures.
         context.Process(target=_help, args=arguments, daemon=False)

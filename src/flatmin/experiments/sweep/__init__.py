@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Job, Request, train_job
-from flatmin.experiments.launch import launched, world_size
+from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
 from flatmin.experiments.runs.lock import Busy
 from flatmin.experiments.runs.names import point_folder, sweep_folder
@@ -124,12 +124,10 @@ def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers
         )
         for k in range(1, n)
     ]
-    threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(max(threads // max(n, 1), 1))
-        yield helpers
+        with share_of_threads(max(n, 1)):
+            yield helpers
     finally:
-        torch.set_num_threads(threads)
         for helper in helpers:
             if helper.poll() is None:
                 helper.send_signal(signal.SIGINT)

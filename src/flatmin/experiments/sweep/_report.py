@@ -14,7 +14,7 @@ from flatmin.experiments.runs.files import write, write_json
 from flatmin.experiments.runs.lock import in_turn
 from flatmin.experiments.sweep._grid import Grid, Point
 from flatmin.experiments.sweep._study import Standing
-from flatmin.experiments.table import Column, Table
+from flatmin.experiments.table import Column, Table, counted
 
 #: What is said of a point that the seeds do not tell from the best.
 _TIED = "not distinguishable from the best"
@@ -68,7 +68,7 @@ def table(found: list[Standing]) -> Table:
     choice = best([one.errors for one in found])
     verdicts = {choice.index: "best", **dict.fromkeys(choice.tied, _TIED)}
     alone = choice.seeds == 1
-    seeds = "1 seed" if alone else f"{choice.seeds} seeds"
+    seeds = counted(choice.seeds, "seed")
     axes = tuple(map(Column, found[0].point))
     error = "validation error %"
     spread = "" if alone else f", mean ± 95 % interval of {seeds}"
