@@ -1,9 +1,13 @@
 import sys
 from importlib.metadata import version as installed
+from importlib.util import find_spec
 from inspect import ismodule
 from pathlib import Path
 
 from flatmin import core
+
+TRAINERS = {"accelerate", "fastai", "lightning", "skorch", "transformers"}
+MISSING = {name for name in TRAINERS if find_spec(name) is None}
 
 sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
@@ -49,6 +53,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"flatmin\.conformance\._check\..*"),
 ]
 
+# Trainers that are not installed; their pages need no more than their names.
+autodoc_mock_imports = sorted(MISSING)
+
 # Every public name of these modules has to be on some page.
 public_modules = [
     "flatmin",
@@ -60,15 +67,9 @@ public_modules = [
     "flatmin.diagnostics.directions",
     "flatmin.diagnostics.landscape",
     "flatmin.experiments",
-    "flatmin.integrations.accelerate",
-    "flatmin.integrations.lightning",
-    "flatmin.integrations.skorch",
-    "flatmin.integrations.transformers",
+    *(f"flatmin.integrations.{name}" for name in sorted(TRAINERS - MISSING)),
     "flatmin.methods",
     "flatmin.optim",
     "flatmin.pictures",
     "flatmin.schedules",
 ]
-
-# The one trainer that the development environment does not have.
-autodoc_mock_imports = ["fastai"]
