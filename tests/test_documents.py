@@ -1,4 +1,4 @@
-"""Pages of the documentation whose examples need more than torch, run in order."""
+"""Pages of the documentation whose examples are run in order, and what they list."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from flatmin.experiments.cli.app import COMMANDS
+
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```\{(testsetup|testcode|testoutput)\}\n(.*?)```", re.DOTALL)
 
 
 # peft asks transformers for a property that it has renamed.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
-@pytest.mark.parametrize("page", ["lora.md", "loop/losses.md"])
+@pytest.mark.parametrize(
+    "page", ["did-not-help.md", "lora.md", "loop/losses.md", "write-a-method.md"]
+)
 def test_the_examples_of_a_page_print_what_it_says(page: str) -> None:
     blocks = BLOCK.findall((DOCS / page).read_text())
     code = [text for kind, text in blocks if kind != "testoutput"]
@@ -27,3 +31,15 @@ def test_the_examples_of_a_page_print_what_it_says(page: str) -> None:
             exec(text, names)
     assert said
     assert printed.getvalue() == "".join(said)
+
+
+def test_the_front_page_has_the_ten_lines_of_the_readme() -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    first = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    assert BLOCK.findall((DOCS / "index.md").read_text()) == [("testcode", first)]
+
+
+def test_the_page_of_the_command_line_lists_every_command() -> None:
+    page = (DOCS / "api/cli.md").read_text()
+    listed = re.findall(r"^\| `flatmin (\w+)` \|", page, re.MULTILINE)
+    assert {*listed} == {command.__name__ for command in COMMANDS}

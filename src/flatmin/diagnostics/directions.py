@@ -18,6 +18,16 @@ from flatmin.core.filters import NORMS
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics.hessian import eigenvalues
 
+__all__ = [
+    "Basis",
+    "between",
+    "eigenvectors",
+    "orthonormal",
+    "random",
+    "through",
+    "trajectory_pca",
+]
+
 #: One tensor per entry of `Objective.w`.
 Direction: TypeAlias = list[Tensor]
 

@@ -29,15 +29,18 @@ class SharpnessAwareTrainer(Trainer):
         class FlatSeq2SeqTrainer(SharpnessAwareTrainer, Seq2SeqTrainer):
             pass
 
-    Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
-        >>> tiny = GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)
-        >>> words = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
-        >>> args = TrainingArguments(output_dir="runs", max_steps=1, use_cpu=True)
-        >>> trainer = SharpnessAwareTrainer(
-        ...     GPT2LMHeadModel(tiny), args, train_dataset=words, rho=0.05
-        ... )
-        >>> trained = trainer.train()
+    Example::
+
+        from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
+        from flatmin.integrations.transformers import SharpnessAwareTrainer
+
+        tiny = GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)
+        words = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
+        args = TrainingArguments(output_dir="runs", max_steps=1, use_cpu=True)
+        trainer = SharpnessAwareTrainer(
+            GPT2LMHeadModel(tiny), args, train_dataset=words, rho=0.05
+        )
+        trainer.train()
 
     Args:
         args: the Trainer's.
