@@ -31,7 +31,7 @@ from flatmin.experiments.recipes.forecast import HORIZONS, RHOS
 from flatmin.experiments.runs.files import write
 from flatmin.experiments.table import Column, Table
 
-LRS = (3e-4, 1e-3, 3e-3)
+LRS = (1e-4, 3e-4, 1e-3)
 
 #: Of the runs that choose, and of those that are tested.
 CHOICE, SEEDS = 0, (1, 2, 3, 4, 5)
