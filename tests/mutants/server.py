@@ -1,7 +1,7 @@
 """Runs named tests against a given copy of the package, in a fork per request.
 
-torch and the test tools take three seconds to import and are the same for every copy,
-so that this process has them already; the package itself it must never import.
+torch and what else is not flatmin's take seconds to import and are the same for every
+copy, so that this process has them already; the package itself it must never import.
 A request is a line of JSON, ``[folder, [test, ...]]``; so is the answer,
 ``[exit code, output]``.
 """
@@ -16,15 +16,26 @@ import traceback
 from pathlib import Path
 
 import hypothesis.strategies
+import jinja2
 import lightning_fabric
 import lion_pytorch
 import numpy as np
+import optuna
+import pydantic
 import pytest
+import rich.table
+import scipy.stats
+import sklearn.datasets
+import timm
 import torch._dynamo
 import torch.utils.tensorboard
 import torchvision.transforms.v2
+import typer
 
-_WARM = (hypothesis.strategies, lightning_fabric, lion_pytorch, np, torch, torchvision)
+_WARM = (
+    hypothesis.strategies, jinja2, lightning_fabric, lion_pytorch, np, optuna, pydantic,
+    rich.table, scipy.stats, sklearn.datasets, timm, torch, torchvision, typer,
+)  # fmt: skip
 _WARNING = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 _FLAGS = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
 
