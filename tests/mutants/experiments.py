@@ -225,7 +225,6 @@ EXPERIMENTS = [
         EVALUATE,
         "    model.eval()\n    return torch.cat(",
         "    return torch.cat(",
-        f"{HERE}test_updates.py::"
-        "test_bootstrapping_trains_on_what_the_first_network_predicts",
+        f"{HERE}test_updates.py::test_predictions_are_those_of_the_running_statistics",
     ),
 ]

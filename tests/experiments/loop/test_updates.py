@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from flatmin.experiments.datasets import Tensors
+from flatmin.experiments.evaluate import predictions
 from flatmin.experiments.models import build
 from flatmin.experiments.noise import flip_labels
 from tests.experiments.loop.by_hand import by_hand
@@ -119,6 +120,14 @@ def test_noisy_labels_are_stored_and_trained(tmp_path: Path) -> None:
     assert torch.equal(stored["y"], y)
     clean = trained(small(seed=2), tmp_path / "clean", labelled(data, y))
     assert same(noisy.weights(), clean.weights())
+
+
+def test_predictions_are_those_of_the_running_statistics() -> None:
+    """The first channel is the largest; within a batch it is as large as any."""
+    x = torch.randn(8, 3) + torch.tensor([9.0, 0.0, 0.0])
+    model = torch.nn.BatchNorm1d(3)
+    found = predictions(model.train(), [(x[:4], x), (x[4:], x)])
+    assert found.tolist() == [0] * 8
 
 
 def test_bootstrapping_trains_on_what_the_first_network_predicts(
