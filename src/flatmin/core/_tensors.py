@@ -9,7 +9,7 @@ an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,10 @@ _joined: Any = torch._utils._flatten_dense_tensors  # pyright: ignore
 
 #: How many products are made at a time: enough to keep an accelerator busy.
 _MANY = 2**24
+
+#: How many entries are rounded by chance at a time, so that what is computed of them
+#: fits a cache.
+_FEW = 2**15
 
 _INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
@@ -161,15 +165,16 @@ def add_by_chance_(w: Tensor, x: Tensor, seed: int) -> None:
     holds is taken as it is. No global random stream is drawn from.
     """
     draw = torch.Generator(w.device).manual_seed(seed)
-    u = torch.rand(w.shape, generator=draw, device=w.device)
-    y = w.float() + x
-    nearest = y.to(w.dtype)
-    # As integers, neighbours away from zero are one apart, whatever the sign.
-    beyond = nearest.float().abs() > y.abs()
-    low = nearest.view(torch.int16) - beyond.to(torch.int16)
-    here, there = low.view(w.dtype).float(), (low + 1).view(w.dtype).float()
-    up = u < (y - here) / (there - here)
-    w.copy_((low + up.to(torch.int16)).view(w.dtype))
+    for some, some_x in _pieces(w, x):
+        u = torch.rand(some.shape, generator=draw, device=w.device)
+        y = some.float() + some_x
+        nearest = y.to(w.dtype)
+        # As integers, neighbours away from zero are one apart, whatever the sign.
+        beyond = nearest.float().abs() > y.abs()
+        low = nearest.view(torch.int16) - beyond.to(torch.int16)
+        here, there = low.view(w.dtype).float(), (low + 1).view(w.dtype).float()
+        up = u < (y - here) / (there - here)
+        some.copy_((low + up.to(torch.int16)).view(w.dtype))
 
 
 def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
@@ -196,6 +201,14 @@ def in_memory_order(x: Tensor) -> Tensor:
     """A view of ``x``, contiguous if nothing but its channels are out of order."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x.permute(0, 2, 3, 1) if last and not x.is_contiguous() else x
+
+
+def _pieces(w: Tensor, x: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Both, or on the CPU parts of both that fit into a cache, where they have many."""
+    if not _may_look([w]) or not (w.is_contiguous() and x.is_contiguous()):
+        return [(w, x)]
+    flat: Any = w.view(-1), x.view(-1)
+    return zip(*(t.split(_FEW) for t in flat), strict=True)
 
 
 def _groups(xs: Sequence[Tensor]) -> list[list[int]]:
