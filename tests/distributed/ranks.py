@@ -25,7 +25,7 @@ class Ranks:
     """Runs functions on all ranks of a gloo group."""
 
     def __init__(self, meeting_point: Path, world_size: int = WORLD_SIZE) -> None:
-        context = mp.get_context(_START)
+        context: Any = mp.get_context(_START)
         pipes = [context.Pipe() for _ in range(world_size)]
         self._ends: list[Any] = [here for here, _ in pipes]
         self._processes = [
