@@ -71,8 +71,8 @@ LOOPS = [
     Mutant(
         "all tensors rounded alike",
         WEIGHTS,
-        "seed * _PRIME + _APART + first + i",
-        "seed * _PRIME + _APART",
+        "seed_of(seed, ROUNDING, first + i)",
+        "seed_of(seed, ROUNDING, 0)",
         f"{NARROW}test_two_tensors_are_not_rounded_alike",
     ),
     Mutant(

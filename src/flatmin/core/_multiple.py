@@ -65,7 +65,7 @@ def entries(eps: Entries) -> Entries:
 
 
 def pick(eps: Entries, at: list[int]) -> Entries:
-    """The entries at these positions, in order."""
+    """The entries at these positions, which ascend."""
     if len(at) == len(eps):
         return eps
     if isinstance(eps, Multiple):

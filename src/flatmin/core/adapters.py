@@ -10,12 +10,10 @@ from torch import Tensor
 
 from flatmin.core import _tensors as ts
 from flatmin.core._adapted import Adapted, adapted
+from flatmin.core._draws import ADAPTER, seed_of
 from flatmin.core._joints import Radius, of_group
 from flatmin.core._method import Method, Traits
 from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
-
-#: Keeps the draws of different layers apart, and from those that round.
-_PRIME, _APART = 1_000_003, 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def _drawn(step: Step, rho: list[float]) -> Ascent:
     frozen: list[tuple[Tensor, Tensor]] = []
     for k, layer in enumerate(adapted(step.model, step.w)):
         trained = next(at[id(t)] for t in layer.tensors() if id(t) in at)
-        seed = step.index * _PRIME + _APART + k
+        seed = seed_of(step.index, ADAPTER, k)
         noise = _noise(layer, rho[step.group_of[trained]], seed)
         if id(layer.weight) in at:
             eps[at[id(layer.weight)]] = noise

@@ -10,13 +10,11 @@ import torch
 from flatmin.core import vectors as vec
 from flatmin.core._batch import Batch
 from flatmin.core._checks import inside
+from flatmin.core._draws import DIRECTION, seed_of
 from flatmin.core._joints import Source, fresh
 from flatmin.core._method import Joint, Traits, traits_of
 from flatmin.core._program import Gradients, Program, Step
 from flatmin.core._shards import local, share_of
-
-#: Keeps the draws of different tensors apart.
-_PRIME = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,8 @@ def normal(step: Step) -> Gradients:
     """A normal vector, alike in all replicas."""
     drawn: Gradients = []
     for i, (w, here) in enumerate(zip(step.w, local(step.w), strict=True)):
-        draw = torch.Generator(here.device).manual_seed(step.index * _PRIME + i)
+        seed = seed_of(step.index, DIRECTION, i)
+        draw = torch.Generator(here.device).manual_seed(seed)
         kind = w.dtype if w.is_complex() else None
         x = torch.randn(w.shape, generator=draw, device=here.device, dtype=kind)
         drawn.append(share_of(x.to(w.dtype), w))

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
+from flatmin.core._draws import ROUNDING, seed_of
 from flatmin.core._multiple import Entries, add_, entries, pick
 from flatmin.core._program import Frozen
 from flatmin.core._shards import local
 from flatmin.optim._replay import RandomReplay
 from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
-
-#: Keeps the draws of different tensors apart, and from those of `core.sources`.
-_PRIME, _APART = 1_000_003, 250_000
 
 #: Those whose parameters are away from ``w`` now, of all SAMs of the process.
 _AWAY: WeakSet[Weights] = WeakSet()
@@ -107,7 +105,7 @@ def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
     if plain:
         add_([ws[i] for i in plain], pick(eps, plain))
     for i in sorted(set(range(len(ws))) - set(plain)):
-        x, own = eps[i], seed * _PRIME + _APART + first + i
+        x, own = eps[i], seed_of(seed, ROUNDING, first + i)
         assert x is not None
         # A seed for each, because processes hold parts of different sizes.
         if is_whole(ws[i]):
