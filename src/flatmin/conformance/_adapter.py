@@ -18,7 +18,7 @@ ScaledStep = Callable[[Any, nn.Module, Loss, GradScaler], object]
 
 @dataclass(frozen=True)
 class Base:
-    """The optimizer that SAM shall step with, before it is built.
+    """The optimizer for SAM to step with, before it is built.
 
     Attributes:
         kind: its class.

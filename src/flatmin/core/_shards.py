@@ -41,7 +41,7 @@ def share_of(x: Tensor, w: Any) -> Tensor:
     """This process's part of a whole ``x``, cut as ``w`` is cut."""
     if not is_dtensor(w):
         return x
-    # Whoever has a DTensor has loaded this; nobody else shall wait half a second.
+    # A DTensor has loaded this already; without one it costs half a second.
     from torch.distributed.tensor import Replicate
 
     everywhere = [Replicate()] * w.device_mesh.ndim

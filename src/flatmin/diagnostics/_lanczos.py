@@ -70,7 +70,7 @@ def spaces(
         product: multiplies the operator onto a vector.
         start: any vector.
         draw: gives another start where a space is closed under the operator.
-        beside: orthonormal vectors that the space shall be orthogonal to.
+        beside: orthonormal vectors; the space is orthogonal to them.
     """
     space = Space([], [], [])
     scale, tiny = 0.0, 10 * torch.finfo(start.dtype).eps

@@ -44,7 +44,7 @@ class Manner:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Losses, what they depend on, and the file that shall hold their record."""
+    """Losses, what they depend on, and the file for their record."""
 
     losses: list[float]
     settings: dict[str, Any]

@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
         file: where unfinished losses are saved every two seconds, and the record in
             the end. If it is there it is continued.
         progress: called with the number of points that are done, and of all points.
-        settings: what else shall be noted in the record, of types that JSON has.
+        settings: noted in the record as well, of types that JSON has.
     """
 
     recalibrate: bool

@@ -70,7 +70,7 @@ def flatness(
 
     BatchNorm uses its running statistics, so that the loss is a function of the
     weights alone. What cannot be measured, for instance because training has diverged,
-    is NaN, and a RuntimeWarning says why: whoever has trained for days gets the rest.
+    is NaN, and a RuntimeWarning says why. Days of training keep their other numbers.
     Label smoothing and mixup have no part in this loss.
 
     Args:

@@ -13,7 +13,7 @@ _TRACE = "sam_trace"
 
 
 class States(Mapping[Tensor, dict[str, Any]]):
-    """The state of every parameter, as one mapping, whoever keeps it.
+    """The state of every parameter, as one mapping, in whichever object it is.
 
     A plain optimizer keeps it in its ``state``. Wrappers (Lookahead, two optimizers in
     one) keep some in the optimizers they hold, and save the one, the other, or both.
@@ -44,7 +44,7 @@ class States(Mapping[Tensor, dict[str, Any]]):
         return sum(1 for _ in self)
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every entry itself, whoever keeps it."""
+        """Every entry itself, in whichever object it is."""
         for part in self._parts:
             yield from (e for e in part.state.values() if isinstance(e, dict))
 

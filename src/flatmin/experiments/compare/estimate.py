@@ -149,7 +149,7 @@ def seconds(
 
 
 def _shared(runs: Sequence[float], free: list[float]) -> float:
-    """When all runs are done, if whoever is free takes the next.
+    """When all runs are done, if each free process takes the next.
 
     Args:
         runs: seconds of each, in their order.
