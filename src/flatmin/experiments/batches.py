@@ -40,8 +40,9 @@ _Change = Callable[[Tensor, Generator], Tensor]
 #: Side of an image from a file, in pixels, if the experiment does not say.
 IMAGE_SIZE = 224
 
-#: Images per pass without gradients.
-_TEST_BATCH = 512
+#: Images per pass without gradients, at most. Of large images fewer are faster, because
+#: what their layers compute has to stay in the caches.
+_TEST_BATCH, _FEWEST, _TEST_PIXELS = 512, 32, 512 * 32**2
 
 #: Processes that read files, for each that trains.
 _READERS = 8
@@ -98,8 +99,11 @@ class Batches:
         self._side = input_size(experiment)
         size = self._side or IMAGE_SIZE
         self._change = partial(_on_bytes, experiment.augment, data.policy, size)
+        own = data.train.x.shape[-1] if isinstance(data.train, Tensors) else IMAGE_SIZE
+        fitting = max(_TEST_PIXELS // (self._side or own) ** 2, _FEWEST)
         # A series comes as the network gets it.
         self._ready = isinstance(data.train, Series)
+        self._tested = _TEST_BATCH if self._ready else min(fitting, _TEST_BATCH)
         self._train = self._source(data.train, y, data)
         self._test = self._source(data.test, data.test.y, data)
 
@@ -153,8 +157,8 @@ class Batches:
         mine = torch.arange(share.rank, n, share.world)
         filled = F.pad(mine, (0, -(-n // share.world) - len(mine)))
         real = torch.arange(len(filled)) < len(mine)
-        parts = [(part, 0) for part in filled.split(_TEST_BATCH)]
-        counted = real.to(self.device).split(_TEST_BATCH)
+        parts = [(part, 0) for part in filled.split(self._tested)]
+        counted = real.to(self.device).split(self._tested)
         for (x, y), here in zip(source.read(parts), counted, strict=True):
             rows = here.view(-1, *(1,) * (y.dim() - 1))
             yield self._standard(x), torch.where(rows, y, IGNORED)

@@ -85,6 +85,8 @@ class Experiment(BaseModel):
         weights: the network's initial ones: ``"none"`` to start from scratch, or a
             ``.safetensors`` or ``.pth`` file; None for the pretrained weights of timm,
             and to start from scratch with other networks.
+        channels_last: whether weights of convolutions lie in memory with the channels
+            last, which makes most networks of images faster.
         freeze_norm: whether BatchNorm keeps the statistics it came with.
         method: ``"sgd"`` for the base optimizer alone, or one of ``flatmin methods``.
         method_options: for the function that makes the method; rho is a field.
@@ -134,6 +136,7 @@ class Experiment(BaseModel):
     model: str = "wrn-28-10"
     model_options: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
+    channels_last: bool = False
     freeze_norm: bool = False
     method: str = "sam"
     method_options: dict[str, Any] = Field(default_factory=dict)
@@ -190,6 +193,11 @@ class Experiment(BaseModel):
             raise ValueError(
                 f"method {self.method} differentiates by itself, which precision "
                 f"{self.precision} excludes"
+            )
+        if self.channels_last and self.strategy == "fsdp":
+            raise ValueError(
+                "strategy fsdp shards weights that are contiguous; use "
+                "channels_last=false"
             )
         if self.horizon is not None:
             check_forecast(self)

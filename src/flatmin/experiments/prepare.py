@@ -78,7 +78,7 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(experiment.seed)
         try:
-            return build(
+            built = build(
                 experiment.model,
                 classes,
                 channels,
@@ -90,6 +90,9 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
             raise
         except Exception as refused:
             raise BadInput(f"model {experiment.model}: {refused}") from None
+    if not experiment.channels_last:
+        return built
+    return built.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
 def _check_task(experiment: Experiment) -> None:

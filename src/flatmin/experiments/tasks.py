@@ -223,5 +223,7 @@ def _excluded(one: Experiment) -> Iterator[tuple[str, str]]:
         yield "label_smoothing=0", "the squared error has no labels to smooth"
     if one.image_size is not None:
         yield "image_size=null", "a series has no pixels"
+    if one.channels_last:
+        yield "channels_last=false", "a series has no convolutions of images"
     if one.freeze_norm:
         yield "freeze_norm=false", "its networks have no BatchNorm"

@@ -71,6 +71,7 @@ def test_a_folder_is_fine_tuned_with_its_labels_left_alone(tmp_path: Path) -> No
     assert (one.data, one.model, one.weights) == (str(root), "resnet18", "w.pth")
     assert (one.noise, one.lr) == (0.0, 0.01)
     assert "flip" in one.augment
+    assert one.channels_last
     assert setting.label == "photos"
 
 

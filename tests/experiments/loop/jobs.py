@@ -18,7 +18,10 @@ from tests.experiments.loop.problems import pictures, small, trained
 #: What is killed: every kind of state, in as few runs as possible.
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {"method": "sgd", "augment": ("flip", "crop")},
-    "sam with an average": {"ema": 0.8, "m": 4, "clip": 1.0, "warmup": 0.5},
+    "sam with an average": {
+        **{"ema": 0.8, "m": 4, "clip": 1.0, "warmup": 0.5},
+        "channels_last": True,
+    },
     "looksam on shake-shake": {
         "model": "shake-shake-8-2x4d",
         "method": "looksam",

@@ -189,6 +189,12 @@ def test_every_image_is_tested_once_and_processes_make_equally_many_passes(
     assert alone == list(range(26))
 
 
+@pytest.mark.parametrize(("side", "n"), [(8, 512), (32, 512), (64, 128), (224, 32)])
+def test_of_large_images_fewer_are_tested_at_once(side: int, n: int) -> None:
+    read = batches_of(small(batch_size=2, image_size=side), pictures(4, test=513))
+    assert max(len(y) for _, y in read.test()) == n
+
+
 def test_the_steps_of_augmentation_are_those_of_the_sam_code() -> None:
     data = pictures()
     experiment = small(augment=("flip", "crop", "cutout"), image_size=16)

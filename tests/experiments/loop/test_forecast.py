@@ -224,6 +224,7 @@ def test_a_forecast_in_double_precision(tmp_path: Path) -> None:
         ({"bootstrap": True}, "bootstrap=false"),
         ({"image_size": 32}, "image_size=null"),
         ({"freeze_norm": True}, "freeze_norm=false"),
+        ({"channels_last": True}, "channels_last=false"),
     ],
 )
 def test_what_only_images_have_is_refused(fields: dict[str, Any], line: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from flatmin.experiments import prepare
 from flatmin.experiments.datasets import Tensors
 from flatmin.experiments.evaluate import predictions
 from flatmin.experiments.models import build
@@ -44,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "label smoothing": {"label_smoothing": 0.3},
     "mixup": {"mixup": 1.0, "m": 4},
     "ema": {"ema": 0.7, "momentum": 0.9},
+    "channels last": {"channels_last": True, "momentum": 0.9},
     "frozen norm": {"freeze_norm": True},
     "another seed": {"seed": 3},
     "shake-shake": {"model": "shake-shake-8-2x4d", "m": 4},
@@ -68,6 +70,15 @@ def test_two_epochs_are_those_of_the_formulas(
     for name, w in expected.items():
         assert found[name].dtype == w.dtype
         torch.testing.assert_close(found[name], w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_weights_of_convolutions_have_their_channels_last(last: bool) -> None:
+    built = prepare.network(small(channels_last=last), 6, 3)
+    kernels = [w for w in built.parameters() if w.dim() == 4 and w.shape[2] > 1]
+    assert kernels
+    for w in kernels:
+        assert w.is_contiguous(memory_format=torch.channels_last) == last
 
 
 def test_sgd_is_torchs_bit_for_bit(tmp_path: Path) -> None:

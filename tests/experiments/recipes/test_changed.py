@@ -135,6 +135,11 @@ def test_a_setting_that_cannot_be_is_refused(
         changed(recipe(name), [setting])
 
 
+def test_sharded_weights_cannot_have_their_channels_last() -> None:
+    with pytest.raises(BadInput, match="strategy fsdp .* use channels_last=false"):
+        changed(recipe("table1"), ["channels_last=true", "strategy=fsdp"])
+
+
 def test_spectra_move_with_the_epochs_they_are_set_to() -> None:
     new = changed(recipe("figure3-left"), ["epochs=30", "spectrum_at=[1, 5, 30]"])
     assert [cell.epoch for cell in new.cells[::4]] == [1, 5, 30]
@@ -147,7 +152,8 @@ def test_fine_tuning_can_be_told_epochs_in_place_of_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["epochs=200", "seeds=5", "device=cpu", "evaluate_every=5"]
+    "setting",
+    ["epochs=200", "seeds=5", "device=cpu", "evaluate_every=5", "channels_last=true"],
 )
 def test_what_changes_no_number_is_no_difference(setting: str) -> None:
     assert changed(recipe("table4"), [setting]).scale == "paper"

@@ -65,6 +65,7 @@ def folder(
         data=str(path.resolve()),
         model=model,
         weights=weights,
+        channels_last=True,
         augment=("random_resized_crop", "flip"),
         optimizer=optimizer,
         lr=lr,

@@ -20,8 +20,8 @@ from flatmin.experiments.recipes._recipe import Recipe
 #: Fields that mean nothing to the base optimizer alone.
 _OF_METHODS = ("rho", "method_options")
 
-#: Fields that leave the experiment what it is.
-_ELSEWHERE = ("device", "strategy", "evaluate_every")
+#: Fields that leave the experiment what it is, but for rounding.
+_ELSEWHERE = ("device", "strategy", "evaluate_every", "channels_last")
 
 #: How many names a message lists.
 _MOST = 4
