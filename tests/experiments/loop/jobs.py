@@ -19,7 +19,10 @@ from tests.experiments.loop.problems import pictures, small, trained
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {"method": "sgd", "augment": ("flip", "crop")},
     "sam with an average": {
-        **{"ema": 0.8, "m": 4, "clip": 1.0, "warmup": 0.5},
+        "ema": 0.8,
+        "m": 4,
+        "clip": 1.0,
+        "warmup": 0.5,
         "channels_last": True,
     },
     "looksam on shake-shake": {

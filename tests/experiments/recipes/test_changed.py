@@ -136,7 +136,7 @@ def test_a_setting_that_cannot_be_is_refused(
 
 
 def test_sharded_weights_cannot_have_their_channels_last() -> None:
-    with pytest.raises(BadInput, match="strategy fsdp .* use channels_last=false"):
+    with pytest.raises(BadInput, match=r"strategy fsdp .* use channels_last=false"):
         changed(recipe("table1"), ["channels_last=true", "strategy=fsdp"])
 
 
