@@ -81,6 +81,8 @@ RANKS = "ranks all weights together and needs whole parameters"
 REFUSED = {
     ("sparse_sam", "layers"): RANKS,
     ("sparse_sam", "tensor"): RANKS,
+    ("ire", "layers"): RANKS,
+    ("ire", "tensor"): RANKS,
     ("zsharp", "layers"): OUTLIERS,
     ("zsharp", "tensor"): OUTLIERS,
     ("second_order_sam", "layers"): SECOND,
@@ -226,6 +228,7 @@ REDUCTIONS: dict[str, list[list[int]]] = {
     "lookbehind_sam": [[2, 0], [1, 0], [1, 0], [2, 0]],
     "bsam": [[1, 1]],
     "sampa": [[2, 0]],
+    "ire": [[1, 0]],
     "part_sam": [[2, 0]],
     "flat_lora": [[1, 0]],
 }

@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "late_subset_sam": {"steps": 20, "late": 0.7, "share": 0.5, "ramp": 0.2},
     "ae_sam": {"steps": 20},
     "split_rwp": {"steps": 20, "rho": 0.1},
+    "ire": {"rho": 1.0, "every": 3, "start": 1},
     "subset_sam": {"share": 0.5},
     "k_sam": {"share": 0.5},
     "matched_sam": {"share": 0.5, "decay": 0.8},

@@ -53,6 +53,7 @@ NUMBERS: dict[str, dict[str, str]] = {
     "k_sam": {"share": "(0, 1]"},
     "esam": {"beta": "(0, 1]", "gamma": "(0, 1]"},
     "split_rwp": {"mix": "[0, 1]"},
+    "ire": {"sharp": "(0, 1)"},
     "lookbehind_sam": {"alpha": "(0, 1]"},
     "cr_sam": {"gamma": "[0, inf)", "beta": "[0, inf)"},
     "gam": {
@@ -77,13 +78,14 @@ WHOLE: dict[str, tuple[str, ...]] = {
     "bsam": ("n",),
     "flat_lora": ("steps",),
     "split_rwp": ("steps",),
+    "ire": ("every",),
 }
 
 #: Shares of a training, of which the smallest are no step.
 LATE = {("late_sam", "share"), ("late_subset_sam", "late")}
 
 #: Those that are neither, with tests of their own below.
-OTHERS = {("gsam", "radius"), ("bsam", "betas")}
+OTHERS = {("gsam", "radius"), ("bsam", "betas"), ("ire", "start")}
 
 
 def ends(interval: str) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 CHOSEN = "tests/methods/test_reference_chosen.py::"
+STRETCH = "tests/methods/test_reference_stretch.py::"
 POSTERIOR = "tests/methods/test_reference_posterior.py::"
 CHECKPOINT = "tests/distributed/test_checkpoint_methods.py::"
 SCOPE = "tests/optim/test_scope.py::"
@@ -18,6 +19,21 @@ ADAPTERS = "tests/methods/test_reference_adapters.py::"
 PARTS = "tests/methods/test_reference_parts.py::"
 
 METHODS = [
+    Mutant(
+        "a step that is stretched where the gradient is large",
+        "core/stretch.py",
+        "else 1 - x for x in largest",
+        "else x for x in largest",
+        f"{STRETCH}test_ire_equals_its_formula[0.5-0.1-3-0-sgd-one]",
+    ),
+    Mutant(
+        "a weight without rank that is not stretched",
+        "core/stretch.py",
+        "else torch.ones_like(g.abs())",
+        "else torch.zeros_like(g.abs())",
+        f"{STRETCH}test_a_layer_without_a_gradient_when_ranked_is_stretched_when_it_"
+        "has_one",
+    ),
     Mutant(
         "examples of the lowest loss",
         "core/_batch.py",
@@ -70,7 +86,7 @@ METHODS = [
     Mutant(
         "all of the way kept",
         "core/nested.py",
-        "            step.memory.pull(slow, self.alpha)\n",
+        "            step.memory.pull(slow, [self.alpha] * len(slow))\n",
         "            pass\n",
         f"{CHOSEN}test_lookbehind_sam_equals_its_formula[2-0.5-sgd-one]",
     ),

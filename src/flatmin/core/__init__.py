@@ -18,6 +18,7 @@ from flatmin.core import (
     scales,
     sources,
     sparse,
+    stretch,
     vectors,
 )
 from flatmin.core._batch import Batch, all_examples, fraction
@@ -106,5 +107,6 @@ __all__ = [
     "scales",
     "sources",
     "sparse",
+    "stretch",
     "vectors",
 ]

@@ -121,7 +121,7 @@ class Memory:
         self._kept: dict[str, Gradients] = {}
         self._noted: dict[str, float] = {}
         self._pushes: list[Gradients] = []
-        self._pulls: list[tuple[Gradients, float]] = []
+        self._pull: tuple[Gradients, Sequence[Tensor | float | None]] | None = None
 
     def recall(self, name: str) -> Gradients | None:
         """What was kept last; None if nothing was."""
@@ -147,9 +147,15 @@ class Memory:
         """Add this to the weights once the base optimizer has made its step."""
         self._pushes.append(move)
 
-    def pull(self, anchor: Gradients, share: float) -> None:
-        """After the base optimizer's step, ``w <- anchor + share (w - anchor)``."""
-        self._pulls.append((anchor, share))
+    def pull(self, anchor: Gradients, shares: Sequence[Tensor | float | None]) -> None:
+        """After the base optimizer's step, ``w <- anchor + share (w - anchor)``.
+
+        Args:
+            anchor: an entry per parameter.
+            shares: likewise, a number or a tensor of the parameter's shape; above 1 the
+                step is stretched, and None leaves it as it is.
+        """
+        self._pull = anchor, shares
 
 
 @dataclass(frozen=True, slots=True)

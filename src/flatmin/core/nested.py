@@ -55,7 +55,7 @@ class Lookbehind(Method):
         for name, value in (("slow", slow), ("climbed", above), ("uphill", uphill)):
             step.memory.keep(name, value)
         if at == self.k - 1 and self.alpha < 1:
-            step.memory.pull(slow, self.alpha)
+            step.memory.pull(slow, [self.alpha] * len(slow))
         return g_eps
 
 

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from flatmin.core import _checks as checks
@@ -14,7 +13,7 @@ from flatmin.core._joints import of_group
 from flatmin.core._method import Method, Traits
 from flatmin.core._multiple import entries, pick, scaled, spread
 from flatmin.core._program import Ascent, Ask, Entries, Gradients, Program, Step
-from flatmin.core._shards import Shards
+from flatmin.core._ranking import highest
 from flatmin.core._two_point import Climb
 
 
@@ -55,7 +54,7 @@ class FisherMasked(Method):
         g = yield Ask(climbs=True)
         if mask is None or step.index % self.every == 0:
             fisher = yield from self._fisher(step)
-            mask = _highest(step, step.mean(fisher), self.share)
+            mask = highest(step, step.mean(fisher), self.share, "sparse SAM")
             step.memory.keep("mask", mask)
         return (yield Ask(_masked(Climb.climb(step, g, rho), mask)))
 
@@ -79,21 +78,6 @@ def _plus_square(f: Tensor | None, g: Tensor | None) -> Tensor | None:
         return f
     square = (g * g.conj()).real if g.is_complex() else g * g
     return square if f is None else f + square
-
-
-def _highest(step: Step, fisher: Gradients, share: float) -> Gradients:
-    """1 at the highest entries of all tensors together, 0 at the others."""
-    if any(holders for holders, _ in Shards.of(step.w).kinds):
-        raise ValueError(
-            "sparse SAM ranks all weights together and needs whole parameters, got "
-            "sharded ones (DTensor)."
-        )
-    there = [f for f in fisher if f is not None]
-    flat = torch.cat([f.reshape(-1) for f in there])
-    top = flat.topk(max(1, int(share * flat.numel()))).indices
-    mask = torch.zeros_like(flat).index_fill_(0, top, 1)
-    ones = iter(torch.split(mask, [f.numel() for f in there]))
-    return [None if f is None else next(ones).view_as(f) for f in fisher]
 
 
 def _masked(ascent: Ascent | None, mask: Entries) -> Ascent | None:

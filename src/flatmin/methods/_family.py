@@ -37,7 +37,7 @@ from flatmin.methods._source import (
     vasso,
     zsharp,
 )
-from flatmin.methods._weights import sam_on, sparse_sam
+from flatmin.methods._weights import ire, sam_on, sparse_sam
 from flatmin.methods._when import (
     ae_sam,
     alternating_sam,
@@ -80,6 +80,7 @@ ROWS = (
     Entry(sparse_sam, "2, and single examples"),
     Entry(random_sam, "1"),
     Entry(split_rwp, "1"),
+    Entry(ire, "1"),
     Entry(friendly_sam, "2"),
     Entry(vasso, "2"),
     Entry(gcsam, "2"),
@@ -133,6 +134,7 @@ __all__ = [
     "gnp",
     "gsam",
     "interval_sam",
+    "ire",
     "k_sam",
     "late_sam",
     "late_subset_sam",

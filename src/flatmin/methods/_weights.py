@@ -1,4 +1,4 @@
-"""Methods that move some of the weights alone."""
+"""Methods that move some of the weights alone, or further than the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from flatmin.core import TwoPoint, filters
 from flatmin.core.sparse import FisherMasked
+from flatmin.core.stretch import Stretched
 from flatmin.methods._fit import check_norms
 from flatmin.optim import SAM, Options
 from flatmin.optim._foreign import explained
@@ -105,4 +106,71 @@ def sparse_sam(
     Stronger: A Sparsified Perturbation Approach. NeurIPS 2022, arXiv:2210.05177.
     """
     method = FisherMasked(share, every, samples, m)
+    return SAM(base, model, rho=rho, method=method, **options)
+
+
+@explained
+def ire(
+    base: Optimizer,
+    model: nn.Module,
+    *,
+    rho: float = 2.0,
+    sharp: float = 0.1,
+    every: int = 10,
+    start: int = 0,
+    **options: Unpack[Options],
+) -> SAM:
+    r"""IRE: the base optimizer goes further along the weights where the loss is flat.
+
+    .. math::
+        w_{t+1} = w_t + (1 + \kappa P) \odot u_t, \qquad
+        P_i = [\, |g_i| \text{ is none of the largest} \,]
+
+    with the base's own step u, all of it, weight decay and momentum included. P is
+    looked at anew every so many steps. There is no climb and no second gradient;
+    kappa takes the place of the radius, as ``"sam_rho"`` in ``param_groups``.
+
+    The learning rate of most weights is multiplied by 1 + kappa. Compare it with a base
+    whose learning rate was tuned, before the gain is put down to flatness.
+
+    One copy of the weights lasts for a step, and P stays in the state. Micro-batches
+    (``probes(accumulate=True)``) and sharded parameters are refused: all weights are
+    ranked together, by the gradient of the whole batch. To do the same around another
+    method, use `flatmin.core.stretch.Stretched`.
+
+    Differs from the paper: P is by the size of the batch's gradient, as in the newer of
+    the authors' programs for language models, which they call simpler and faster. The
+    paper's is by an estimate of the diagonal of the Fisher information.
+
+    Example:
+        >>> import torch, flatmin
+        >>> model = torch.nn.Linear(4, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = flatmin.ire(base, model, rho=1.0, start=10)
+        >>> x, y = torch.randn(8, 4), torch.randint(2, (8,))
+        >>> for probe in optimizer.probes():
+        ...     torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> optimizer.step()
+
+    Args:
+        base: a built optimizer.
+        model: the module that the loop runs.
+        rho: kappa, at least 0. The authors' commands have 2 for vision transformers and
+            3 to 4 for language models.
+        sharp: the share of the weights that move as the base moves them, below 1; 0.1
+            is the authors' default.
+        every: how many steps P lasts; 10 is the authors'.
+        start: the first step that is stretched. The authors begin after 70 of 200
+            epochs on CIFAR, and after 100 of 300 on ImageNet.
+        options: passed on to `flatmin.SAM`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of range.
+
+    Reference: Wang, Wang, He, Wang, Huang, Xiong, Li, E, Wu. Improving Generalization
+    and Convergence by Enhancing Implicit Regularization. NeurIPS 2024,
+    arXiv:2405.20763.
+    """
+    method = Stretched(sharp, every, start)
     return SAM(base, model, rho=rho, method=method, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ class StateMemory(Memory):
         """Write what was kept, after the base's step, for what took part in it."""
         for move in self._pushes:
             _push(local(self._w), move)
-        for anchor, share in self._pulls:
-            _pull(local(self._w), anchor, share)
+        if self._pull is not None:
+            _pull(local(self._w), *self._pull)
         for name, values in self._kept.items():
             for p, v in zip(self._w, values, strict=True):
                 if v is not None and p.grad is not None:
@@ -113,7 +114,7 @@ class StateMemory(Memory):
         self._kept.clear()
         self._noted.clear()
         self._pushes.clear()
-        self._pulls.clear()
+        self._pull = None
 
 
 def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -143,7 +144,9 @@ def _push(w: list[Tensor], move: Gradients) -> None:
 
 
 @torch.no_grad()
-def _pull(w: list[Tensor], anchor: Gradients, share: float) -> None:
-    for p, x in zip(w, anchor, strict=True):
-        if x is not None:
+def _pull(
+    w: list[Tensor], anchor: Gradients, shares: Sequence[Tensor | float | None]
+) -> None:
+    for p, x, share in zip(w, anchor, shares, strict=True):
+        if x is not None and share is not None:
             p.copy_(x + share * (p - x))
