@@ -1,5 +1,6 @@
 """Where a network's weights come from."""
 
+import math
 import re
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
@@ -62,19 +64,32 @@ def test_every_kind_of_file_gives_all_weights(
 
 
 @pytest.mark.parametrize("name", [NAME, "timm/test_vit.r160_in1k", "resnet-8"])
-def test_a_classifier_of_another_size_starts_from_scratch(
-    name: str, tmp_path: Path
-) -> None:
-    path = tensors(tmp_path / "w", made_up(7, name))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        found = loaded(path, 5, name)
-        torch.manual_seed(0)
-        fresh = build(name, 5, weights="none").state_dict()
-    own = {k for k, x in found.items() if not (x == 3).all()}
+def test_a_classifier_of_other_classes_is_zero(name: str, tmp_path: Path) -> None:
+    found = loaded(tensors(tmp_path / "w", made_up(7, name)), 5, name)
+    own = [x for x in found.values() if not (x == 3).all()]
     assert len(own) == 2
-    assert all(torch.equal(found[k], fresh[k]) for k in own)
-    assert all(x.shape[0] == 5 for x in (found[k] for k in own))
+    assert all(x.shape[0] == 5 and not x.any() for x in own)
+
+
+@pytest.mark.parametrize(("classes", "known"), [(1000, True), (5, False)])
+def test_downloaded_weights_of_other_classes_have_a_classifier_of_zeros(
+    classes: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str, classes: int, *_: Any) -> nn.Module:
+        return _timm.library(name).create_model(name, num_classes=classes)
+
+    monkeypatch.setattr(_timm, "create", offline)
+    network = build(NAME, classes)
+    head = network.get_submodule("classifier")
+    assert all(p.any() == known for p in head.parameters() if p.dim() == 2)
+    assert network.get_submodule("conv_stem").weight.any()
+
+
+def test_the_first_loss_of_fine_tuning_is_that_of_guessing(tmp_path: Path) -> None:
+    state = build(NAME, 7, weights="none").state_dict()
+    network = build(NAME, 4, weights=str(tensors(tmp_path / "w", state))).eval()
+    loss = cross_entropy(network(torch.randn(2, 3, 32, 32)), torch.tensor([1, 3]))
+    assert loss.item() == pytest.approx(math.log(4), rel=1e-6)
 
 
 def test_a_file_without_a_classifier_is_taken(tmp_path: Path) -> None:

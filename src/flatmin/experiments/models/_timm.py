@@ -91,6 +91,11 @@ def create(
     return network
 
 
+def knows_classes(network: Any, classes: int) -> bool:
+    """Whether the last layer came with its pretrained weights."""
+    return bool(network.pretrained_cfg["num_classes"] == classes)
+
+
 @contextmanager
 def _hub() -> Iterator[None]:
     """Within, the hub takes what it has on this machine if it cannot be reached.

@@ -23,8 +23,8 @@ _COUNTED = "num_batches_tracked"
 def load_weights(network: nn.Module, path: Path) -> None:
     """Give a network the weights in a file.
 
-    The last layer keeps its initial values if the file has it for another number of
-    classes, or not at all.
+    The last layer is zero if the file has it for another number of classes, or not at
+    all: see `forget_classes`.
 
     Args:
         network: any.
@@ -40,8 +40,22 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if any(name not in found or found[name].shape != own[name].shape for name in last):
         layers = {name.rpartition(".")[0] for name in last}
         found = {k: x for k, x in found.items() if k.rpartition(".")[0] not in layers}
-        found |= {name: own[name] for name in last}
+        found |= {name: torch.zeros_like(own[name]) for name in last}
     _fit(network, path, found)
+
+
+def forget_classes(network: nn.Module) -> None:
+    """Make the last layer zero, before the others are fine-tuned for new classes.
+
+    The first loss is then that of guessing. Random weights of that layer send the
+    others a gradient that can ruin them in a few steps: timm's are so large for few
+    classes that EfficientNet-Lite0 begins with a loss of 9 in the place of 2.3.
+    """
+    named = _last_layers(network)
+    with torch.no_grad():
+        for name, w in network.named_parameters():
+            if name.rpartition(".")[0] in named:
+                w.zero_()
 
 
 def restore(network: nn.Module, path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import _timm
-from flatmin.experiments.models._weights import load_weights
+from flatmin.experiments.models._weights import forget_classes, load_weights
 from flatmin.experiments.models.pyramidnet import pyramidnet
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.samformer import samformer
@@ -119,9 +119,9 @@ def build(
         classes: length of the output rows: the classes, or the steps of a forecast.
         channels: of the images, or of the series.
         weights: ``"none"`` to start from scratch, or a ``.safetensors`` or ``.pth``
-            file with those of the network; its last layer may be of another size, and
-            then starts from scratch. None for the pretrained weights of timm, which are
-            downloaded; networks that are not timm's then start from scratch.
+            file with those of the network. None for the pretrained weights of timm,
+            which are downloaded; networks that are not timm's then start from scratch.
+            The last layer is zero if the weights are those of other classes.
         options: for the function that builds the network, ``alpha=84`` of a
             PyramidNet; of a network of timm's, those of ``timm.create_model``, such as
             ``drop_rate=0.1``.
@@ -138,6 +138,8 @@ def build(
     if is_timms(name):
         known = known_to_timm(name)
         network = _timm.create(known, classes, channels, weights is None, options)
+        if weights is None and not _timm.knows_classes(network, classes):
+            forget_classes(network)
     else:
         make = _PUBLISHED[name].make if name in _PUBLISHED else SMALL[name]
         network = _made(name, make, classes=classes, channels=channels, **options)
