@@ -8,13 +8,20 @@ import torch
 from torch import nn
 
 from flatmin.experiments.compare.plan import BASE
-from flatmin.experiments.compare.preflight import gate, group_size, held_out, rise
+from flatmin.experiments.compare.preflight import (
+    gate,
+    group_size,
+    held_out,
+    rise,
+    running_statistics,
+)
 from flatmin.experiments.compare.recipes import digits
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Tensors, images_of
 from flatmin.experiments.launch import launched
 from flatmin.experiments.train import Training
 from tests.experiments.helpers import TINY, run_program
+from tests.experiments.loop.problems import pictures, small
 
 
 def _experiment(method: str, **options: object) -> Experiment:
@@ -37,6 +44,30 @@ def test_a_tail_without_learning_rate_is_a_warning() -> None:
 @pytest.mark.parametrize(("examples", "level"), [(1, "warning"), (64, "ok")])
 def test_few_examples_with_batch_norm(examples: int, level: str) -> None:
     assert group_size(nn.BatchNorm2d(3), examples).level == level
+
+
+@pytest.mark.parametrize(
+    ("momentum", "fields", "levels"),
+    [
+        (0.1, {}, ["ok"]),
+        (0.01, {}, ["warning"]),
+        (None, {}, []),
+        (0.01, {"freeze_norm": True}, []),
+    ],
+)
+def test_running_statistics_that_do_not_follow_are_a_warning(
+    momentum: float | None, fields: dict[str, object], levels: list[str]
+) -> None:
+    one = small(epochs=15, **fields)
+    training = Training(launched(one), one, pictures())
+    assert training.steps == 45
+    for layer in training.model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = momentum
+    found = list(running_statistics(training))
+    assert [one.level for one in found] == levels
+    if "warning" in levels:
+        assert "still 64% those it began with: use --set freeze" in found[0].sentence
 
 
 def test_the_command_tells_radii_apart_and_writes_nothing(

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from flatmin.experiments import prepare
 from flatmin.experiments.batches import Batch
@@ -32,6 +33,9 @@ _RISE, _TAIL = 1e-3, 0.05
 
 #: Fewer held-out images per class cannot tell settings apart.
 _HELD = 5
+
+#: More of BatchNorm's first statistics than this spoil the tests of the last weights.
+_LEFT = 0.05
 
 #: More examples per perturbation than this are worth a note.
 _MOST_EXAMPLES = 512
@@ -100,6 +104,7 @@ def _cheap(
         *(rise(training, groups, rho, len(data.classes)) for rho in what.rhos),
         *gate(what.common(setting), rates),
         group_size(training.model, len(groups[0][0])),
+        *running_statistics(training),
         held_out(what, data),
     ]
 
@@ -204,7 +209,7 @@ def gate(experiment: Experiment, rates: Sequence[float]) -> Iterator[Finding]:
 def group_size(model: nn.Module, examples: int) -> Finding:
     """Is a perturbation made of neither too many nor too few examples?"""
     words = f"{examples:,} examples share a perturbation"
-    norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    norm = any(isinstance(m, _BatchNorm) for m in model.modules())
     if examples > _MOST_EXAMPLES:
         return Finding(
             "note",
@@ -216,6 +221,24 @@ def group_size(model: nn.Module, examples: int) -> Finding:
             "warning", "m", f"{words}, too few for BatchNorm's statistics: raise m."
         )
     return Finding("ok", "m", f"{words}.")
+
+
+def running_statistics(training: Training) -> Iterator[Finding]:
+    """Do BatchNorm's running statistics follow the weights within the run?"""
+    if training.experiment.freeze_norm:
+        return
+    layers = (m for m in training.model.modules() if isinstance(m, _BatchNorm))
+    rates = [m.momentum for m in layers if m.momentum is not None]
+    if not rates:
+        return
+    left = (1 - min(rates)) ** training.steps
+    text = f"after the {training.steps:,} steps of the longest run, BatchNorm's running"
+    text += f" statistics are still {left:.0%} those it began with"
+    yield Finding(
+        "warning" if left > _LEFT else "ok",
+        "statistics",
+        f"{text}{': use --set freeze_norm=true' if left > _LEFT else ''}.",
+    )
 
 
 def held_out(what: Comparison, data: DataSet) -> Finding:
