@@ -1,0 +1,55 @@
+"""What part of SAM's gain is left at which price: error against cost, task by task.
+
+Every arm that has something to choose chooses it on a tenth of the training examples,
+with two seeds that are not tested. Then all are trained on all training examples, with
+paired seeds, and tested once, after the last step. Each run also follows an average of
+its weights. Finished runs are not trained again, so that ``--seeds 10`` adds five; the
+same command in another terminal shares the work.
+
+    python benchmarks/price digits-noise --out runs/price
+
+Tasks but the digits need images or a series below ``--data``; what is missing is named,
+with the address of its original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import report
+from study import Study
+from tasks import TASKS
+
+from flatmin.experiments.runs.files import write
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from machine import machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("task", choices=TASKS, nargs="?", default="digits-noise")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/price"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="one epoch of each arm")
+    given = parser.parse_args()
+    task = TASKS[given.task]
+    folder = None if task.folder is None else given.data / task.folder
+    if folder is not None and not folder.is_dir():
+        sys.exit(f"{folder} is not there. Its original: {task.origin}.")
+    print(machine() + "\n", flush=True)
+    with TemporaryDirectory() as thrown_away:
+        root = Path(thrown_away) if given.smoke else given.out / given.task
+        seeds = 1 if given.smoke else given.seeds
+        tested = list(Study(task, root, given.data, seeds, given.smoke).tested())
+        write(root / "runs.csv", report.runs(tested).csv())
+        report.picture(task.words, tested, root / "price.png")
+    print(report.table(task.words, tested).markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The ways to train that are compared, and what each may choose by validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from flatmin.experiments.config import Experiment
+
+#: From the steps of a training to the options of a method.
+Options = Callable[[int], dict[str, Any]]
+
+#: Steps over which the average of the weights reaches back, of all steps.
+AVERAGED = 0.1
+
+
+def no_options(steps: int) -> dict[str, Any]:
+    """Of a method whose defaults are taken."""
+    del steps
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: of its folder.
+        words: what the table calls it.
+        method: of its runs.
+        options: of the method.
+        lengths: of the schedule, in multiples of the task's; one is chosen.
+        lrs: learning rates, likewise.
+        rhos: radii; None for those of the task, and nothing for a base.
+    """
+
+    name: str
+    words: str
+    method: str = "sgd"
+    options: Options = field(default=no_options)
+    lengths: tuple[float, ...] = (1.0,)
+    lrs: tuple[float, ...] = (1.0,)
+    rhos: tuple[float, ...] | None = None
+
+    def candidates(
+        self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
+    ) -> list[Experiment]:
+        """What is chosen from; a single one needs no choice."""
+        return list(self._candidates(task, rhos, per_epoch))
+
+    def _candidates(
+        self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
+    ) -> Iterator[Experiment]:
+        radii = (task.rho,) if self.method == "sgd" else self.rhos or rhos
+        for length, lr, rho in product(self.lengths, self.lrs, radii):
+            steps = max(1, round(length * task.epochs * per_epoch))
+            changes = {
+                "method": self.method,
+                "method_options": self.options(steps),
+                "lr": lr * task.lr,
+                "rho": rho,
+                "steps": steps,
+                "ema": round(math.exp(-1 / max(AVERAGED * steps, 1)), 6),
+                "evaluate_every": 1_000_000,
+            }
+            yield Experiment.model_validate({**task.model_dump(), **changes})
+
+
+def _late(share: float) -> Options:
+    return lambda steps: {"steps": steps, "share": share}
+
+
+#: The base with its length and rate by validation, alone and against equal cost; what
+#: its rate alone does; SAM; and what costs less than SAM.
+ARMS = (
+    Arm(
+        "base-chosen",
+        "base, length and rate by validation",
+        lengths=(0.25, 0.5, 1.0, 1.1, 2.0),
+        lrs=(0.5, 1.0, 2.0, 4.0),
+    ),
+    Arm("base", "base"),
+    Arm("base-1.1", "base, 1.1 times as long", lengths=(1.1,)),
+    Arm("base-2", "base, 2 times as long", lengths=(2.0,)),
+    Arm("base-lr-0.5", "base, half the rate", lrs=(0.5,)),
+    Arm("base-lr-2", "base, 2 times the rate", lrs=(2.0,)),
+    Arm("base-lr-4", "base, 4 times the rate", lrs=(4.0,)),
+    Arm("sam", "SAM", "sam"),
+    Arm("late-10", "late SAM, 10 %", "late_sam", _late(0.1)),
+    Arm("late-20", "late SAM, 20 %", "late_sam", _late(0.2)),
+    Arm("late-40", "late SAM, 40 %", "late_sam", _late(0.4)),
+    Arm(
+        "late-quarter",
+        "late SAM, 40 %, on a quarter",
+        "late_subset_sam",
+        lambda steps: {"steps": steps, "late": 0.4, "share": 0.25},
+    ),
+    Arm("quarter", "SAM on a quarter", "subset_sam", lambda _: {"share": 0.25}),
+    Arm(
+        "ire",
+        "IRE",
+        "ire",
+        lambda steps: {"start": steps // 3},
+        rhos=(1.0, 2.0, 4.0),
+    ),
+    Arm(
+        "split",
+        "random perturbation of half",
+        "split_rwp",
+        lambda steps: {"steps": steps},
+        rhos=(0.005, 0.015, 0.05),
+    ),
+    Arm("momentum", "momentum SAM", "momentum_sam", rhos=(0.3, 1.0, 3.0)),
+)

@@ -1,0 +1,142 @@
+"""The runs of a task: those that choose, and those that are tested."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arms import ARMS, Arm
+from rich.console import Console
+from tasks import Task
+
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.intervals import mean
+from flatmin.experiments.jobs import Job, Request, data_of, train_job
+from flatmin.experiments.launch import launched
+from flatmin.experiments.progress import bars
+from flatmin.experiments.tasks import task_of
+
+#: Of the runs that choose; those that are tested have 0, 1, 2 and so on.
+CHOICE = (100, 101)
+
+#: A finished run, by the arm and the experiment that it is of.
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """The tested runs of an arm.
+
+    Attributes:
+        arm: that was trained.
+        chosen: its settings.
+        results: of the runs, by seed.
+    """
+
+    arm: Arm
+    chosen: Experiment
+    results: dict[int, Result]
+
+    def scores(self, *, averaged: bool) -> dict[int, float]:
+        """The errors by seed, of the last weights or of their average."""
+        return {
+            seed: score(self.chosen, one, averaged)
+            for seed, one in self.results.items()
+        }
+
+
+def score(experiment: Experiment, result: Result, averaged: bool) -> float:
+    """The number by which a run is judged; less is better."""
+    name = task_of(experiment).score
+    return float(result[name if averaged else name.replace("test", "last")])
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """All runs of a task.
+
+    Attributes:
+        task: that is studied.
+        root: folder of its runs; several processes may share it.
+        data: where the data sets are.
+        seeds: how many are tested.
+        small: whether runs are of one epoch, with two candidates and one seed.
+    """
+
+    task: Task
+    root: Path
+    data: Path
+    seeds: int = 5
+    small: bool = False
+
+    def tested(self) -> Iterator[Tested]:
+        """Choose the settings of every arm, then train with all seeds."""
+        base = self.task.experiment(self.data)
+        for arm in ARMS:
+            chosen = self._chosen(arm, base)
+            runs = [chosen.model_copy(update={"seed": seed}) for seed in self._seeds]
+            results = self._all(f"test/{arm.name}", runs)
+            yield Tested(arm, chosen, dict(zip(self._seeds, results, strict=True)))
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.seeds)
+
+    def _chosen(self, arm: Arm, base: Experiment) -> Experiment:
+        """The candidate with the least error on held-out examples."""
+        whole = self._candidates(arm, base)
+        if len(whole) == 1:
+            return whole[0]
+        held = {"validation": 0.1, "noisy_validation": base.noise > 0}
+        tries = self._candidates(arm, base.model_copy(update=held))
+        runs = [
+            one.model_copy(update={"seed": seed})
+            for one in tries
+            for seed in self._choice
+        ]
+        found = self._all(f"choose/{arm.name}", runs)
+        n = len(self._choice)
+        errors = [
+            mean([score(base, one, averaged=False) for one in found[i : i + n]])
+            for i in range(0, len(found), n)
+        ]
+        return whole[errors.index(min(errors))]
+
+    @property
+    def _choice(self) -> tuple[int, ...]:
+        return CHOICE[:1] if self.small else CHOICE
+
+    def _candidates(self, arm: Arm, base: Experiment) -> list[Experiment]:
+        per_epoch = len(data_of(base, self._request).train.y) // base.batch_size
+        if not self.small:
+            return arm.candidates(base, self.task.rhos, per_epoch)
+        short = base.model_copy(update={"epochs": 1})
+        return arm.candidates(short, self.task.rhos, per_epoch)[:2]
+
+    @property
+    def _request(self) -> Request:
+        return Request("price", root=self.root, data=self.data)
+
+    def _all(self, stage: str, runs: Sequence[Experiment]) -> list[Result]:
+        """The results of these runs; what another process trains is waited for."""
+        left = dict(enumerate(runs))
+        done: dict[int, Result] = {}
+        while left:
+            before = len(left)
+            for i, one in list(left.items()):
+                result = self._run(stage, one)
+                if result is not None:
+                    done[i] = result
+                    del left[i]
+            if left and len(left) == before:
+                time.sleep(1)
+        return [done[i] for i in range(len(runs))]
+
+    def _run(self, stage: str, one: Experiment) -> Result | None:
+        name = f"steps-{one.steps}-lr-{one.lr:g}-rho-{one.rho:g}"
+        job = Job(one, self.root / stage / name / f"seed-{one.seed}")
+        with bars(Console(stderr=True)) as progress:
+            return train_job(launched(one), job, self._request, progress)
