@@ -117,7 +117,7 @@ def train_flat(rank: int, adapter: Adapter) -> list[Any] | str:
 
 @check(
     "C5",
-    "under DDP, replicas that shall climb on their own do",
+    "under DDP, replicas climb on their own where the scope says so",
     "distance of the two ranks' perturbations, in rho",
     AtLeast(0.01),
 )

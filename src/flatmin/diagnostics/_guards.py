@@ -53,7 +53,7 @@ def check_model(model: object) -> nn.Module:
     if not any(p.requires_grad for p in inner.parameters()):
         raise ValueError(
             "the model has no parameter with requires_grad=True, so there is nothing "
-            "to move. Thaw what shall be measured."
+            "to move. Thaw those that are to be measured."
         )
     if narrow := {p.dtype for p in inner.parameters() if p.dtype.itemsize < 4}:
         raise ValueError(

@@ -165,7 +165,7 @@ def _claimed(fabric: Fabric, job: Job, request: Request) -> Iterator[_Run | None
 
     All that the settings decide is built before anything is written.
     """
-    # Whoever downloads or makes up images must be alone.
+    # One process alone downloads or makes up images.
     with fabric.rank_zero_first():
         data = data_of(job.experiment, request)
     left = finished(fabric, job.folder) or Training(fabric, job.experiment, data)

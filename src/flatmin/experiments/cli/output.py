@@ -23,7 +23,7 @@ _ERRORS = "flatmin"
 def fit_encoding() -> None:
     """Let stdout and stderr spell what their encoding lacks: ``+-`` for ``±``.
 
-    Whoever prints, rich, typer or Python's warnings, cannot fail at a sign then.
+    rich, typer and Python's warnings then print every sign instead of failing at it.
     """
     codecs.register_error(_ERRORS, _spelled)
     for stream in (sys.stdout, sys.stderr):
