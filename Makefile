@@ -29,6 +29,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
