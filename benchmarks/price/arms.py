@@ -13,6 +13,9 @@ from flatmin.experiments.config import Experiment
 #: From the steps of a training to the options of a method.
 Options = Callable[[int], dict[str, Any]]
 
+#: Lengths of a method's schedule: with wrong labels, short ones are better.
+SHORTER = (0.25, 0.5, 1.0)
+
 #: Steps over which the average of the weights reaches back, of all steps.
 AVERAGED = 0.1
 
@@ -73,8 +76,9 @@ def _late(share: float) -> Options:
     return lambda steps: {"steps": steps, "share": share}
 
 
-#: The base with its length and rate by validation, alone and against equal cost; what
-#: its rate alone does; SAM; and what costs less than SAM.
+#: The base with its length and rate by validation; the base as it is, longer, and with
+#: other rates; SAM; and what costs less than SAM. Methods choose length and radius, and
+#: have fewer tries and gradients for it than the base.
 ARMS = (
     Arm(
         "base-chosen",
@@ -88,22 +92,30 @@ ARMS = (
     Arm("base-lr-0.5", "base, half the rate", lrs=(0.5,)),
     Arm("base-lr-2", "base, 2 times the rate", lrs=(2.0,)),
     Arm("base-lr-4", "base, 4 times the rate", lrs=(4.0,)),
-    Arm("sam", "SAM", "sam"),
-    Arm("late-10", "late SAM, 10 %", "late_sam", _late(0.1)),
-    Arm("late-20", "late SAM, 20 %", "late_sam", _late(0.2)),
-    Arm("late-40", "late SAM, 40 %", "late_sam", _late(0.4)),
+    Arm("sam", "SAM", "sam", lengths=SHORTER),
+    Arm("late-10", "late SAM, 10 %", "late_sam", _late(0.1), lengths=SHORTER),
+    Arm("late-20", "late SAM, 20 %", "late_sam", _late(0.2), lengths=SHORTER),
+    Arm("late-40", "late SAM, 40 %", "late_sam", _late(0.4), lengths=SHORTER),
     Arm(
         "late-quarter",
         "late SAM, 40 %, on a quarter",
         "late_subset_sam",
         lambda steps: {"steps": steps, "late": 0.4, "share": 0.25},
+        lengths=SHORTER,
     ),
-    Arm("quarter", "SAM on a quarter", "subset_sam", lambda _: {"share": 0.25}),
+    Arm(
+        "quarter",
+        "SAM on a quarter",
+        "subset_sam",
+        lambda _: {"share": 0.25},
+        lengths=SHORTER,
+    ),
     Arm(
         "ire",
         "IRE",
         "ire",
         lambda steps: {"start": steps // 3},
+        lengths=SHORTER,
         rhos=(1.0, 2.0, 4.0),
     ),
     Arm(
@@ -111,7 +123,14 @@ ARMS = (
         "random perturbation of half",
         "split_rwp",
         lambda steps: {"steps": steps},
+        lengths=SHORTER,
         rhos=(0.005, 0.015, 0.05),
     ),
-    Arm("momentum", "momentum SAM", "momentum_sam", rhos=(0.3, 1.0, 3.0)),
+    Arm(
+        "momentum",
+        "momentum SAM",
+        "momentum_sam",
+        rhos=(0.3, 1.0, 3.0),
+        lengths=SHORTER,
+    ),
 )
