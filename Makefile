@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: compare test test-all lint docs bench conformance frameworks wheel clean
+.PHONY: compare test test-all lint lock docs bench conformance frameworks wheel clean
 
 compare: $(INSTALLED)
 	$(BIN)/flatmin compare
@@ -30,6 +30,12 @@ lint: $(READY)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# The newest versions that fit together, for an environment that can be built again.
+lock:
+	uv pip compile pyproject.toml --all-extras --universal \
+		--python-version 3.11 --custom-compile-command "make lock" --upgrade -q \
+		--output-file requirements-dev.lock
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.pages import ADDRESS, PROJECT, ROOT, YAMLS, read, table
 
@@ -23,6 +24,33 @@ def test_ruff_is_one_version_in_hooks_and_environments() -> None:
     (rev,) = (repo["rev"] for repo in hooks if "ruff" in repo["repo"])
     (ruff,) = (r for r in map(Requirement, EXTRAS["lint"]) if r.name == "ruff")
     assert rev.removeprefix("v") in ruff.specifier
+
+
+def locked() -> dict[str, set[str]]:
+    """The versions of every package in the lock file, for some Python each."""
+    lines = (ROOT / "requirements-dev.lock").read_text().splitlines()
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        if line and not line.startswith((" ", "#")):
+            (one,) = Requirement(line).specifier
+            found.setdefault(canonicalize_name(Requirement(line).name), set()).add(
+                one.version
+            )
+    return found
+
+
+def test_the_lock_file_has_every_package_in_a_version_that_is_allowed() -> None:
+    versions = locked()
+    wanted = [
+        *PROJECT["dependencies"],
+        *(one for extra in EXTRAS.values() for one in extra),
+    ]
+    for required in map(Requirement, wanted):
+        if required.name == PROJECT["name"]:
+            continue
+        found = versions.get(canonicalize_name(required.name), set())
+        assert found, f"{required.name} is not locked: make lock"
+        assert all(one in required.specifier for one in found), required
 
 
 def test_the_citation_is_of_this_version_and_address() -> None:
