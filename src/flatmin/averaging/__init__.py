@@ -1,4 +1,4 @@
-"""Averages of the weights: what costs no gradient, and stacks with every method."""
+"""Averages of the weights: they cost no gradient, and work beside every method."""
 
 from flatmin.averaging._average import Average
 from flatmin.averaging._kinds import EMA, LAWA, SWA

@@ -1,4 +1,4 @@
-"""What every average does: read the weights, lend itself to the model, be saved."""
+"""The base of all averages: reading weights, lending them to the model, saving."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from flatmin.optim._weights import are_away
 class Average(ABC):
     """An average of a model's weights, beside the training loop.
 
-    It reads the weights in `update`, and never writes to them but in `applied` and
-    `transfer`. Parameters, and buffers that hold real numbers, are averaged in float32
-    at least; other buffers are the latest.
+    It reads the weights in `update`, and writes to them only in `applied`, `transfer`
+    and, for a while, `refresh`. Parameters, and buffers that hold real numbers, are
+    averaged in float32 at least; of other buffers, the latest are kept.
 
     Attributes:
         model: whose weights are averaged.
@@ -99,8 +99,8 @@ class Average(ABC):
     def transfer(self) -> None:
         """Give the model the average for good; its own weights are gone.
 
-        At the end of training this makes the network to keep. At the end of every
-        epoch it makes of `EMA` the switching average (Switch EMA).
+        At the end of training this gives the network to keep. Called at the end of
+        every epoch, it turns `EMA` into the switching average (Switch EMA).
 
         Raises:
             RuntimeError: as `applied`.
@@ -139,15 +139,15 @@ class Average(ABC):
                 module.training = training
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs; holds tensors, numbers and names alone."""
+        """Return all that a resumed training needs: tensors, numbers and names only."""
         kept = {"updates": self.updates, "statistics": dict(self._statistics)}
         return kept | self._state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Raises:
-            ValueError: it is of another model, or of another kind of average.
+            ValueError: the state is of another model, or of another kind of average.
         """
         try:
             tensors = [*self._saved(state)]
@@ -223,7 +223,7 @@ class Average(ABC):
 
 
 def _own_streams(model: nn.Module) -> AbstractContextManager[None]:
-    """Within, what the model draws is drawn from copies of the random streams."""
+    """Within, the model draws from copies of the random streams."""
     devices = dict.fromkeys(p.device for p in model.parameters())
     others = [device for device in devices if device.type != "cpu"]
     fork = torch.random.fork_rng(others)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -23,7 +23,7 @@ class _Running(Average):
 
     @abstractmethod
     def _share(self) -> float:
-        """Of the present weights in the average to come."""
+        """The share of the present weights in the next average."""
 
     def _take(self, now: Named) -> None:
         if self.updates:

@@ -12,7 +12,7 @@ Named = dict[str, Tensor]
 
 
 def tensors_of(model: nn.Module) -> Named:
-    """Parameters and buffers; one that has two names by its first."""
+    """Return parameters and buffers by name; one with two names has its first."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -24,7 +24,7 @@ def wide(t: Tensor) -> Tensor:
 
 
 def averaged(mean: Named, now: Named, share: float) -> None:
-    """``mean <- mean + share (now - mean)``, in place; other numbers are the latest.
+    """``mean <- mean + share (now - mean)``, in place; other types take the new value.
 
     Raises:
         RuntimeError: the model has other tensors than it had.
@@ -39,12 +39,12 @@ def averaged(mean: Named, now: Named, share: float) -> None:
 
 
 def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
-    """Write tensors into the model's, in place, so that nobody loses hold of them."""
+    """Write tensors into the model's, in place, so that references stay valid."""
     ours = tensors_of(model)
     with torch.no_grad():
         for name in ours.keys() & named.keys():
             ours[name].copy_(named[name])
-    # An autocast region around the call keeps its casts of the weights.
+    # An autocast region around the call would reuse its casts of the weights.
     torch.clear_autocast_cache()
 
 

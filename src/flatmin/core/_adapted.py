@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flatmin.core import _tensors as ts
 from flatmin.core._shards import is_dtensor
 
-#: What every LoRA layer has.
+#: The attributes that every LoRA layer has.
 _OWN = ("lora_A", "lora_B", "scaling", "active_adapters", "get_base_layer")
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -46,20 +46,20 @@ class Adapted:
         return w.square().sum(dim=1).sqrt()
 
     def tensors(self) -> list[Tensor]:
-        """All that it is made of, the adapters first."""
+        """Return the adapters' tensors, then the weight."""
         return [*(x for _, b, a in self.factors for x in (a, b)), self.weight]
 
 
 def adapted(model: nn.Module, w: Sequence[Tensor]) -> list[Adapted]:
-    """The LoRA layers of the model that some of these parameters belong to.
+    """Return the LoRA layers of the model that hold any of these parameters.
 
     Args:
-        model: holds the layers; those without an active adapter do not count.
-        w: what is trained.
+        model: holds the layers; one without an active adapter is skipped.
+        w: the trained parameters.
 
     Raises:
-        ValueError: there is no such layer, or one whose weight is not ``W + s B A``,
-            or cannot be moved.
+        ValueError: there is no such layer; or the weight of a layer is not
+            ``W + s B A``, cannot be moved, or is shared with another layer.
     """
     ours = {id(p) for p in w}
     every = [_read(name, layer, active) for name, layer, active in _active(model)]
@@ -79,7 +79,7 @@ def adapted(model: nn.Module, w: Sequence[Tensor]) -> list[Adapted]:
 
 
 def _active(model: Any) -> Iterator[tuple[str, Any, list[str]]]:
-    """By name, every LoRA layer with its active adapters, if it has any."""
+    """Yield ``(name, layer, active adapters)`` of LoRA layers with active adapters."""
     for name, layer in model.named_modules():
         if all(hasattr(layer, attribute) for attribute in _OWN):
             here = {*layer.lora_A, *getattr(layer, "lora_embedding_A", ())}
@@ -89,7 +89,7 @@ def _active(model: Any) -> Iterator[tuple[str, Any, list[str]]]:
 
 
 def _read(name: str, layer: Any, active: list[str]) -> Adapted:
-    """What there is to know of a layer."""
+    """Read W, s, B and A from a layer, or raise a ValueError that says why not."""
     why = _other_product(layer, active) or _other_weight(layer, active)
     if why:
         raise ValueError(f"flat_lora cannot perturb the LoRA layer {name!r}: {why}")
@@ -156,7 +156,7 @@ def _is_linear(layer: Any, active: list[str], weight: Tensor) -> bool:
 
 
 def _size(layer: Any, adapter: str) -> tuple[int, int] | None:
-    """That of ``B A``; None if they are no matrices."""
+    """Return the shape of ``B A``; None if B or A is missing or no matrix."""
     parts = (layer.lora_B, layer.lora_A)
     pair: list[Any] = [
         getattr(part[adapter], "weight", None) for part in parts if adapter in part

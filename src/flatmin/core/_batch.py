@@ -20,19 +20,19 @@ def all_examples(n: int) -> None:
 
 
 def fraction(share: float) -> Batch:
-    """The first examples, so much of the batch, and one at least."""
+    """Select the first ``share`` of the batch, at least one example."""
     if inside("share", share, "(0, 1]", "0.25 is a quarter") == 1:
         return all_examples
     return partial(_first, share)
 
 
 def remainder(share: float) -> Batch:
-    """The examples that `fraction` leaves; of a batch of one, none would be left."""
+    """Select the examples that `fraction` leaves; ValueError if it leaves none."""
     return partial(_after, inside("share", share, "(0, 1)", "0.5 is the other half"))
 
 
 def highest(values: Tensor, share: float) -> Batch:
-    """The examples with the highest values, so much of the batch, and one at least.
+    """Select the ``share`` of the batch with the highest values, at least one example.
 
     Args:
         values: one for each example.

@@ -1,4 +1,4 @@
-"""Refusals that every number a user hands over goes through."""
+"""Checks of the numbers that users pass in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def number(name: str, value: object) -> float:
-    """``value`` if it is an int or a float (and no bool), else TypeError."""
+    """Return ``value`` if it is an int or a float (and no bool), else TypeError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = type(value).__name__
         raise TypeError(f"{name} must be a number, got {value!r} ({kind}).")
@@ -14,7 +14,7 @@ def number(name: str, value: object) -> float:
 
 
 def radius(value: object, name: str = "rho") -> float:
-    """``value`` if it is a finite number, zero or greater.
+    """Return ``value`` if it is a finite number, zero or greater.
 
     Raises:
         TypeError: it is not a number.
@@ -27,7 +27,7 @@ def radius(value: object, name: str = "rho") -> float:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse what is too small.
+    """Refuse a value below ``least``.
 
     Raises:
         TypeError: it is not a number.
@@ -38,13 +38,13 @@ def at_least(name: str, value: float, least: float) -> None:
 
 
 def integer(name: str, value: object, least: int, usual: str = "") -> int:
-    """``value`` if it is an int (and no bool), and large enough.
+    """Return ``value`` if it is an int (and no bool), and at least ``least``.
 
     Args:
         name: of the argument.
         value: what was given.
         least: the smallest that is allowed.
-        usual: which value who has, such as "the paper's is 5", for the message.
+        usual: a hint for the message, such as "the paper's is 5".
 
     Raises:
         TypeError: it is no int.
@@ -59,14 +59,14 @@ def integer(name: str, value: object, least: int, usual: str = "") -> int:
 
 
 def inside(name: str, value: object, interval: str, usual: str = "") -> float:
-    """``value`` if it is a number in the interval.
+    """Return ``value`` if it is a number in the interval.
 
     Args:
         name: of the argument.
         value: what was given.
         interval: such as ``"(0, 1]"``, with square brackets for ends that belong to
             it; ``"[0, inf)"`` are the finite numbers from zero on.
-        usual: which value who has, such as "the paper's is 0.9", for the message.
+        usual: a hint for the message, such as "the paper's is 0.9".
 
     Raises:
         TypeError: it is not a number.

@@ -21,8 +21,8 @@ class Decayed(Method):
     The gradient at ``w`` becomes ``g + lambda w``, that at ``w + eps`` becomes
     ``g_eps + lambda (w + eps)``, as in the paper's code, where the penalty is part of
     the loss; a product of the Hessian with v gains ``lambda v``. If the loss has two
-    parts, the penalty is in the flat one. The base optimizer goes on to add
-    ``lambda w`` of its own, so what the method returns is handed on without it.
+    parts, the penalty belongs to the flat one. The base optimizer still adds its own
+    ``lambda w``, so this term is subtracted from the vector that the method returns.
 
     Attributes:
         method: what runs on the penalised loss.
@@ -37,7 +37,7 @@ class Decayed(Method):
 
     @property
     def traits(self) -> Traits:
-        """The method's; a gradient times a loss scale does not add to a weight."""
+        """The method's; gradients must be unscaled, because ``lambda w`` is added."""
         return replace(self.method.traits, needs_unscaled=True)
 
     def __call__(self, step: Step) -> Program:
@@ -53,7 +53,7 @@ class Decayed(Method):
 def _penalised(
     w: list[Tensor], decay: list[float], ask: Ask, g: Gradients
 ) -> Gradients:
-    """The gradient of the penalised loss, or its product with a vector."""
+    """The gradient of the penalised loss, or its Hessian times a vector."""
     if ask.part == "rest":
         return g
     there = ask.along or _moved(w, ask.at.eps if ask.at else ())

@@ -1,4 +1,4 @@
-"""Seeds of what a step draws: alike in all processes, and in a resumed run."""
+"""Seeds of a step's random draws: the same in all processes and in a resumed run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The other joints, each with its plain value; together these are SAM.
+"""Most of the joints, each with its default; the defaults together are SAM.
 
 source: along what do we climb? gate: when? radius: how far? filter: which parameters
-move? combine: what do we descend? The ascent batch is `flatmin.core.all_examples`; the
-metric has a file of its own, and so has the scope, which is the engine's and not the
-method's.
+move? combine: what do we descend? The default ascent batch is
+`flatmin.core.all_examples`. The metric and the scope have files of their own; the
+scope belongs to the engine, not to the method.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from flatmin.core._checks import radius
 from flatmin.core._method import Joint
 from flatmin.core._program import Ask, Gradients, Program, Step
 
-#: source: a program of its own, because it may ask for gradients. One that remembers
-#: something is a `Joint` that says so.
+#: source: a program of its own, because it may ask for gradients. A source with a
+#: memory is a `Joint`, whose traits name what it keeps.
 Source: TypeAlias = Callable[[Step, Batch], Program]
 
 #: gate: whether this step climbs at all.
@@ -34,7 +34,7 @@ Filter: TypeAlias = Callable[[Step, Gradients], Gradients]
 
 
 def fresh(step: Step, batch: Batch) -> Program:
-    """The gradient at ``w``, now."""
+    """Ask for the gradient at ``w`` in this step."""
     del step
     return (yield Ask(batch=batch, climbs=True))
 
@@ -57,8 +57,8 @@ def everything(step: Step, g: Gradients) -> Gradients:
 
 
 #: scale: the unit of length of every weight that moves, or None if it is 1 for all.
-#: Given the positions of what moves and its gradient. One for which the size of a
-#: gradient counts is a `Joint` that says so.
+#: Called with the positions and gradients of the parameters that move. If the size of
+#: a gradient matters, the scale is a `Joint` whose traits say so.
 Scale: TypeAlias = Callable[[Step, list[int], list[Tensor]], list[Tensor] | None]
 
 
@@ -90,7 +90,7 @@ class Perturbed(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """Never."""
+        """False: only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:

@@ -1,4 +1,4 @@
-"""A method and its joints, and what each of them says of itself."""
+"""Methods, their joints, and the traits that these declare."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flatmin.core._program import Program, Step, plain
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What SAM has to know of a method before it runs; the defaults are SAM's own.
+    """What SAM must know of a method before a step; the defaults are SAM's own.
 
     Attributes:
         remembers: the names under which it keeps gradients from step to step.
         notes: the names under which it keeps numbers.
         needs_unscaled: whether the size of a gradient counts, and not its direction
             alone. Under a GradScaler it then needs ``probes(scaler=scaler)``.
-        adds_up: whether what it finds in micro-batches may be added up.
+        adds_up: whether the results of micro-batches may be added up.
         needs_take: whether some pass sees a part of the batch, so that the loop has to
             call ``probe.take``.
         needs_losses: whether some pass wants the loss of each example, so that the loop
@@ -27,8 +27,8 @@ class Traits:
             call ``probe.backward(loss)``.
         needs_parts: whether some pass is for a part of the loss, so that the loop has
             to call ``probe.total``.
-        skips_w: whether some steps make no pass at ``w``. Buffers are then those of
-            the first pass elsewhere, and `flatmin.Statistics` has no loss at ``w``.
+        skips_w: whether some steps make no pass at ``w``. Buffers then come from the
+            first pass elsewhere, and `flatmin.Statistics` has no loss at ``w``.
     """
 
     remembers: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Traits:
         )
 
 
-#: Of a part that has none.
+#: For parts without traits of their own.
 _NONE = Traits()
 
 
@@ -83,9 +83,9 @@ def traits_of(*parts: object) -> Traits:
 class Method(Joint, ABC):
     """A program for every step.
 
-    A class and not a function, because SAM reads its `traits` before it runs: what a
-    checkpoint has to hold, say. It is stateless; what it carries from step to step
-    goes into ``step.memory``.
+    A class and not a function, because SAM reads its `traits` before any step, for
+    example to know what a checkpoint must hold. It is stateless; what it carries from
+    step to step goes into ``step.memory``.
 
     Example:
         >>> from flatmin.core import Ask, Method, Program, Step

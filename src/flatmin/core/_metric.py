@@ -26,11 +26,11 @@ class Metric(Joint, ABC):
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
-        """The perturbation, with an entry for each of what moves.
+        """Return the perturbation, with an entry for each tensor that moves.
 
         Args:
-            w: what moves.
-            g: its gradient, no entry missing or empty.
+            w: the tensors that move.
+            g: their gradients, no entry missing or empty.
             rho: the radius for each tensor, at least one of them positive.
             group: the parameter group each tensor belongs to.
         """
@@ -50,15 +50,15 @@ class LpBall(Metric):
     gives ``rho sign(g)``; ``p = 1`` puts all of rho on the entries where ``|g|`` is
     largest, in equal parts if there are several, which is the limit of the formula.
 
-    Of sharded parameters (DTensor), ``eps`` is this process's part and the norm is that
-    of the whole.
+    For sharded parameters (DTensor), ``eps`` is this process's part, and the norm is
+    that of the whole.
 
     Where tensors have radii of their own, the direction is that of the common ball and
     each tensor is scaled by its radius. A gradient that is zero, not finite, or too
     small for ``rho / ||g||`` to be represented gives ``eps = 0``.
 
     Differs from the paper: the gradient is divided by its largest entry before any
-    power is taken, which changes nothing but the range of numbers it works for.
+    power is taken, which only widens the range of numbers that the formula works for.
 
     Args:
         p: from 1 to ``math.inf``; 2 is the paper's choice.
@@ -141,7 +141,7 @@ class PerGroup(Metric):
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
-        """The perturbation of every group by itself; all or none if one overflows."""
+        """Perturb every group by itself; if the norm of one overflows, perturb none."""
         eps: list[Tensor | None] = [None] * len(g)
         parts: list[Ascent] = []
         for k in sorted(set(group)):
@@ -181,7 +181,7 @@ class PerLayer(Metric):
     def __call__(
         self, w: list[Tensor], g: list[Tensor], rho: list[float], group: list[int]
     ) -> Ascent:
-        """The perturbation of every parameter by itself."""
+        """Perturb every parameter by itself."""
         each = PerGroup(self.ball)(w, g, rho, list(range(len(w))))
         sizes = [Shards.of([p]).norm(ts.wide(local([p.detach()]))) for p in w]
         pairs = zip(each.eps, sizes, strict=True)
@@ -191,11 +191,11 @@ class PerLayer(Metric):
 
 @dataclass(frozen=True, slots=True)
 class Unnormalised(Metric):
-    """``rho g``: no ball at all, and the longer the steeper the loss is."""
+    """``rho g``: no ball; the steeper the loss, the longer the perturbation."""
 
     @property
     def traits(self) -> Traits:
-        """The length of ``eps`` is that of the gradient."""
+        """Gradients must be unscaled: ``eps`` is proportional to them."""
         return Traits(needs_unscaled=True)
 
     def __call__(
@@ -215,7 +215,7 @@ class Shortened(Metric):
     """``rho g / ||g|| - alpha g``.
 
     Attributes:
-        alpha: how much of the gradient is taken off.
+        alpha: how much of the gradient is subtracted.
     """
 
     alpha: float
@@ -225,7 +225,7 @@ class Shortened(Metric):
 
     @property
     def traits(self) -> Traits:
-        """What is taken off is as long as the gradient."""
+        """Gradients must be unscaled: what is subtracted is proportional to them."""
         return Traits(needs_unscaled=True)
 
     def __call__(
@@ -242,7 +242,7 @@ class Shortened(Metric):
 
 
 def _at_radii(eps: Multiple, rho: list[float]) -> Entries:
-    """What is of the largest radius, each entry brought to its own."""
+    """Scale a perturbation of the largest radius to the radius of each tensor."""
     if min(rho) == max(rho):
         return eps
     moves = [e for e in eps if e is not None]

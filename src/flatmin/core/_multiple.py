@@ -10,19 +10,19 @@ from torch import Tensor
 
 from flatmin.core import _tensors as ts
 
-#: An entry per parameter, to be read; None: this parameter stays where it is.
+#: An entry per parameter, read-only; None: this parameter stays where it is.
 Entries: TypeAlias = Sequence[Tensor | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Multiple(Sequence["Tensor | None"]):
-    """``c v`` where ``ok``, else zero; an entry is computed when somebody reads it.
+    """``c v`` where ``ok``, else zero; an entry is computed when it is read.
 
     The engine moves weights along it without ever holding all of it.
 
     Attributes:
-        v: what is multiplied. Nobody may change it as long as this is used.
-        c: by how much, 0-dim.
+        v: the tensors that are multiplied. They must not change while this is in use.
+        c: the factor, 0-dim.
         ok: 0-dim bool.
     """
 
@@ -48,7 +48,7 @@ class Multiple(Sequence["Tensor | None"]):
         return x if x is None else self._computed([x])[0]
 
     def of(self, v: Entries) -> Multiple:
-        """The same multiple of something else."""
+        """Return the same multiple of other tensors."""
         return Multiple(v, self.c, self.ok)
 
     def _computed(self, xs: list[Tensor]) -> list[Tensor]:
@@ -60,12 +60,12 @@ class Multiple(Sequence["Tensor | None"]):
 
 
 def entries(eps: Entries) -> Entries:
-    """What tells which parameters move; of a `Multiple`, no entry is computed."""
+    """Return entries that are None where those of ``eps`` are, computing nothing."""
     return eps.v if isinstance(eps, Multiple) else eps
 
 
 def pick(eps: Entries, at: list[int]) -> Entries:
-    """The entries at these positions, which ascend."""
+    """Return the entries at these positions, which are in ascending order."""
     if len(at) == len(eps):
         return eps
     if isinstance(eps, Multiple):
@@ -74,7 +74,7 @@ def pick(eps: Entries, at: list[int]) -> Entries:
 
 
 def spread(eps: Entries, at: list[int], n: int) -> Entries:
-    """The entries at these positions of ``n``, and None at all others."""
+    """Place the entries at these positions of ``n``, with None at all others."""
     if isinstance(eps, Multiple):
         return eps.of(spread(eps.v, at, n))
     result: list[Tensor | None] = [None] * n
@@ -84,7 +84,7 @@ def spread(eps: Entries, at: list[int], n: int) -> Entries:
 
 
 def scaled(eps: Entries, by: Sequence[Tensor]) -> Entries:
-    """Every entry times another tensor, in float32 at least; no entry is None."""
+    """Multiply each entry by its tensor, in float32 at least; no entry is None."""
     if isinstance(eps, Multiple):
         return eps.of(scaled(eps.v, by))
     return ts.products([x for x in eps if x is not None], by)

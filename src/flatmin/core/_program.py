@@ -1,4 +1,4 @@
-"""The vocabulary: what a method may ask for, and what it is told."""
+"""The vocabulary: what a method may ask for, and what it receives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flatmin.core._multiple import Entries as Entries
 #: One entry per trainable parameter, in the optimizer's order; None: no gradient.
 Gradients: TypeAlias = list[Tensor | None]
 
-#: As `Gradients`, but nobody changes it; None: this parameter stays where it is.
+#: As `Gradients`, but read-only; None: this parameter stays where it is.
 Move: TypeAlias = Entries
 
 #: Tensors of the model that the optimizer does not train, and how far each moves.
@@ -25,12 +25,12 @@ Part: TypeAlias = Literal["flat", "rest"]
 
 
 class Point(NamedTuple):
-    """A place to look at, ``w + eps``, that is not the step's perturbation.
+    """A point ``w + eps`` to evaluate that is not the step's perturbation.
 
     Attributes:
         eps: how far it is from ``w``.
-        frozen: how far tensors move that the optimizer does not train. The first
-            request of a step names all that move in it.
+        frozen: tensors that the optimizer does not train, and how far each moves. The
+            first request of a step must name all of them that the step moves.
     """
 
     eps: Move
@@ -38,14 +38,14 @@ class Point(NamedTuple):
 
 
 class Ascent(NamedTuple):
-    """The step's perturbation, and what was learned on the way to it.
+    """The step's perturbation, with the norm of the gradient that led to it.
 
-    `flatmin.Statistics` is about the pass at this place. A step that climbs in several
-    moves makes all but the last of them to a `Point`.
+    `flatmin.Statistics` reports the pass at this point. In a step that climbs in
+    several moves, all but the last go to a `Point`.
 
     Attributes:
-        eps: the perturbation. Nobody has to copy it: the engine lets go of it before
-            the pass. A program that lets go of it too makes room for the pass.
+        eps: the perturbation. The engine drops its reference before the pass. A
+            program that drops its own too frees the memory for the pass.
         norm: the dual norm of the gradient, 0-dim; one per ball if there are several.
         ok: 0-dim bool; False if the gradient was zero or not finite, so that
             ``eps`` is 0.
@@ -65,13 +65,13 @@ class Ask:
     What replicas do with the gradient they find depends on what it is for:
 
     * ``Ask()``: it is descended as it is, so all replicas average it.
-    * ``Ask(climbs=True)``: it is climbed, so those that share one perturbation (the
-      scope) average it, and the others need not.
-    * ``Ask(alone=True)``: it is combined with others, so nobody averages it. The
+    * ``Ask(climbs=True)``: it is climbed, so the replicas that share one perturbation
+      (the scope) average it, and the others need not.
+    * ``Ask(alone=True)``: it is combined with others, so it is not averaged. The
       engine averages what the method returns if the last pass was not averaged.
 
     Attributes:
-        at: where to stand: None is ``w`` itself, an `Ascent` is the step's
+        at: where to take the gradient: None is ``w`` itself, an `Ascent` is the step's
             perturbation, and a `Point` is any other place.
         batch: the examples the pass needs.
         climbs: True if a perturbation is made of this gradient.
@@ -79,9 +79,9 @@ class Ask:
             of the gradient.
         alone: True if the method wants the gradient of this replica's own examples.
         each: True if the method wants the loss of each example, in `Step.losses`.
-        backward: False if it wants nothing but these; there is no gradient then.
+        backward: False if it wants only these losses; there is no gradient then.
         part: which part of the loss the gradient is of; None is all of it. The loop
-            calls ``probe.total``, which knows.
+            passes the parts to ``probe.total``.
 
     Raises:
         ValueError: both ``climbs`` and ``alone`` are set.
@@ -104,17 +104,17 @@ class Ask:
             )
 
     def there(self) -> Ask:
-        """What remains of the request once the weights have moved."""
+        """Return the request as it stands once the weights have moved to ``at``."""
         return replace(self, at=None)
 
 
 class Memory:
     """What a method carries from step to step, by name: an entry per parameter.
 
-    It is kept in the optimizer's state, and so in its checkpoints, once the step that
-    made it has been taken. A method, or a joint of it, says in its `Traits` under
-    which names: ``remembers`` for these and ``notes`` for numbers. A distributed
-    checkpoint loads what a new optimizer's state has an entry for.
+    Values go into the optimizer's state, and so into its checkpoints, once the step
+    that made them has been taken. A method or one of its joints declares the names in
+    its `Traits`: ``remembers`` for these and ``notes`` for numbers. A distributed
+    checkpoint loads only what a new optimizer's state already has an entry for.
     """
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Memory:
         self._pull: tuple[Gradients, Sequence[Tensor | float | None]] | None = None
 
     def recall(self, name: str) -> Gradients | None:
-        """What was kept last; None if nothing was."""
+        """Return what was kept last under this name; None if nothing was."""
         return self._kept.get(name)
 
     def keep(self, name: str, values: Gradients) -> None:
@@ -136,11 +136,11 @@ class Memory:
         self._kept[name] = values
 
     def number(self, name: str) -> float | None:
-        """What was noted last; None if nothing was."""
+        """Return the number noted last under this name; None if there is none."""
         return self._noted.get(name)
 
     def note(self, name: str, value: float) -> None:
-        """Carry a number on, alike on all processes."""
+        """Carry a number on, which must be the same on all processes."""
         self._noted[name] = value
 
     def push(self, move: Gradients) -> None:
@@ -152,8 +152,8 @@ class Memory:
 
         Args:
             anchor: an entry per parameter.
-            shares: likewise, a number or a tensor of the parameter's shape; above 1 the
-                step is stretched, and None leaves it as it is.
+            shares: likewise, a number or a tensor of the parameter's shape; above 1
+                stretches the step, and None leaves it as it is.
         """
         self._pull = anchor, shares
 
@@ -207,7 +207,7 @@ def plain() -> Program:
 def translated(
     program: Program, change: Callable[[Ask, Gradients], Gradients]
 ) -> Program:
-    """The program, sent ``change(ask, g)`` where it asked for ``g``."""
+    """Run a program, but send it ``change(ask, g)`` instead of each gradient g."""
     ask = next(program)
     while True:
         g = yield ask

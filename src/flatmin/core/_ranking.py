@@ -1,4 +1,4 @@
-"""Which weights stand out, all tensors of a model ranked together."""
+"""Select the highest entries, ranked over all tensors of a model together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flatmin.core._shards import Shards
 
 
 def highest(step: Step, values: Gradients, share: float, method: str) -> Gradients:
-    """1 at the highest of all entries, 0 at the others; None where there is no value.
+    """Return 1 at the highest of all entries, 0 at the others, None where no value is.
 
     Args:
         step: whose weights the values belong to.
         values: real, an entry per parameter.
-        share: of the entries that get a 1, which one of them does at least.
-        method: what messages call the one who ranks.
+        share: of the entries that get a 1; at least one entry does.
+        method: the name of the caller in messages.
 
     Raises:
         ValueError: a parameter is sharded.

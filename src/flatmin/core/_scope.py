@@ -1,4 +1,4 @@
-"""The scope joint: who shares one perturbation; the engine applies it."""
+"""The scope joint: which replicas share one perturbation; the engine applies it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Scope(Protocol):
     """Surrounds the passes that replicas make alone, and shares what they find."""
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
-        """What surrounds a pass whose gradient nobody else has to see."""
+        """Return a context for a pass whose gradient need not be averaged."""
         ...
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
-        """The gradient along which all who share the perturbation climb.
+        """Return the gradient for all replicas that share the perturbation.
 
         Args:
             w: the parameters.
-            g: what this process found; the result may not be the same tensors.
+            g: this process's gradient; the result may be other tensors.
         """
         ...
 
     def average(self, model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
-        """The mean of what replicas made of gradients that they had for themselves."""
+        """Average the vectors that replicas combined from their own gradients."""
         ...
 
 
@@ -45,7 +45,7 @@ class Replica:
     """
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
-        """No averaging, if the model would average."""
+        """Suppress the model's averaging, if it averages."""
         return _silent(model)
 
     def share(self, w: list[Tensor], g: Gradients) -> Gradients:
@@ -66,7 +66,7 @@ class World:
     """
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
-        """Nothing: the model averages."""
+        """Return an empty context: the model averages."""
         del model
         return nullcontext()
 
@@ -105,7 +105,7 @@ class Group:
             )
 
     def alone(self, model: nn.Module) -> AbstractContextManager[object]:
-        """No averaging over all replicas."""
+        """Suppress the averaging over all replicas."""
         _check_nobody_leaves(replicas(model))
         return _silent(model)
 
@@ -119,8 +119,8 @@ class Group:
 
 
 def replicas(model: nn.Module) -> list[DistributedDataParallel]:
-    """The parts of a model that are averaged: itself, or what its wrappers hold."""
-    # Without process groups there are none, and a loop in one process pays nothing.
+    """Return the DistributedDataParallel modules: the model, or those inside it."""
+    # Without process groups there are none, and a single process skips the search.
     if not (dist.is_available() and dist.is_initialized()):
         return []
     if isinstance(model, DistributedDataParallel):
@@ -140,8 +140,8 @@ def agree(model: nn.Module, x: Tensor) -> Tensor:
 def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
     """The mean over all replicas, in the dtypes of ``w``.
 
-    What is outside of DistributedDataParallel stays as it is: it may have another
-    shape in every process.
+    The entries of parameters outside of DistributedDataParallel stay as they are: they
+    may have another shape in every process.
     """
     averaged = replicas(model)
     if not averaged:
@@ -163,9 +163,9 @@ def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
     """Refuse to wait for processes that may have no batch left.
 
     Raises:
-        RuntimeError: the ``join()`` of a replica is active, which stands in for those
-            processes in what DistributedDataParallel does, and in nothing else. torch
-            keeps it active after its end.
+        RuntimeError: the ``join()`` of a replica is active. It replaces such processes
+            only in the communication of DistributedDataParallel itself. torch keeps it
+            active after its end.
     """
     if any(replica._join_config.enable for replica in averaged):
         raise RuntimeError(
@@ -177,11 +177,11 @@ def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
 
 
 def _over(w: list[Tensor], v: Gradients, group: dist.ProcessGroup) -> Gradients:
-    """The mean over a group, nothing counting as zero; None where nobody has any."""
+    """Group mean; a missing gradient counts as zero; None if all are missing."""
     there = torch.tensor([v_i is not None for v_i in v], device=w[0].device)
     *means, shares = _mean([*_filled(w, v), there], group)
     return [
-        # A host that has nothing here must look whether others have.
+        # Only where this process has no entry, ask whether another one has.
         None if v_i is None and shares[i] == 0 else mean
         for i, (v_i, mean) in enumerate(zip(v, means, strict=True))
     ]

@@ -1,8 +1,8 @@
 """Tensors of which each process holds a part (DTensor): measures of the whole.
 
-FSDP2, hybrid sharding and tensor parallelism all store parameters as DTensors. What is
-elementwise works on the parts; what measures all entries is summed over the processes
-that hold the others, once per kind of sharding and not once per parameter.
+FSDP2, hybrid sharding and tensor parallelism all store parameters as DTensors.
+Elementwise functions work on the parts. Measures of all entries are reduced over the
+processes that hold the other parts, once per kind of sharding and not per parameter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flatmin.core import _tensors as ts
 
-#: What is measured of the tensors at some positions.
+#: Measures the tensors at the given positions.
 Measure: TypeAlias = Callable[[list[int]], Tensor]
 
 
@@ -41,7 +41,7 @@ def share_of(x: Tensor, w: Any) -> Tensor:
     """This process's part of a whole ``x``, cut as ``w`` is cut."""
     if not is_dtensor(w):
         return x
-    # A DTensor has loaded this already; without one it costs half a second.
+    # Imported here: w has loaded this already, without DTensors it takes half a second.
     from torch.distributed.tensor import Replicate
 
     everywhere = [Replicate()] * w.device_mesh.ndim
@@ -50,7 +50,7 @@ def share_of(x: Tensor, w: Any) -> Tensor:
 
 
 def placed_as(g: Any, w: Any) -> Tensor:
-    """``g``, cut as ``w`` is cut."""
+    """Return ``g``, cut as ``w`` is cut."""
     if not is_dtensor(g) or g.placements == w.placements:
         return g
     return g.redistribute(w.device_mesh, w.placements)
@@ -128,7 +128,7 @@ class Shards:
         """The measure of each kind of cut, over all processes that hold a part."""
         values: list[Tensor] = []
         for groups, at in self.kinds:
-            # A process may hold no entry at all, but must not stay away.
+            # A process that holds no entry must still take part in the reduction.
             here = [i for i in at if xs[i].numel() > 0]
             nothing = torch.zeros((), dtype=torch.float64, device=xs[at[0]].device)
             value = measure(here) if here else nothing

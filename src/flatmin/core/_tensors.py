@@ -29,8 +29,8 @@ _joined: Any = torch._utils._flatten_dense_tensors  # pyright: ignore
 #: How many products are made at a time: enough to keep an accelerator busy.
 _MANY = 2**24
 
-#: How many entries are rounded by chance at a time, so that what is computed of them
-#: fits a cache.
+#: How many entries are rounded by chance at a time, so that the intermediate tensors
+#: fit a cache.
 _FEW = 2**15
 
 _INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
@@ -162,7 +162,7 @@ def add_by_chance_(w: Tensor, x: Tensor, seed: int) -> None:
 
     Of its two neighbours in the dtype of ``w``, the sum takes the nearer one with the
     greater probability, such that its expectation is ``w + x``; a sum that the dtype
-    holds is taken as it is. No global random stream is drawn from.
+    can represent is taken as it is. Draws nothing from torch's global generators.
     """
     draw = torch.Generator(w.device).manual_seed(seed)
     for some, some_x in _pieces(w, x):
@@ -198,13 +198,13 @@ def cosine(
 
 
 def _in_memory_order(x: Tensor) -> Tensor:
-    """A view of ``x``, contiguous if nothing but its channels are out of order."""
+    """Return ``x``; if it is in channels_last format, as a contiguous view."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x.permute(0, 2, 3, 1) if last and not x.is_contiguous() else x
 
 
 def _pieces(w: Tensor, x: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Both, or on the CPU parts of both that fit into a cache, where they have many."""
+    """Return the pair; on the CPU, if contiguous, cut into pieces that fit a cache."""
     if not _may_look([w]) or not (w.is_contiguous() and x.is_contiguous()):
         return [(w, x)]
     flat: Any = w.view(-1), x.view(-1)
@@ -241,9 +241,9 @@ def _like(c: Tensor, xs: Sequence[Tensor]) -> Any:
 def _run_norms(xs: Sequence[Tensor]) -> Tensor:
     """``||x||_2`` of runs of entries that make up ``xs``: float64, 1-dim.
 
-    torch adds squares of float32 in float32. That costs a vector of ten million
-    entries up to 1 % of its norm, and a run of 512 the seventh digit at worst. Short
-    tensors are joined, because each call costs more than their entries do.
+    torch adds squares of float32 in float32. The error is up to 1 % of the norm for ten
+    million entries, and in the seventh digit at worst for a run of 512. Short tensors
+    are joined, because each call costs more than their entries do.
     """
     runs: dict[torch.dtype, list[Tensor]] = {}
     short: dict[torch.dtype, list[Tensor]] = {}

@@ -32,7 +32,7 @@ from flatmin.core._tensors import products
 class TwoPoint(Method):
     """``g`` at ``w``; ``eps`` from ``g``; ``g_eps`` at ``w + eps``; descend it.
 
-    With every joint at its plain value this is SAM (algorithm 1 of the paper). If the
+    With every joint at its default this is SAM (algorithm 1 of the paper). If the
     gate is closed or all radii are zero the step is the base optimizer's, at its cost.
 
     Attributes:
@@ -64,7 +64,7 @@ class TwoPoint(Method):
 
     @property
     def traits(self) -> Traits:
-        """Those of the joints; a part of the batch has to be taken."""
+        """Those of the joints; ``needs_take`` if the ascent sees part of the batch."""
         joints = traits_of(self.source, self.scale, self.metric, self.combine)
         if self.batch is all_examples:
             return joints
@@ -79,7 +79,7 @@ class TwoPoint(Method):
         above = [Ask(self.climb(step, g, rho), alone=self.combine.needs_g)]
         if not self.combine.needs_g:
             g = []
-        # Handed over and not held, because the pass needs the memory of eps.
+        # Popped, so that this frame does not hold eps in memory during the pass.
         g_eps = yield above.pop()
         return self.combine(step, g, g_eps)
 
@@ -104,5 +104,5 @@ class TwoPoint(Method):
         return ascent._replace(eps=spread(moves, at, len(step.w)))
 
 
-#: SAM's own, for programs that climb as it does.
+#: SAM itself, for programs that climb as it does.
 Climb = TwoPoint()

@@ -40,7 +40,7 @@ class Mixed(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """Unless its weight is zero."""
+        """True unless the weight of g is zero."""
         return self.c != 0
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
@@ -102,7 +102,7 @@ class Decoupled(Combine):
 
     @property
     def traits(self) -> Traits:
-        """The second move does not pass through the base optimizer."""
+        """Gradients must be unscaled: the second move bypasses the base optimizer."""
         return Traits(needs_unscaled=True)
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
@@ -111,7 +111,7 @@ class Decoupled(Combine):
         sharpness = step.mean(vec.mix(1.0, g_eps, -1.0, g))
         pairs = zip(rates, sharpness, strict=True)
         step.memory.push([x if x is None else -rate * x for rate, x in pairs])
-        # An overflow in what is pushed has to show in what a scaler looks at.
+        # A scaler checks the returned vector, which must show an overflow of the push.
         return [
             x if x is None or s is None else x + 0 * s
             for x, s in zip(g, sharpness, strict=True)
@@ -124,18 +124,18 @@ class Remembered(Combine):
 
     @property
     def traits(self) -> Traits:
-        """What the step descends is kept."""
+        """The step keeps the vector that it descends."""
         return Traits(remembers=("stale",))
 
     @property
     def needs_g(self) -> bool:
-        """Never."""
+        """False: only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """``g_eps``."""
         del g
-        # What is handed on may be scaled and clipped in place.
+        # Cloned, because the returned vector may be scaled and clipped in place.
         step.memory.keep("stale", [x if x is None else x.clone() for x in g_eps])
         return g_eps
 
@@ -146,7 +146,7 @@ class Centred(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """Never."""
+        """False: only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
@@ -156,10 +156,10 @@ class Centred(Combine):
 
 
 def centre(w: list[Tensor], g: Gradients) -> Gradients:
-    """Without the mean over all axes but the first, where there are such.
+    """Subtract the mean over all axes but the first, where there are others.
 
     Raises:
-        ValueError: a parameter is cut along one of these.
+        ValueError: a parameter is cut along one of these axes.
     """
     if any(cut_within(p) for p in w):
         raise ValueError(

@@ -17,13 +17,13 @@ from flatmin.core._two_point import Climb, TwoPoint
 
 @dataclass(frozen=True, slots=True)
 class Matched(Method):
-    """An ascent on a part of the batch, as far as the gradient of it is longer.
+    """An ascent on a part of the batch, with a radius for its longer gradient.
 
     The radius is rho times a running mean of ``||g|| / ||g_eps||``, which begins at
     ``1 / sqrt(share)``: g is the gradient of the part, g_eps that of the batch.
 
     Attributes:
-        share: of the batch that is climbed on.
+        share: of the batch that the ascent sees.
         decay: of the running mean.
     """
 
@@ -86,8 +86,8 @@ class HighestRise(Method):
     Attributes:
         beta: the probability with which a tensor moves; ``eps`` is ``1 / beta`` times
             longer.
-        gamma: the share of the batch; with 1 no loss is looked at.
-        seed: of the coins.
+        gamma: the share of the batch that descends; with 1 no losses are needed.
+        seed: of the random choice of tensors.
     """
 
     beta: float
@@ -100,7 +100,7 @@ class HighestRise(Method):
 
     @property
     def traits(self) -> Traits:
-        """Examples are chosen by their losses, unless all are to be."""
+        """Examples are chosen by their losses, unless all are used."""
         picks = self.gamma < 1
         return Traits(needs_losses=picks, needs_take=picks)
 

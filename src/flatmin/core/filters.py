@@ -49,14 +49,15 @@ def within(*kinds: type[nn.Module]) -> Filter:
 
 
 def centred(step: Step, g: Gradients) -> Gradients:
-    """Everything, without the mean of each weight vector."""
+    """Everything moves, without the mean of each weight vector."""
     return centre(step.w, g)
 
 
 def outliers(share: float) -> Filter:
     """In each tensor, the entries whose z-score is in the top ``1 - share``.
 
-    A tensor's z-score is ``|x - mean| / std``. Where none is left all of it moves.
+    The z-score is ``|x - mean| / std`` in its tensor. If no entry is left, the whole
+    tensor moves.
     """
     return partial(
         _all_outliers, checks.inside("share", share, "[0, 1)", "ZSharp's is 0.95")
@@ -64,7 +65,7 @@ def outliers(share: float) -> Filter:
 
 
 def by_chance(probability: float, seed: int = 0) -> Filter:
-    """Each tensor with this probability; the same in all processes and when resumed."""
+    """Each tensor with this probability; the same in all processes and resumed runs."""
     checks.inside("probability", probability, "(0, 1]", "ESAM's is 0.6")
     return partial(_by_chance, probability, seed)
 

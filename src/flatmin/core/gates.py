@@ -12,15 +12,15 @@ from flatmin.core import _checks as checks
 from flatmin.core._joints import Gate
 from flatmin.core._program import Step
 
-#: Which value is known, for the message.
+#: A known value, for the messages.
 _LATE = "the paper has 0.125"
 
-#: The share of its first value below which a learning rate is spent; our choice.
+#: Below this share of its first value a learning rate counts as decayed; our choice.
 _SPENT = 0.1
 
 
 def never(step: Step) -> bool:
-    """No step climbs: for a method that does something else than to climb."""
+    """No step climbs: for methods that do something other than climb."""
     del step
     return False
 
@@ -53,7 +53,7 @@ def first_of_last(share: float, steps: int) -> int:
 
 
 def last_mass(share: float, rates: Sequence[float]) -> Gate:
-    """The last steps, with so much of the sum of all learning rates.
+    """The last steps, which have this share of the sum of all learning rates.
 
     Args:
         share: of the sum, from 0 to 1.

@@ -17,15 +17,15 @@ from flatmin.core._two_point import Climb
 
 @dataclass(frozen=True, slots=True)
 class Lookbehind(Method):
-    """Lookbehind-SAM: k steps, each from the last with the gradient from higher up.
+    """Lookbehind-SAM: k steps, each with a gradient from higher up than the last.
 
-    The climb begins at ``w`` in the first of k steps and goes on by rho in each, along
-    the gradient that the step before descended; after the k-th the weights go back to
-    ``slow + alpha (w - slow)``, slow being those before the first.
+    The climb begins at ``w`` in the first of k steps. Each step climbs by rho further,
+    along the gradient that the step before descended. After the k-th step the weights
+    go back to ``slow + alpha (w - slow)``, slow being the weights before the first.
 
     Attributes:
-        k: steps with one batch.
-        alpha: how much of the way of k steps is kept.
+        k: how many steps use one batch.
+        alpha: how much of the k steps is kept.
     """
 
     k: int
@@ -37,7 +37,7 @@ class Lookbehind(Method):
 
     @property
     def traits(self) -> Traits:
-        """Steps but the first of k climb from where the last one climbed."""
+        """All but the first of k steps climb on from where the last climb ended."""
         return Traits(remembers=("slow", "climbed", "uphill"), skips_w=True)
 
     def __call__(self, step: Step) -> Program:
@@ -49,7 +49,7 @@ class Lookbehind(Method):
         ascent, above = _higher(Climb.climb(step, g, rho), here, z)
         request = [Ask(ascent)]
         del ascent
-        # Handed over and not held, because the pass needs the memory of eps.
+        # Popped, so that this frame does not hold eps in memory during the pass.
         g_eps = yield request.pop()
         uphill: Gradients = [x if x is None else x.clone() for x in g_eps]
         for name, value in (("slow", slow), ("climbed", above), ("uphill", uphill)):
@@ -62,7 +62,7 @@ class Lookbehind(Method):
 def _higher(
     ascent: Ascent | None, here: Gradients, z: Gradients
 ) -> tuple[Ascent | None, Gradients]:
-    """The way from ``here`` to a climb that begins at z, and where it ends."""
+    """Return the ascent from ``here`` to the end of a climb from z, and that end."""
     if ascent is None:
         return None, z
     above = vec.mix(1.0, z, 1.0, ascent.eps)

@@ -1,4 +1,4 @@
-"""Noise on the weights, as long as the filters that it is added to."""
+"""Noise on the weights, scaled by the norm of each filter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SplitNoise(Method):
 
     Attributes:
         radius: the deviation of the noise, relative to the norm of each filter.
-        mix: how much of the gradient at ``w`` is descended.
+        mix: the weight of the gradient at ``w``; the other one has ``1 - mix``.
     """
 
     radius: Radius = of_group
@@ -36,7 +36,7 @@ class SplitNoise(Method):
 
     @property
     def traits(self) -> Traits:
-        """Each pass takes its half."""
+        """Each pass takes one half of the batch."""
         return Traits(needs_take=True)
 
     def __call__(self, step: Step) -> Program:
@@ -63,7 +63,7 @@ def _drawn(step: Step, rho: list[float]) -> Ascent:
 
 
 def _filter_norms(w: Any) -> Tensor:
-    """``||w_i||`` of each row, filter and so on; of a vector, that of all of it."""
+    """``||w_i||`` of each row or filter; the norm of the whole if ``w`` is a vector."""
     if w.dim() < 2:
         (here,) = ts.wide(local([w.detach()]))
         return Shards.of([w]).norm([here]).to(here.dtype)

@@ -41,7 +41,7 @@ class OnPart(Method):
             # The engine averages both gradients over replicas, or neither.
             rest = Ask(part="rest", alone=asks[0].climbs or asks[0].alone)
             try:
-                # Handed over and not held: the pass needs the memory of eps.
+                # Popped, so that this frame does not hold eps during the pass.
                 asks.append(program.send((yield replace(asks.pop(), part="flat"))))
             except StopIteration as done:
                 flat = done.value

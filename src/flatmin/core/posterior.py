@@ -29,7 +29,7 @@ class Variational(Method):
         n: N, how many examples the training set has.
         precision: of the prior; delta is this over N.
         betas: of m and s.
-        damping: keeps s from zero.
+        damping: keeps s above zero.
         start: the first s.
     """
 
@@ -53,7 +53,7 @@ class Variational(Method):
 
     @property
     def traits(self) -> Traits:
-        """What is descended holds the mean of all steps, and holds it once."""
+        """The update contains a running mean, so micro-batches cannot be added up."""
         return Traits(
             remembers=("mean", "scale"),
             needs_unscaled=True,
@@ -71,7 +71,7 @@ class Variational(Method):
     def _learn(
         self, step: Step, s: list[Tensor], g: Gradients, g_eps: Gradients
     ) -> Gradients:
-        """``m / s``, and remember both for the next step."""
+        """Return ``m / s``, and keep the new m and s for the next step."""
         one, two = self.betas
         delta = self.precision / self.n
         w: Gradients = [p.detach() for p in local(step.w)]
@@ -89,7 +89,7 @@ class Variational(Method):
 
 
 def _or(kept: Gradients | None, w: list[Tensor], value: float) -> list[Tensor]:
-    """What was kept, and this value where nothing was."""
+    """Return what was kept, filled with ``value`` where nothing was."""
     here = [p.detach() for p in local(w)]
     old: Gradients = [None for _ in w] if kept is None else kept
     pairs = zip(here, old, strict=True)
@@ -110,7 +110,7 @@ def _drawn(z: Gradients, s: list[Tensor], n: int) -> Point:
 
 
 def _uphill(step: Step, rho: list[float], g: Gradients, s: list[Tensor]) -> Ascent:
-    """``rho g / s``, or nothing if it is not finite."""
+    """``rho g / s``, or zero if it is not finite."""
     radii = step.per_parameter(rho)
     eps: Gradients = [
         None if x is None else r * x / t for r, x, t in zip(radii, g, s, strict=True)

@@ -21,10 +21,11 @@ class MultiStep(Method):
     """``k`` steps of length rho up the loss, each brought back into the ball.
 
     With several radii a step is ``R g / ||g||``, R the radius of every parameter, and
-    the ball is ``||R^-1 eps|| <= 1``. It is projected on along the ray from ``w``.
+    the ball is ``||R^-1 eps|| <= 1``. Points are projected on it along the ray from
+    ``w``.
 
     Attributes:
-        k: how many; 1 is SAM.
+        k: how many steps; 1 is SAM.
     """
 
     k: int
@@ -46,7 +47,7 @@ class MultiStep(Method):
 def _further(
     step: Step, rho: list[float], ascent: Ascent | None, more: Ascent | None
 ) -> Ascent | None:
-    """Both climbs in turn, brought back into the ball."""
+    """Add the two climbs, and bring the sum back into the ball."""
     if ascent is None or more is None:
         return ascent or more
     total = vec.mix(1.0, ascent.eps, 1.0, more.eps)
@@ -58,7 +59,7 @@ def _further(
 
 @dataclass(frozen=True, slots=True)
 class SecondOrder(Method):
-    """The exact gradient of ``L(w + R u)``, with what ``u = g / ||g||`` owes to w.
+    """The exact gradient of ``L(w + R u)``: ``u = g / ||g||`` is differentiated too.
 
     ``g_eps + H (R g_eps - <u, R g_eps> u) / ||g||`` with the Hessian H at ``w`` and R
     the radius of every parameter; the third pass computes the product by double
@@ -67,7 +68,7 @@ class SecondOrder(Method):
 
     @property
     def traits(self) -> Traits:
-        """A pass is for a product of the Hessian."""
+        """One pass computes a product with the Hessian."""
         return Traits(second_order=True)
 
     def __call__(self, step: Step) -> Program:
@@ -110,7 +111,7 @@ class BothSides(Method):
         ascent = Climb.climb(step, g, of_group(step))
         sides = [Ask(_turned(ascent), alone=True), Ask(ascent, alone=True)]
         del ascent
-        # Handed over and not held, because a pass needs the memory of its eps.
+        # Popped, so that this frame does not hold an eps in memory during its pass.
         up = yield sides.pop()
         down = yield sides.pop()
         ends = vec.mix(1 + self.gamma + self.beta, up, self.gamma - self.beta, down)
@@ -161,13 +162,13 @@ class FirstOrderFlat(Method):
 
 @dataclass(frozen=True, slots=True)
 class Look(Method):
-    """LookSAM: SAM in every k-th step, and what it changed in the steps between.
+    """LookSAM: SAM in every k-th step, its correction in the steps between.
 
     A step of SAM keeps the direction ``u`` of ``g_eps - proj g_eps``, the projection
     being that onto g; the others descend ``g + alpha ||g|| u``.
 
     Attributes:
-        k: a step of SAM every so many.
+        k: every k-th step is one of SAM.
         alpha: the length of the correction, relative to g.
     """
 
@@ -180,7 +181,7 @@ class Look(Method):
 
     @property
     def traits(self) -> Traits:
-        """The direction of a step of SAM serves the next."""
+        """The direction found in a step of SAM is kept for the steps after it."""
         return Traits(remembers=("look",))
 
     def __call__(self, step: Step) -> Program:
@@ -239,7 +240,7 @@ class Steep(Method):
         return (yield Ask(Climb.climb(step, g, of_group(step))))
 
     def is_steep(self, step: Step, square: float) -> bool:
-        """Whether this is much, and note it."""
+        """Return whether this squared norm is high, and update the averages."""
         if not math.isfinite(square):
             return False
         past = min(step.index / self.steps, 1)
@@ -282,12 +283,12 @@ class Alternating(Method):
 
 
 def _turned(ascent: Ascent | None) -> Point | None:
-    """The other side of ``w``."""
+    """Return the opposite point, ``w - eps``."""
     return ascent and Point(tuple(vec.times(-1.0, ascent.eps)))
 
 
 def _beside(start: Ascent | None, more: Ascent | None) -> Point | None:
-    """A climb from the end of another, or from ``w``; only a place to look at."""
+    """Return the end of ``more``, climbed from that of ``start`` or from ``w``."""
     if start is None or more is None:
         return more and Point(more.eps)
     return Point(tuple(vec.mix(1.0, start.eps, 1.0, more.eps)))

@@ -41,14 +41,14 @@ def cosine(start: float, end: float, steps: int) -> Radius:
 
 
 def ramp(at: int, steps: int) -> Radius:
-    """0 before step ``at``, and from there in so many equal parts up to ``rho``."""
+    """0 before step ``at``, and from there up to ``rho`` in ``steps`` equal parts."""
     integer("at", at, 0, "0 is the first step")
     integer("steps", steps, 1, "1 is a jump")
     return scheduled(partial(_ramp, at, steps))
 
 
 def jump(at: int) -> Radius:
-    """0, and ``rho`` from step ``at`` on."""
+    """0 before step ``at``, and ``rho`` from there on."""
     return ramp(at, 1)
 
 

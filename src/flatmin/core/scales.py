@@ -31,7 +31,7 @@ class Adaptive:
 
     @torch.no_grad()
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
-        """T of what moves."""
+        """T for the parameters that move."""
         names = {id(p): name for name, p in step.model.named_parameters()}
         moving = [step.w[i] for i in at]
         return [
@@ -62,7 +62,7 @@ class Magnitude:
 
     @torch.no_grad()
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
-        """T of what moves."""
+        """T for the parameters that move."""
         del g
         return [p.abs() + self.eta for p in local([step.w[i] for i in at])]
 
@@ -86,6 +86,6 @@ class Fisher(Joint):
         return Traits(needs_unscaled=True)
 
     def __call__(self, step: Step, at: list[int], g: list[Tensor]) -> list[Tensor]:
-        """T of what moves."""
+        """T for the parameters that move."""
         del step, at
         return [(1 + self.eta * x.abs().square()).rsqrt() for x in g]

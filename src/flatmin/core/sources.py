@@ -22,7 +22,7 @@ class Given(Joint):
     """A direction that is known without a pass over the batch.
 
     Attributes:
-        direction: from the step to what is climbed along.
+        direction: a function from the step to the direction of the climb.
     """
 
     direction: Callable[[Step], Gradients]
@@ -47,7 +47,7 @@ class _Friendly(Joint):
 
     @property
     def traits(self) -> Traits:
-        """The mean of gradients runs on, and so they have to be of one scale."""
+        """A running mean of gradients is kept, so all must have the same scale."""
         own = Traits(remembers=("friend",), needs_unscaled=True)
         return traits_of(self.source) | own
 
@@ -66,7 +66,7 @@ class _Smoothed(Joint):
 
     @property
     def traits(self) -> Traits:
-        """The mean of gradients runs on, and so they have to be of one scale."""
+        """A running mean of gradients is kept, so all must have the same scale."""
         own = Traits(remembers=("smooth",), needs_unscaled=True)
         return traits_of(self.source) | own
 

@@ -21,14 +21,14 @@ from flatmin.core._two_point import Climb
 class FisherMasked(Method):
     """SSAM-F: ``rho g / ||g||``, kept where the Fisher information is highest.
 
-    It is the sum of the squared gradients of single examples of the batch, looked at
-    anew every so many steps.
+    The information is the sum of the squared gradients of single examples of the
+    batch, computed anew every ``every`` steps.
 
     Attributes:
         share: of the weights that move.
         every: how many steps a mask lasts.
-        samples: how many gradients the information is from.
-        m: how many examples each of these is the gradient of.
+        samples: how many gradients the sum has.
+        m: how many examples each of these gradients is of.
     """
 
     share: float
@@ -50,7 +50,7 @@ class FisherMasked(Method):
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         rho, mask = of_group(step), step.memory.recall("mask")
-        # First of all the whole batch, because buffers keep the first pass's update.
+        # The whole batch comes first, because buffers keep the first pass's update.
         g = yield Ask(climbs=True)
         if mask is None or step.index % self.every == 0:
             fisher = yield from self._fisher(step)
@@ -68,7 +68,7 @@ class FisherMasked(Method):
 
 
 def _kth(k: int, m: int, n: int) -> slice:
-    """The k-th m examples of n, from the front again at the end."""
+    """Select the k-th run of m of n examples, from the front again at the end."""
     first = k * m % max(n - m + 1, 1)
     return slice(first, first + m)
 

@@ -21,17 +21,16 @@ from flatmin.core.gates import never
 class Stretched(Method):
     """IRE: ``w <- w_old + (1 + kappa P)(w - w_old)``, after the base's step.
 
-    P is 0 where the vector that is descended is largest in size, all weights ranked
-    together, and 1 elsewhere, also where there is none yet. It is looked at anew every
-    so many steps.
+    P is 0 at the largest entries of the vector that is descended, all weights ranked
+    together, and 1 elsewhere, also for a weight that had no gradient at the ranking.
+    P is computed anew every ``every`` steps.
 
     Attributes:
         sharp: share of the weights that move as the base moves them.
         every: how many steps P lasts.
         start: the first step that is stretched.
-        inner: the method whose vector is descended; the base optimizer's own gradient
-            in the beginning.
-        kappa: per parameter group; its rho in the beginning.
+        inner: the method whose vector is descended; by default the gradient at ``w``.
+        kappa: per parameter group; by default its rho.
     """
 
     sharp: float
@@ -47,7 +46,7 @@ class Stretched(Method):
 
     @property
     def traits(self) -> Traits:
-        """P lasts for several steps, and is that of a whole batch."""
+        """P lasts for several steps, and needs the gradient of a whole batch."""
         return self.inner.traits | Traits(remembers=("flat",), adds_up=False)
 
     def __call__(self, step: Step) -> Program:
@@ -67,7 +66,7 @@ class Stretched(Method):
 
 
 def _flat(step: Step, g: Gradients, sharp: float) -> Gradients:
-    """1 where a gradient is none of the largest."""
+    """1 where the gradient is not among the largest, else 0."""
     sizes: Gradients = [x if x is None else x.abs() for x in g]
     largest = highest(step, sizes, sharp, "IRE")
     return [x if x is None else 1 - x for x in largest]

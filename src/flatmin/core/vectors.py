@@ -1,4 +1,4 @@
-"""Gradients as one vector: sums, inner products and norms over all that is there.
+"""Gradients as one vector: sums, inner products and norms over all entries.
 
 An entry of None is zero. Inner products and norms are those of the whole, also where
 each process holds a part of every parameter.
@@ -59,7 +59,7 @@ def times_each(cs: Sequence[float], a: Entries) -> Gradients:
 
 
 def finite(w: list[Tensor], a: Entries, b: Entries | None) -> Gradients:
-    """``a`` if all of it is finite, else ``b``, of which None is zero."""
+    """``a`` if all of it is finite, else ``b``, where None counts as zero."""
     ok = norm(w, a).isfinite()
     other: Entries = [None] * len(a) if b is None else b
     return [

@@ -1,8 +1,9 @@
 """Refuse a loss that is not the mean over the examples.
 
-How such a loss is cut into batches decides what it is. Contrastive losses are of this
-kind, and so are means over what is not ignored, or with class weights, that say only
-the mean. It is tried on the data: the model is not run again, the criterion is.
+The value of such a loss depends on how the data is cut into batches. Contrastive losses
+are of this kind. So are means over targets that are not ignored, or with class weights,
+if the criterion returns only the mean. The check runs on the data: it calls the
+criterion again, but not the model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _Pair = tuple[Any, Any]
 
 
 class Additive:
-    """Looks at batch after batch.
+    """Checks one batch after another.
 
     Args:
         measure: gives the losses of outputs and targets.
@@ -44,12 +45,13 @@ class Additive:
         self._at = -1
 
     def see(self, outputs: Any, targets: Any, loss: BatchLoss) -> None:
-        """The next batch.
+        """Check the next batch.
 
         Raises:
             ValueError: sums or divisors of its parts do not add up to its own, or its
-                own and those of the last batch not to theirs together; or a mean alone
-                was given, and the batch cannot be cut or joined to find out.
+                own and those of the last batch do not add up to those of both joined;
+                or the criterion gave only a mean, and the batch cannot be cut or joined
+                to check it.
         """
         self._at += 1
         if loss.examples == 0:
@@ -96,7 +98,7 @@ def _compare(parts: list[BatchLoss], whole: BatchLoss, where: str) -> None:
     summed = (totals.sum() - whole.total).abs() <= rounding
     off = (divisors.sum() - whole.divisor).abs()
     counted = off <= _RELATIVE * whole.divisor.abs()
-    # A loss that is not finite is refused as such.
+    # A loss that is not finite is refused elsewhere.
     if whole.total.isfinite() and not (summed and counted):
         raise ValueError(
             f"the loss is not the mean over the examples: {where} should have "
@@ -115,7 +117,7 @@ def _per_example(x: object, n: int) -> bool:
 
 
 def _cut(pair: _Pair, n: int, at: slice) -> _Pair:
-    """The same for some of the ``n`` examples."""
+    """Return outputs and targets of some of the ``n`` examples."""
 
     def cut(x: Any) -> Any:
         return x[at] if _per_example(x, n) else x
@@ -124,7 +126,7 @@ def _cut(pair: _Pair, n: int, at: slice) -> _Pair:
 
 
 def _joined(one: _Pair, other: _Pair, sizes: tuple[int, int]) -> _Pair | None:
-    """Two batches as one; None if they differ in more than the number of examples."""
+    """Join two batches; None if they differ in more than the number of examples."""
     xs, shape = _tree.tree_flatten(one)
     ys, other_shape = _tree.tree_flatten(other)
     if shape != other_shape:

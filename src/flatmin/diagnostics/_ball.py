@@ -1,4 +1,4 @@
-"""The ball around ``w`` in which a measure looks, as a `TwoPoint` describes it."""
+"""The ball around ``w`` that a measure searches, as a `TwoPoint` describes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = TwoPoint()
 
 
 def ball_of(p: float, within: object) -> TwoPoint:
-    """What says what the ball is: ``within``, or the l_p ball around all weights.
+    """Return the description of the ball: ``within``, or the l_p ball of all weights.
 
     Raises:
         TypeError: ``within`` is something else, or ``p`` no number.
@@ -37,7 +37,7 @@ def ball_of(p: float, within: object) -> TwoPoint:
 
 
 def described(rho: float, within: TwoPoint) -> dict[str, Any]:
-    """The settings of a record: rho, p, and the joints that are not plain."""
+    """The settings of a record: rho, p, and the joints that are not the default."""
     ball = within.metric
     flat = isinstance(ball, LpBall)
     settings: dict[str, Any] = {"rho": float(rho)}
@@ -79,10 +79,10 @@ def climb(within: TwoPoint, step: Step, g: Sequence[Tensor], rho: float) -> Grad
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A ball that stays what it is at ``w``, for the gradients of other points.
+    """The ball as it is at ``w``, kept fixed for the gradients of other points.
 
     Attributes:
-        within: what it was made from.
+        within: what the ball was made from.
         step: the objective as core sees it.
         moving: for each parameter, which entries move; None if none does.
         unit: the scale T of each parameter that moves; None if it is 1 for all.
@@ -135,8 +135,8 @@ class Fixed:
         """Normal entries of standard deviation ``sigma`` times the scale."""
         eps: Gradients = []
         for i, (w, mask) in enumerate(zip(self.step.w, self.moving, strict=True)):
-            # Drawn where nothing moves as well, on the CPU: alike in every process,
-            # whatever the filter and the device.
+            # Drawn on the CPU, even where nothing moves: the draws are the same in
+            # every process, whatever the filter and the device.
             z = torch.randn(w.shape, generator=draw, dtype=w.dtype).to(w.device)
             z = sigma * z
             unit = None if self.unit is None else self.unit[i]
@@ -144,7 +144,7 @@ class Fixed:
         return eps
 
     def dimension(self) -> int:
-        """How many entries move: none of those whose unit of length is 0."""
+        """Count the entries that move; one whose unit of length is 0 does not."""
         units = [None] * len(self.moving) if self.unit is None else self.unit
         pairs = zip(self.moving, units, strict=True)
         return sum(
@@ -172,7 +172,7 @@ class Fixed:
         rho: float,
         move: Callable[[list[Tensor], Tensor, float], list[Tensor]],
     ) -> Gradients:
-        """``move`` by the radius and exponent of every ball, in units of the scale."""
+        """Apply ``move`` in every ball, with its radius, in units of the scale."""
         moved: Gradients = [None] * len(eps)
         for p, radius, at in self._balls(eps, rho):
             v = move([self._divided(i, eps) for i in at], radius, p)

@@ -17,7 +17,7 @@ _tree: Any = _pytree
 
 
 def kept(objective: Objective, memory: int) -> list[Any] | None:
-    """This process's batches on the model's device; None if they take more bytes."""
+    """This process's batches, on the device; None if they exceed ``memory`` bytes."""
     batches: list[Any] = []
     size = 0
     for batch in objective.batches():
@@ -34,10 +34,10 @@ def tensors(batch: Any) -> list[Tensor]:
 
 
 def cut(batches: Sequence[Any], size: int) -> list[Any]:
-    """The same examples in batches of ``size``; the same batches if that cannot be.
+    """The same examples in batches of ``size``; the same batches if uncuttable.
 
-    It can be where batches are made of tensors alone, which have the examples along
-    their first axis and are alike in all else.
+    Batches can be cut if they consist of tensors only, which have the examples along
+    their first axis and are alike in all other axes.
     """
     leaves: Any
     leaves, shapes = zip(*map(_tree.tree_flatten, batches), strict=True)

@@ -23,17 +23,18 @@ _SLOPE = 1e-30
 class Blocked(nn.Module):
     """A network in evaluation mode on a CPU, without gradients, for float32 images.
 
-    It has the parameters of ``model``, and its buffers. Where numbers overflow it is
-    ``model`` that answers: some of oneDNN's operations make NaN a number.
+    It has the parameters of ``model``, and its buffers. Where numbers overflow,
+    ``model`` computes the outputs, because some of oneDNN's operations turn NaN into a
+    number.
 
     Args:
         model: takes one tensor ``[n, channels, height, width]`` and returns one; made
             of the modules and functions in ``_LOSE_NAN`` and ``_KEEP_NAN``.
 
     Raises:
-        ValueError: it has other parts, or hooks. What cannot be traced, or has no
-            implementation in this layout, raises errors of torch's, here or when it
-            is called.
+        ValueError: the model has other parts, or hooks. A model that cannot be traced,
+            or has no implementation in this layout, raises torch's own errors, here or
+            when it is called.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -78,7 +79,7 @@ _folded: Any = fuse_conv_bn_weights
 
 _RELU: set[Any] = {nn.ReLU, F.relu, torch.relu}
 
-#: What makes NaN a number in this layout, and what does not.
+#: Operations that turn NaN into a number in this layout, and those that do not.
 _LOSE_NAN: set[Any] = {*_RELU, nn.MaxPool2d}
 _KEEP_NAN: set[Any] = {
     *(_Convolution, nn.BatchNorm2d, nn.Linear, nn.Identity, nn.Dropout, nn.Flatten),
@@ -108,9 +109,9 @@ def _fuse(traced: GraphModule, node: Node) -> None:
 
 
 def _absorbed(node: Node, kinds: set[Any]) -> Any:
-    """What is done with the node's result, if it is that alone, and of such a kind.
+    """Return the only operation on the node's result, if it is of such a kind.
 
-    It is no longer in the graph then.
+    It is taken out of the graph.
     """
     users = list(node.users)
     if len(users) != 1 or _kind(users[0]) not in kinds:
@@ -121,7 +122,7 @@ def _absorbed(node: Node, kinds: set[Any]) -> Any:
 
 
 def _mark_all(graph: Graph) -> None:
-    """Let the graph return a mark of whatever goes where NaN would be lost."""
+    """Make the graph return a mark of every input whose NaN would be lost."""
     marks: list[Node] = []
     for node in list(graph.nodes):
         kind = _kind(node)

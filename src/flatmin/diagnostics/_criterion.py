@@ -1,8 +1,8 @@
 """The sum of the losses of a batch, and the number that their mean divides by.
 
-The mean over all data is the sum of the sums over the sum of these numbers. The mean
-of means is not: with class weights, ignored targets or sequences of unequal length, two
-batches of as many examples divide by different numbers.
+The mean over all data is the sum of the sums, divided by the sum of these numbers. It
+is not the mean of the batches' means: with class weights, ignored targets or sequences
+of unequal length, two batches of equally many examples divide by different numbers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class BatchLoss(NamedTuple):
         total: their sum: float64, 0-dim.
         divisor: what their mean divides by: float64, 0-dim.
         examples: how many examples the batch has.
-        bare: whether the criterion gave a mean alone; the divisor is a guess then.
+        bare: whether the criterion gave only a mean; the divisor is a guess then.
     """
 
     total: Tensor
@@ -79,11 +79,11 @@ Measure: TypeAlias = Callable[[Any, Any], BatchLoss]
 
 
 def measuring(criterion: Criterion) -> Measure:
-    """How the losses of a batch are computed with a criterion.
+    """Return the function that computes the losses of a batch with a criterion.
 
     Raises:
         TypeError: the criterion is not callable.
-        ValueError: it is a loss of torch's that adds up.
+        ValueError: it is a loss of torch's that adds up, instead of a mean.
     """
     if not callable(criterion):
         kind = type(criterion).__name__
@@ -95,7 +95,7 @@ def measuring(criterion: Criterion) -> Measure:
 
 
 def examples_of(targets: object) -> int:
-    """How many examples the targets are of.
+    """Return how many examples the targets belong to.
 
     Raises:
         TypeError: no tensor in them has an axis, or their first axes differ in length.
@@ -157,7 +157,7 @@ class _Known:
 
 
 def _known(criterion: Any) -> _Known | None:
-    """The criterion if it is a loss of torch's whose mean is understood."""
+    """Return a criterion that is a loss of torch's whose mean we know, else None."""
     if type(criterion) in _MODULES:
         return _of_module(criterion)
     bound: Any = criterion
@@ -178,19 +178,19 @@ def _of_module(criterion: Any) -> _Known:
     options = {n: getattr(criterion, n) for n in names if hasattr(criterion, n)}
     function = _MODULES[type(criterion)]
     _check_mean(function, options)
-    # Not a deep copy: the weights are those of the criterion, wherever they move.
+    # Not a deep copy: it must share the criterion's weights, wherever they move.
     unreduced = copy.copy(criterion)
     unreduced.reduction = "none"
     return _Known(function, unreduced, options)
 
 
 def _among(function: Any, known: Iterable[Any]) -> bool:
-    """Whether it is one of them; not every callable can be hashed or compared."""
+    """Whether it is one of them; by identity, as not all callables can be compared."""
     return any(function is one for one in known)
 
 
 def _check_mean(function: Any, options: Mapping[str, Any]) -> None:
-    """Refuse a loss that adds up.
+    """Refuse a loss that adds up over the examples.
 
     Raises:
         ValueError: it does.
@@ -204,7 +204,7 @@ def _check_mean(function: Any, options: Mapping[str, Any]) -> None:
 
 
 def _said(criterion: Criterion, outputs: Any, targets: Any) -> BatchLoss:
-    """The losses of a batch as a criterion of somebody else's says them."""
+    """Return the losses of a batch from a criterion that is none of torch's."""
     examples = examples_of(targets)
     said = criterion(outputs, targets)
     if isinstance(said, tuple):
@@ -239,14 +239,14 @@ def _of_pair(said: tuple[Any, ...], examples: int) -> BatchLoss:
 
 
 def _number(divisor: Tensor | float, total: Tensor) -> Tensor:
-    """What a mean divides by, as a constant: float64, 0-dim, where the loss is."""
+    """Return a mean's divisor as a constant: float64, 0-dim, on the loss's device."""
     if isinstance(divisor, Tensor):
         return divisor.detach().to(total.device, torch.float64)
     return torch.tensor(divisor, dtype=torch.float64, device=total.device)
 
 
 def _checked(losses: object) -> Tensor:
-    """Losses that can be added up.
+    """Refuse losses that cannot be added up; return the others.
 
     Raises:
         TypeError: they are no tensor.

@@ -8,7 +8,7 @@ Three ways give the same numbers up to rounding:
 * *threads*: copies of the model, one per core, each at a point of its own. On a CPU,
   cores that share a small operation wait for each other, and a convolution whose
   weights differ from point to point is slow. The copies are in the fastest layout
-  that is right.
+  that gives the right loss.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ Row: TypeAlias = Sequence[float]
 #: From points to this process's part of their losses: ``[points]``, float64.
 Losses: TypeAlias = Callable[[Sequence[Row]], Tensor]
 
-#: Bytes of the largest intermediate tensor at which batches and stacks of points end:
-#: a CPU's cache holds a few of them, an accelerator is kept busy by them.
+#: How many bytes the largest intermediate tensor of a batch or a stack of points may
+#: have: a CPU's cache holds a few such tensors, and they keep an accelerator busy.
 _TENSOR = {"cpu": 2**22}
 _TENSOR_ELSEWHERE = 2**28
 
 #: The largest block that glibc can learn to keep, less its own header.
 _LARGEST_KEPT = 2**25 - 2**16
 
-#: Points that are stacked at most, and that a thread is given between two reports.
+#: The most points that are stacked, and the points per thread between two reports.
 _MOST_STACKED, _PER_THREAD = 256, 4
 
 #: Not annotated in torch.
@@ -67,7 +67,7 @@ class Way:
     Attributes:
         name: of the way.
         at_once: how many points to ask for at a time.
-        losses: what evaluates them.
+        losses: evaluates them.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Way:
     losses: Losses
 
 
-#: What makes one; None where it would not pay. What it opens goes on the stack.
+#: Makes a `Way`, or None where it would not pay; puts what it opens on the stack.
 Maker: TypeAlias = Callable[[ExitStack], Way | None]
 
 
@@ -91,7 +91,7 @@ def _channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
-#: The one that is likely to be the fastest first.
+#: Sorted by likely speed, the fastest first.
 _LAYOUTS = (
     Layout(Blocked, list),
     Layout(_channels_last, batching.channels_last),
@@ -132,7 +132,7 @@ class Grid:
     Args:
         objective: whose losses.
         directions: one or two.
-        recalibrate: whether BatchNorm's running statistics are those of each point.
+        recalibrate: whether BatchNorm's running statistics are computed at each point.
         memory: bytes that kept data, stacked weights, or copies of the model may take.
     """
 
@@ -152,13 +152,14 @@ class Grid:
 
     @contextmanager
     def way(self, how: How, first: Row) -> Generator[Way]:
-        """The fastest way that is right at a point ``first``, or the one asked for.
+        """Give the fastest way that is right at point ``first``, or the one asked for.
 
-        What a fast way takes for granted (that a copy of the model does what the model
-        does, that batches can be cut anew, that `vmap` takes the model) is tried.
+        A fast way assumes that a copy of the model does what the model does, that
+        batches can be cut anew, or that `vmap` takes the model. So its loss at
+        ``first`` is compared with the loop's.
 
         Raises:
-            ValueError: the one asked for is not right.
+            ValueError: the way asked for is not right.
         """
         _keep_freed_memory()
         truth = self._loop([first])
@@ -174,7 +175,7 @@ class Grid:
             yield way or Way("loop", 1, self._loop)
 
     def _makers(self) -> list[tuple[How, Maker]]:
-        """The fast ways, the one that is likely to be the fastest first."""
+        """The fast ways, sorted by likely speed, the fastest first."""
         modules = self._objective.model.modules()
         convolves = any(isinstance(m, _ConvNd) for m in modules)
         # Convolutions with BatchNorm in them do not collect its statistics.
@@ -190,12 +191,12 @@ class Grid:
     def _tried(
         self, make: Maker, stack: ExitStack, first: Row, truth: Tensor
     ) -> Way | None:
-        """The way if it is right: alike on all processes that share the data."""
+        """Return the way if it is right on all processes that share the data."""
         try:
             way = make(stack)
             right = way is not None and _close(way.losses([first]), truth, self._own.w)
         except Exception:
-            # Whatever it is: if the model is to blame, the loop meets it as well.
+            # Any error: if the model is to blame, the loop raises it as well.
             way, right = None, False
         at_once = torch.tensor(way.at_once if way and right else 0)
         if self._objective.group is not None:
@@ -252,7 +253,7 @@ class Grid:
         pool = ThreadPoolExecutor(
             cores, initializer=torch.set_num_threads, initargs=(1,)
         )
-        # Threads that start meanwhile see the number that was set last.
+        # Threads that start later take the number that was set last, so restore it.
         stack.callback(torch.set_num_threads, cores)
         stack.enter_context(pool)
 
@@ -295,8 +296,8 @@ class Grid:
 class _Loss(nn.Module):
     """The sum of a batch's losses as a module: `functional_call` swaps its weights.
 
-    It swaps those of the objective's own model, so that a ``forward`` that has the
-    model from elsewhere sees them too.
+    It swaps those of the objective's own model, so that a ``forward`` that refers to
+    the model by itself sees them too.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -311,15 +312,15 @@ class _Loss(nn.Module):
 def _keep_freed_memory() -> None:
     """Let glibc keep blocks of up to 32 MiB when they are freed.
 
-    It hands larger ones than it has seen freed back to the system, and to fetch their
-    pages again takes longer than to compute on them; see M_MMAP_THRESHOLD in
-    mallopt(3).
+    It gives a block back to the system if it has not seen one as large freed before.
+    To fetch the pages again takes longer than to compute on them; see M_MMAP_THRESHOLD
+    in mallopt(3).
     """
     torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
 
 
 def _recalibrate(objective: Objective) -> None:
-    """BatchNorm's running statistics become those of the data at the weights."""
+    """Set BatchNorm's running statistics to those of the data at the weights."""
     norms = [m for m in objective.model.modules() if isinstance(m, _BatchNorm)]
     momenta = [m.momentum for m in norms]
     try:

@@ -1,4 +1,4 @@
-"""Refusals of what would make a number meaningless."""
+"""Refusals of models and data that would make a number meaningless."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flatmin.diagnostics._criterion import BatchLoss
 
 
 def check_model(model: object) -> nn.Module:
-    """The module itself, without DistributedDataParallel around it.
+    """Return the module itself, without DistributedDataParallel around it.
 
     Raises:
         TypeError: it is no module.
@@ -86,10 +86,10 @@ def check_modes(model: nn.Module) -> None:
 
 
 def check_data(data: Any, group: dist.ProcessGroup | None) -> None:
-    """Refuse what can be read once only, and parts that are not those of the group.
+    """Refuse data that can be read only once, or whose parts do not fit the group.
 
     Raises:
-        TypeError: it is not iterable, or an iterator.
+        TypeError: the data is not iterable, or an iterator.
         ValueError: a DistributedSampler repeats examples, or there is no group.
     """
     kind = type(data).__name__
@@ -159,10 +159,10 @@ def check_divisor(n: int, divisor: float) -> None:
 
 
 def check_count(now: Tensor, before: Tensor) -> None:
-    """Refuse a criterion whose divisor is another one than when it was first read.
+    """Refuse a criterion whose divisor differs from that of the first reading.
 
     Raises:
-        ValueError: it is.
+        ValueError: it differs.
     """
     if not torch.allclose(now, before, rtol=1e-9, atol=0):
         raise ValueError(
@@ -176,7 +176,7 @@ def check_graph(loss: Tensor) -> None:
     """Refuse a loss that no gradient flows through.
 
     Raises:
-        ValueError: it was computed without one.
+        ValueError: the loss was computed without a graph.
     """
     if not loss.requires_grad:
         raise ValueError(
@@ -187,7 +187,7 @@ def check_graph(loss: Tensor) -> None:
 
 
 def check_weights(model: nn.Module, w: Sequence[Tensor]) -> None:
-    """Refuse a model whose trainable parameters are other ones than at first.
+    """Refuse a model whose trainable parameters have changed since the beginning.
 
     Raises:
         ValueError: one has been frozen, thawed or replaced.
@@ -201,7 +201,7 @@ def check_weights(model: nn.Module, w: Sequence[Tensor]) -> None:
 
 
 def check_same(first: Tensor, second: Tensor) -> None:
-    """Refuse a loss that is another one when it is read again.
+    """Refuse a loss that differs when the data is read again.
 
     Args:
         first: the mean loss of every batch, float64.
@@ -226,7 +226,7 @@ def check_same(first: Tensor, second: Tensor) -> None:
 
 @contextmanager
 def together(group: dist.ProcessGroup | None) -> Generator[None]:
-    """What one process of the group refuses stops all of them, so that none waits.
+    """Within, an error of one process of the group stops all, so that none waits.
 
     Raises:
         RuntimeError: another process has raised an error inside.
@@ -264,7 +264,7 @@ def _iterates(module: nn.Module) -> bool:
 
 
 def _disturbs(module: nn.Module) -> str | None:
-    """The name of the kind of layer if it is one that disturbs."""
+    """Return the kind of a layer that is random or mixes examples, else None."""
     kind = type(module).__name__
     if not module.training:
         return None

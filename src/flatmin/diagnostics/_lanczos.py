@@ -1,9 +1,9 @@
 """Krylov spaces of a symmetric operator, without restarts.
 
-Every product with the Hessian is several passes over the data, so what counts is their
-number. From one start, no method finds the largest eigenvalue with fewer products than
-the whole Krylov space does, which is kept here; it is orthogonalised in full, such that
-no eigenvalue appears twice by rounding.
+Every product with the Hessian takes several passes over the data, so the number of
+products decides the cost. From one start, no method finds the largest eigenvalue with
+fewer products than one that keeps the whole Krylov space, as is done here. The space is
+orthogonalised in full, so that no eigenvalue appears twice by rounding.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class Space:
 def spaces(
     product: Product, start: Tensor, draw: torch.Generator, beside: Sequence[Tensor]
 ) -> Iterator[Space]:
-    """The Krylov space after every product, until it is all there is.
+    """Yield the Krylov space after every product, until it is the whole space.
 
     Args:
-        product: multiplies the operator onto a vector.
+        product: applies the operator to a vector.
         start: any vector.
         draw: gives another start where a space is closed under the operator.
         beside: orthonormal vectors; the space is orthogonal to them.
@@ -97,11 +97,11 @@ def largest(
 ) -> list[Pair]:
     """The k largest eigenvalues, each as often as it occurs.
 
-    A Krylov space holds each eigenvalue once. So for k > 1 another one is built beside
-    the vectors found, until it finds nothing above the k-th.
+    A Krylov space holds each eigenvalue once. So for k > 1 another space is built,
+    orthogonal to the vectors found, until one has nothing above the k-th.
 
     Raises:
-        RuntimeError: so many products are not enough.
+        RuntimeError: ``most`` products are not enough.
     """
     draw = torch.Generator().manual_seed(seed)
     found: list[Pair] = []

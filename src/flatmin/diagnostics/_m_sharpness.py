@@ -162,11 +162,11 @@ class _Groups:
             at = slice(start, min(start + chunk, parts.count))
             try:
                 with warnings.catch_warnings():
-                    # vmap's own loop, over single operators, is no gain.
+                    # vmap's fallback, a loop over single operators, is no gain.
                     warnings.filterwarnings("error", "There is a performance drop")
                     found += self._chunk(parts, at)
             except Exception:
-                # Whatever vmap cannot do; what the model cannot do fails again.
+                # Any error of vmap's; an error of the model is raised again.
                 self.many = False
                 return self._one_by_one(parts)
         return found
@@ -229,7 +229,7 @@ class _Cut:
 
 
 class _Functional:
-    """Mean loss and count of a group, of weights and the leaves of its batch."""
+    """Mean loss and divisor of a group, as a function of weights and batch leaves."""
 
     def __init__(self, objective: Objective, parts: _Cut) -> None:
         self._parts = parts
@@ -246,7 +246,7 @@ class _Functional:
 
 
 class _Loss(nn.Module):
-    """`Objective.loss_of` as a module, because it is modules that take weights."""
+    """`Objective.loss_of` as a module, because `functional_call` takes modules."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""``L(w)``: what every diagnostic measures the surroundings of."""
+"""``L(w)``: the function whose surroundings every diagnostic measures."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Objective:
         S_b(w) = \sum_{i \in b} \ell(f_w(x_i), y_i)
 
     ``c_b`` is what the criterion's mean divides by on batch b: the number of examples,
-    or of targets that are not ignored, or the sum of their class weights. So it is the
-    loss of all data in one batch, however it is cut, and in however many processes. A
-    batch in which everything is ignored has weight 0.
+    or of targets that are not ignored, or the sum of their class weights. So L is the
+    loss of all data in one batch, however the data is cut, and in however many
+    processes. A batch in which everything is ignored has weight 0.
 
-    Every diagnostic takes one. It does not change the model: parameters are moved in
-    place and restored bit for bit, gradients, modes, buffers and random streams are
-    left alone. Sums over examples and batches are in float64.
+    Every diagnostic takes an objective. No diagnostic changes the model: parameters are
+    moved in place and restored bit for bit; gradients, modes, buffers and random
+    streams are left alone. Sums over examples and batches are in float64.
 
-    What makes a number meaningless is refused when the object is built, which reads
-    the data twice. What one process of a group refuses, or raises later, raises an
-    error in all of them.
+    A model or data that would make a number meaningless is refused when the object is
+    built, which reads the data twice. If one process of a group refuses its part, or
+    raises an error later, all of them raise one.
 
     Args:
         model: in evaluation mode as far as it has dropout or running statistics. Of a
@@ -67,7 +67,7 @@ class Objective:
             callable that returns, from outputs and targets, one loss per example, whose
             mean is taken; or a pair, the sum of the losses and the number that it is
             divided by; or the mean over the examples. Whether the losses of parts of a
-            batch add up to its own is tried on the data.
+            batch add up to its own is checked on the data.
         data: batches, the same in every pass, each ``(x, y)`` unless ``forward`` says
             otherwise. Tensors in it are moved to the model's device.
         forward: from model and batch to outputs and targets, whose first axis is that
@@ -133,7 +133,7 @@ class Objective:
 
     @property
     def criterion(self) -> Criterion:
-        """What it was built with."""
+        """The criterion that was given."""
         return self._criterion
 
     @property
@@ -192,7 +192,7 @@ class Objective:
 
     @contextmanager
     def reading(self) -> Generator[None]:
-        """Around whatever reads the data: leaves no trace, and fails in all processes.
+        """Surround a reading of the data: leave no trace, and fail in all processes.
 
         Nothing inside may wait for another process.
 
@@ -230,7 +230,7 @@ class Objective:
             yield outputs, targets, self.measure(outputs, targets)
 
     def _check_again(self, first: Sequence[BatchLoss]) -> None:
-        """Refuse what is not as it was in a first pass, or no mean over examples."""
+        """Refuse a loss that differs from a first pass, or is no mean over examples."""
         additive, second = Additive(self.measure), list[BatchLoss]()
         for outputs, targets, loss in self._losses():
             second.append(loss)

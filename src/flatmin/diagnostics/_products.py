@@ -19,7 +19,7 @@ from flatmin.diagnostics._objective import Objective
 #: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
 Matrix: TypeAlias = Literal["hessian", "ggn"]
 
-#: What torch says of itself when curvlinops is imported, or forward mode first used.
+#: torch's warning when curvlinops is imported, or forward mode is first used.
 _NOISE = "`torch.jit.script` is deprecated"
 
 #: The curvature of the sum of a batch's losses, times a vector.
@@ -65,7 +65,7 @@ class Curvature:
 
 
 def _hessian(objective: Objective) -> _BatchProduct:
-    """By two backward passes: half the time of forward over reverse in torch.func."""
+    """Multiply by two backward passes: half the time of torch.func's forward mode."""
 
     def product(batch: Any, v: Sequence[Tensor]) -> Sequence[Tensor]:
         with torch.enable_grad():
@@ -86,7 +86,7 @@ def _hessian(objective: Objective) -> _BatchProduct:
 
 
 def _ggn(objective: Objective) -> _BatchProduct:
-    """By curvlinops."""
+    """Multiply with curvlinops."""
     outputs = _Outputs(objective)
     names = outputs.names()
 
@@ -134,7 +134,7 @@ class _Outputs(nn.Module):
 
 
 def _finite(product: Tensor) -> Tensor:
-    """A product with the matrix.
+    """Refuse a product that is not finite.
 
     Raises:
         ValueError: it is infinite or NaN.
@@ -148,10 +148,10 @@ def _finite(product: Tensor) -> Tensor:
 
 
 def _curvlinops() -> Any:
-    """The module of curvlinops with the product, loaded where it is needed.
+    """Load the module of curvlinops that has the product, where it is needed.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: curvlinops is not installed.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _NOISE, FutureWarning)

@@ -1,4 +1,4 @@
-"""What a measurement returns: a number, how sure it is, and what it is a number of."""
+"""What a measurement returns: a number, its standard error, and what it describes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-#: Fields that only some objects have a place for.
+#: A field of some measurements that is left out of dicts.
 _HEAVY = "vectors"
 
 
@@ -44,7 +44,7 @@ class Measurement:
     how: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, of types that JSON has; infinity and NaN become words.
+        """Return all fields in types that JSON has; infinity and NaN become words.
 
         Vectors as long as the weights are left out.
         """
@@ -57,7 +57,7 @@ class Measurement:
         return self.value
 
     def __repr__(self) -> str:
-        """One line for people."""
+        """Return one readable line."""
         error = "" if self.error is None else f" ± {self.error:.2g}"
         said = [f"{name} {_short(value)}" for name, value in self.settings.items()]
         about = ", ".join([*said, *([self.how] if self.how else [])])
@@ -92,7 +92,7 @@ class GroupMean(Measurement):
 
 
 def plain(value: Any) -> Any:
-    """The same in types that JSON has."""
+    """Return the same value in types that JSON has."""
     if isinstance(value, Measurement):
         return value.to_dict()
     if isinstance(value, Tensor):

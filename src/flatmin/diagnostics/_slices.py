@@ -13,21 +13,21 @@ from flatmin.diagnostics._record import plain
 
 
 class _Record:
-    """To and from plain values, and JSON files."""
+    """Converts to and from plain values and JSON files."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, of types that JSON has; infinity and NaN become words."""
+        """Return all fields in types that JSON has; infinity and NaN become words."""
         values = asdict(cast("Any", self))
         return {"kind": type(self).__name__} | {k: plain(v) for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The record that `to_dict` was called on.
+        """Return the record that `to_dict` was called on.
 
         Raises:
-            ValueError: it is another kind of record, unfinished, or damaged.
+            ValueError: the values are another kind of record, unfinished, or damaged.
         """
         given = dict(values)
         kind = given.pop("kind", None)
@@ -44,7 +44,7 @@ class _Record:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The record in a file.
+        """Return the record in a file.
 
         Raises:
             ValueError: the file holds something else.
@@ -58,7 +58,7 @@ class Line(_Record):
 
     Attributes:
         a: the coordinates, in lengths of ``u``.
-        losses: one per coordinate; NaN and infinity are what the model said.
+        losses: one per coordinate; NaN and infinity are the model's own results.
         labels: what the direction is, in words.
         settings: what else the losses depend on.
         fingerprint: of weights, buffers, direction, data and settings.
@@ -85,8 +85,8 @@ class Plane(_Record):
     Attributes:
         a: the coordinates along ``u``, in lengths of it.
         b: the coordinates along ``v``.
-        losses: ``losses[i][j]`` at ``b[i]`` and ``a[j]``; NaN and infinity are what
-            the model said.
+        losses: ``losses[i][j]`` at ``b[i]`` and ``a[j]``; NaN and infinity are the
+            model's own results.
         labels: what the directions are, in words.
         marks: named places in the plane: name, ``a``, ``b``.
         settings: what else the losses depend on.
@@ -113,7 +113,7 @@ class Plane(_Record):
 
 
 def number(value: Any) -> float:
-    """A float that `plain` may have made a word."""
+    """Return a float, which `plain` may have turned into a word."""
     if isinstance(value, str) and value not in {"nan", "inf", "-inf"}:
         raise ValueError(f"{value!r} is no number")
     return float(value)
@@ -125,10 +125,10 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the file holds something else.
     """
     try:
         values = json.loads(path.read_text())
@@ -140,7 +140,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _read(name: str, value: Any) -> Any:
-    """A field as the records have it."""
+    """Convert a field to the type that the records have."""
     if name in {"a", "b"}:
         return tuple(number(x) for x in value)
     if name == "losses":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def still(model: nn.Module) -> Generator[None]:
-    """Buffers and the global random streams are as before afterwards.
+    """Restore buffers and the global random streams afterwards.
 
     A DataLoader draws from torch's stream whenever it is read, shuffling or not.
     """
@@ -30,14 +30,14 @@ def still(model: nn.Module) -> Generator[None]:
         if numpy:
             numpy.random.set_state(drawn)
         for buffers, then in places:
-            # A pass may have put new ones in their place.
+            # A pass may have replaced buffers by new ones.
             buffers.update(then)
         _restore(kept)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
-    """The model is in evaluation mode inside; each module is in its own afterwards."""
+    """Within, the model is in evaluation mode; then each module is in its own again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -49,7 +49,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 @torch.no_grad()
 def _restore(kept: list[tuple[Tensor, Tensor, int]]) -> None:
-    """Write only what somebody has written to: an expanded buffer takes no writes."""
+    """Write only buffers that were written to: an expanded one takes no writes."""
     for b, value, version in kept:
         if b._version != version:
             b.copy_(value)

@@ -22,7 +22,7 @@ from flatmin.diagnostics._slices import Line, Plane
 from flatmin.diagnostics._still import still
 from flatmin.diagnostics.directions import Direction
 
-#: Unfinished losses are saved when the last time is so long ago, in seconds.
+#: Seconds between two times that unfinished losses are saved.
 SAVE_EVERY = 2.0
 
 #: The kind of a file of unfinished losses.
@@ -94,7 +94,7 @@ class _Together:
         self.first = self.rank == 0
 
     def reduced(self, x: Tensor, by: Any = dist.ReduceOp.SUM) -> Tensor:
-        """``x``, on the CPU, added up over the processes, or what ``by`` says."""
+        """Add up ``x``, on the CPU, over the processes, or reduce it by ``by``."""
         if self._group is None:
             return x
         there = x.to(self._device)
@@ -102,10 +102,10 @@ class _Together:
         return there.cpu()
 
     def agreed(self, mark: str, must: bool) -> str:
-        """The first process's fingerprint.
+        """Return the first process's fingerprint.
 
         Raises:
-            ValueError: the others must have the same one, and one has not.
+            ValueError: ``must`` is set, and a process has another fingerprint.
         """
         own = torch.tensor(list(bytes.fromhex(mark)))
         theirs = self.reduced(own if self.first else torch.zeros_like(own))
@@ -120,10 +120,10 @@ class _Together:
     def shared(
         self, known: Callable[[], tuple[Tensor, Tensor]], n: int
     ) -> tuple[Tensor, Tensor]:
-        """What the first process knows: losses, and which of them are known.
+        """Give all processes the losses that the first knows, and which these are.
 
         Raises:
-            ValueError: it has refused its file.
+            ValueError: the first process has refused its file.
         """
         nothing = torch.zeros(n, dtype=torch.float64), torch.zeros(n)
         refusal: ValueError | None = None
@@ -149,12 +149,12 @@ class _Sweep:
     fingerprint: str
 
     def run(self, way: Way) -> None:
-        """Do them: each process a chunk, then all tell one another."""
+        """Measure the points: each process takes a chunk, then all share the losses."""
         at_once = torch.tensor(way.at_once)
         at_once = int(self.together.reduced(at_once, dist.ReduceOp.MIN))
         n = len(self.rows)
         chunks = [range(k, min(k + at_once, n)) for k in range(0, n, at_once)]
-        # A chunk is done as a whole, so that it has the bits of an undisturbed run.
+        # A chunk is measured as a whole, so that it has the bits of an unbroken run.
         chunks = [chunk for chunk in chunks if not self.done[list(chunk)].all()]
         shares = 1 if self.manner.ranks is None else self.together.count
         saved = time.monotonic()
@@ -169,7 +169,7 @@ class _Sweep:
             raise
 
     def _round(self, way: Way, chunks: Sequence[range]) -> None:
-        """One chunk for each process of ``ranks``; all of one for those of a group."""
+        """Measure a chunk per process of ``ranks``, or one by the group together."""
         own = 0 if self.manner.ranks is None else self.together.rank
         found = torch.zeros_like(self.losses)
         # There may be no chunk left for the last processes.

@@ -1,7 +1,7 @@
 r"""Directions in weight space: what lines and planes of losses are laid along.
 
 A direction is a list of tensors, one per entry of `Objective.w`, of its shape. Any such
-list will do; here are those that need making.
+list will do; this module makes the usual ones.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def between(objective: Objective, other: Weights) -> Direction:
     The other one, of the same architecture, is given as a state dict, as the model
     itself, or as one tensor per entry of ``objective.w``.
 
-    Along a line, 0 is the one and 1 the other. Only weights are moved: where the two
-    have BatchNorm, the statistics of the one do not fit the other, and the line has to
-    recalibrate them.
+    On a line along it, 0 is the objective's model and 1 the other one. Only weights are
+    moved: where the two have BatchNorm, the statistics of the one do not fit the other,
+    and the line has to recalibrate them.
 
     Raises:
         ValueError: the other model lacks a weight, or has one of another shape.
@@ -133,7 +133,7 @@ def between(objective: Objective, other: Weights) -> Direction:
 def eigenvectors(
     objective: Objective, k: int = 2, *, tol: float = 1e-3, seed: int = 0
 ) -> list[Direction]:
-    r"""Along which the loss curves upwards most: eigenvectors of the Hessian.
+    r"""Directions in which the loss curves upwards most: eigenvectors of the Hessian.
 
     .. math::
         H x_i = \lambda_i x_i, \qquad \lambda_1 \ge \dots \ge \lambda_k, \qquad
@@ -195,7 +195,7 @@ def orthonormal(
     """
     length = ts.norm(v)
     u = _unit(u, ts.norm(u))
-    # Twice is enough: what one pass leaves of u in v is rounding of the first.
+    # Twice is enough: the first pass leaves only its rounding errors of u in v.
     for _ in range(2):
         shadow = ts.times(u, ts.dot(u, v))
         v = [x - y for x, y in zip(v, shadow, strict=True)]
@@ -210,9 +210,9 @@ def orthonormal(
 def trajectory_pca(objective: Objective, states: Sequence[Weights]) -> Basis:
     r"""The two principal components of the weights that a training run went through.
 
-    Of the ``T`` differences to the objective's weights, centred, the ``T x T`` matrix
-    of inner products is diagonalised in float64; nothing of the size weights x weights
-    is formed.
+    The ``T`` differences to the objective's weights are centred, and the ``T x T``
+    matrix of their inner products is diagonalised in float64. Nothing of the size
+    weights x weights is formed.
 
     Args:
         objective: whose weights are the origin, usually those at the end.
@@ -257,7 +257,7 @@ def _drawn(w: Tensor, draw: torch.Generator, by_filter: bool) -> Tensor:
 
 
 def _weights(objective: Objective, other: Weights) -> list[Tensor]:
-    """The other model's tensors in the order, dtypes and places of the objective's."""
+    """The other model's tensors in the order, dtypes and devices of the objective's."""
     names = {id(p): name for name, p in objective.model.named_parameters()}
     if isinstance(other, nn.Module):
         other = dict(other.named_parameters())
@@ -273,10 +273,10 @@ def _weights(objective: Objective, other: Weights) -> list[Tensor]:
 
 
 def checked(objective: Objective, given: Sequence[Tensor], what: str) -> list[Tensor]:
-    """One tensor per entry of ``objective.w``, in its dtype and on its device.
+    """Return one tensor per entry of ``objective.w``, in its dtype, on its device.
 
     Raises:
-        ValueError: there are more or fewer, or one has another shape.
+        ValueError: more or fewer tensors are given, or one has another shape.
     """
     wanted = [tuple(p.shape) for p in objective.w]
     got = [tuple(x.shape) for x in given]

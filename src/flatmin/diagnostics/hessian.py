@@ -22,8 +22,8 @@ class Eigenvalues(Measurement):
 
     Attributes:
         values: descending, each as often as it occurs.
-        residuals: ``||H x - lambda x||`` for unit x: an eigenvalue is at most so far
-            away, and usually far less, of the order of its square.
+        residuals: ``||H x - lambda x||`` for unit x: an eigenvalue is at most this far
+            away, and usually much nearer, at about the square of it.
         vectors: if asked for, one list of tensors like the weights per eigenvalue.
     """
 
@@ -109,11 +109,11 @@ def eigenvalues(
     .. math::
         H x_i = \lambda_i x_i, \qquad \lambda_1 \ge \dots \ge \lambda_k
 
-    Algebraically, because it is how steeply the loss curves upwards that sharpness is
-    about; the paper's lambda_max and lambda_5 are these. By Lanczos' method without
-    restarts, which takes the fewest products with H, one for each of the vectors it
-    keeps in memory. For k > 1 it goes on beside what it has found, as an eigenvalue
-    that occurs several times would be seen once.
+    Algebraically, because sharpness is about how steeply the loss curves upwards; the
+    paper's lambda_max and lambda_5 are these. Uses Lanczos' method without restarts,
+    which takes the fewest products with H, one for each of the vectors it keeps in
+    memory. For k > 1 it starts again, orthogonal to what it has found, because one
+    start sees an eigenvalue that occurs several times only once.
 
     A product takes as long as four to five gradients; lambda_max of a trained network
     takes about five products, and five eigenvalues about 30.
@@ -123,8 +123,8 @@ def eigenvalues(
         k: how many.
         matrix: ``"hessian"``, or ``"ggn"`` for its generalised Gauss-Newton part, which
             has no negative eigenvalues (needs curvlinops).
-        tol: residuals are at most so much times the eigenvalue; the eigenvalue itself
-            is usually known to about its square.
+        tol: the largest residual, relative to the eigenvalue; the relative error of the
+            eigenvalue itself is usually about the square of this.
         most: products before giving up.
         vectors: whether to return the eigenvectors.
         seed: of the random start, which is alike on every device and in every process.
@@ -235,9 +235,10 @@ def spectral_density(
 
     Each of the D draws is a Gaussian start of S steps; theta are the eigenvalues of its
     tridiagonal matrix and s the first entries of their vectors. The extreme nodes are
-    close to eigenvalues; in between, what counts is the mass. The moments of a single
-    draw are exact up to 2 S - 1 for its own start, so that the error is that of the
-    draws: the record's is of the mean eigenvalue. Takes ``steps * draws`` products.
+    close to eigenvalues; in between, only the mass is meaningful. The moments of a
+    single draw are exact up to 2 S - 1 for its own start, so the error is that of the
+    draws; the record's ``error`` is of the mean eigenvalue. Takes ``steps * draws``
+    products.
 
     Args:
         objective: the loss.
@@ -292,7 +293,7 @@ def spectrum(
     draws: int = 4,
     seed: int = 0,
 ) -> Spectrum:
-    """What the paper's Figure 3 shows: lambda_max, lambda_max / lambda_5, the density.
+    """The numbers of the paper's Figure 3: lambda_max, its ratio to lambda_5, density.
 
     A flat minimum has a small lambda_max, and a small ratio: its bulk is not stretched
     out. Arguments and errors are those of `eigenvalues` and `spectral_density`.
@@ -351,7 +352,7 @@ def _forms(curvature: Curvature, draws: int, seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     like, forms = curvature.like, list[Tensor]()
     for _ in range(draws):
-        # On the CPU, as everywhere: alike on every device.
+        # Drawn on the CPU, so that the signs are the same on every device.
         z = 2.0 * torch.randint(2, like.shape, generator=draw) - 1
         z = z.to(like)
         forms.append(z.double() @ curvature(z).double())

@@ -25,8 +25,8 @@ class Options(TypedDict, total=False):
     Attributes:
         recalibrate: recompute BatchNorm's running statistics over the data at every
             point, as the mean over the batches as they are given. False (the default)
-            keeps the statistics of the weights in the middle, so that the loss is a
-            function of the weights alone.
+            keeps the statistics of the weights ``w``, so that the loss is a function of
+            the weights alone.
         how: ``"loop"`` moves the weights in place, point by point; ``"stacked"``
             evaluates many points at once by `torch.func.vmap`; ``"threads"`` gives each
             core a copy of the model. ``"auto"`` (the default) takes the fastest that
@@ -36,9 +36,9 @@ class Options(TypedDict, total=False):
         ranks: processes that share the points; each of them holds all data and the
             same weights, and all get the whole result. None is this process alone.
         file: where unfinished losses are saved every two seconds, and the record in
-            the end. If it is there it is continued.
+            the end. If the file exists, the measurement is continued.
         progress: called with the number of points that are done, and of all points.
-        settings: noted in the record as well, of types that JSON has.
+        settings: added to those of the record, of types that JSON has.
     """
 
     recalibrate: bool

@@ -1,4 +1,4 @@
-"""Numbers of flatness while a model trains, every so many steps."""
+"""Measures flatness while a model trains, every n steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flatmin.diagnostics.sharpness import finite
 #: What a record takes, in gradients of the objective: its points, and a product.
 _GRADIENTS, _PRODUCT = 2.0, 4.5
 
-#: What two gradients say.
+#: The numbers that two gradients give.
 _POINTS = ("loss", "loss_eps", "sharpness", "gradient_norm", "cosine")
 
 #: What a step of SAM measures, and what a record calls it.
@@ -36,20 +36,20 @@ _OF_A_BATCH = {
 
 
 class Monitor:
-    r"""Measures the surroundings of the weights every n steps, and writes it down.
+    r"""Measures the surroundings of the weights every n steps, and keeps a record.
 
     A record has, at the weights and over the objective's data: ``loss`` L(w),
     ``loss_eps`` L(w + eps), ``sharpness`` their difference, ``gradient_norm`` ||g||,
-    ``cosine`` cos(g, g_eps), and ``lambda_max`` if wanted; ``seconds`` is what it took.
-    What `flatmin.SAM` measured on its own batch in the last step, it has for free:
-    given its ``statistics``, a record has them too, as ``batch_loss`` and so on, the
-    mean over the objective's group.
+    ``cosine`` cos(g, g_eps), and ``lambda_max`` if wanted; ``seconds`` is the time that
+    this took. If the optimizer is given, a record also has the ``statistics`` that
+    `flatmin.SAM` measured on its own batch in the last step, at no cost: as
+    ``batch_loss`` and so on, the mean over the objective's group.
 
     The objective is built with the model in evaluation mode, on a fixed part of the
     training set. For each record the model is put into evaluation mode and back; its
     weights, gradients, buffers, and the random streams are left alone. A number that
-    cannot be had (a loss that is not finite, no convergence) is null in the record, and
-    ``problem`` says why; training goes on.
+    cannot be measured (a loss that is not finite, no convergence) is null in the
+    record, and ``problem`` says why; training goes on.
 
     A record costs two gradients of the objective and, for ``lambda_max``, about five to
     ten Hessian products of four to five gradients each: `cost`.
@@ -142,7 +142,7 @@ class Monitor:
         names: tuple[str, ...],
         measure: Callable[[], tuple[Any, ...]],
     ) -> None:
-        """Add numbers to the record, None for all of them if one cannot be had."""
+        """Add numbers to the record, None for all of them if one cannot be measured."""
         values: tuple[Any, ...] = (None,) * len(names)
         try:
             values = tuple(float(value) for value in measure())
@@ -196,7 +196,7 @@ class Monitor:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

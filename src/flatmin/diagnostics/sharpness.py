@@ -29,9 +29,9 @@ def sharpness(
         \qquad g = \nabla L(w)
 
     One step to the highest point of the linearised loss, as in training, but along the
-    gradient of all the data. Where the gradient is zero it is 0 and says nothing. It
-    can be negative: eps is the highest point for small rho alone. Takes one gradient
-    and one loss.
+    gradient of all the data. Where the gradient is zero, the result is 0 and says
+    nothing. It can be negative: only for small rho is eps the highest point. Takes one
+    gradient and one loss.
 
     Args:
         objective: the loss.
@@ -90,17 +90,18 @@ def worst_sharpness(
 ) -> Maximum:
     r"""``max L(w + eps) - L(w)`` over the ball, as far as an ascent finds it.
 
-    From the one-step point, steps of length ``step_size`` to the highest point of the
-    linearised loss, each followed by a projection onto the ball. A step that does not
-    rise is taken back, and the next ones are half as long. So the result is never below
-    `sharpness`, nor below 0, which ``eps = 0`` reaches; like every ascent it may be
-    below the true maximum, and `history` shows whether it still rose at the end.
+    The ascent starts at the one-step point. Each step, of length ``step_size``, goes to
+    the highest point of the linearised loss and is projected onto the ball. A step that
+    does not rise is taken back, and the next ones are half as long. So the result is
+    never below `sharpness`, nor below 0, which ``eps = 0`` reaches; like every ascent
+    it may be below the true maximum, and `history` shows whether it still rose at the
+    end.
 
     The gradient may lead to a lower hill than others in the ball. Each of ``restarts``
     more ascents begins at a random point of the surface, in a Gaussian direction, and
     the best of all counts: more of them never give less.
 
-    The ball is that of the weights: a scale is computed there and then kept, so that
+    The ball is the one at ``w``: a scale is computed there and then kept, so that
     with ``within=TwoPoint(scale=scales.Magnitude())`` this is adaptive worst-case
     sharpness, ``|| eps / |w| ||_p <= rho`` over all parameters, biases included. It
     gives the same number when layers are rescaled such that the function is the same.
@@ -291,7 +292,7 @@ def normalised(forward: Forward) -> Forward:
 
 
 def finite(loss: Tensor, rho: float) -> Tensor:
-    """The loss at a perturbed point.
+    """Return the loss at a perturbed point, if it is finite.
 
     Raises:
         ValueError: it is infinite or NaN.

@@ -1,4 +1,4 @@
-"""What a trainer can do for a method: the gradient of one loss, and then a step."""
+"""Refusals of methods that need more of a trainer than one loss's gradient."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from flatmin.core import Traits
 
 
 def check_answered(traits: Traits, trainer: str) -> None:
-    """Refuse methods whose passes ask for more.
+    """Refuse a method whose passes need more than the gradient of one loss.
 
     Args:
         traits: of the method.
-        trainer: what it is called in a sentence.
+        trainer: its name in messages.
 
     Raises:
-        ValueError: they do.
+        ValueError: they need more.
     """
     needs = {
         "the loss of each example": traits.needs_losses,

@@ -49,7 +49,7 @@ def _replaced(batch: Any, parts: Iterator[Tensor]) -> Any:
     if isinstance(batch, Tensor):
         return next(parts) if batch.dim() else batch
     if isinstance(batch, Mapping):
-        # Hosts read attributes of theirs (BatchEncoding), so the class stays.
+        # Trainers read attributes of the class (BatchEncoding), so it stays the same.
         kind: Any = type(batch)
         return kind({key: _replaced(v, parts) for key, v in batch.items()})
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

@@ -1,4 +1,4 @@
-"""What stands in for the ``training_step`` of a Lightning strategy."""
+"""A replacement for the ``training_step`` of a Lightning strategy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from flatmin.optim import SAM, Probe
 
 
 class Passes:
-    """Stands in for a strategy's ``training_step``, which begins a `probes` loop.
+    """Replaces a strategy's ``training_step``, and begins a `probes` loop in it.
 
-    There is no hook in this place: inside of Lightning's ``no_sync`` for accumulation,
-    and outside of the ``forward`` of a wrapper that reads whether to average.
+    Lightning has no hook in this place: inside of its ``no_sync`` for accumulation, and
+    outside of the ``forward`` of a wrapper that reads whether to average.
 
     Attributes:
         muted: whether a pass after the first is running.
@@ -37,7 +37,7 @@ class Passes:
         return self._loop is not None
 
     def __call__(self, *arguments: Any) -> Any:
-        """Lightning's pass over a batch, the first of the loop."""
+        """Run Lightning's pass over a batch, as the first of the loop."""
         self.close()
         if not self._is_wanted():
             return self._step(*arguments)
@@ -76,8 +76,9 @@ class Passes:
     def _is_wanted(self) -> bool:
         """Whether this is a step of SAM.
 
-        An earlier training may have been left by an exception. And weight averaging
-        has an epoch without backward passes, to renew the statistics of BatchNorm.
+        It is none if an exception has left this object from an earlier training. And
+        weight averaging has an epoch without backward passes, to renew the statistics
+        of BatchNorm.
         """
         trainer = self._trainer
         skips = getattr(trainer.fit_loop, "_skip_backward", False)
@@ -118,14 +119,14 @@ class Passes:
         return output
 
     def _prepared(self, loss: Tensor) -> Tensor:
-        """What Lightning makes of the loss before it calls ``backward``."""
+        """Scale the loss as Lightning does before it calls ``backward``."""
         scaler = getattr(self._trainer.precision_plugin, "scaler", None)
         loss = loss / self._trainer.accumulate_grad_batches
         return loss if scaler is None else scaler.scale(loss)
 
 
 def passes_of(module: Any) -> Passes | None:
-    """What runs the module's passes; none outside of training."""
+    """Return what runs the module's passes; None outside of training."""
     strategy = getattr(getattr(module, "_trainer", None), "strategy", None)
     step = getattr(strategy, "training_step", None)
     return step if isinstance(step, Passes) and step.module is module else None

@@ -23,10 +23,10 @@ def probes(
 ) -> Iterator[Probe]:
     """`SAM.probes` for a prepared model and optimizer.
 
-    SAM may have been built before or after ``prepare``: it goes on with the model as it
-    is wrapped now, by `SAM.attach`. In ``with accelerator.accumulate(model)`` each
-    micro-batch has a perturbation of its own (m-SAM), and what it finds is averaged
-    over the processes at once, not with the last micro-batch alone.
+    SAM may have been built before or after ``prepare``: this attaches it to the model
+    as it is wrapped now (`SAM.attach`). In ``with accelerator.accumulate(model)`` each
+    micro-batch has a perturbation of its own (m-SAM), and its result is averaged over
+    the processes at once, not only with the last micro-batch.
 
     Example:
         >>> import torch, flatmin
@@ -69,7 +69,7 @@ def probes(
 
 
 def sam_in(optimizer: Any) -> SAM:
-    """The SAM in what ``accelerator.prepare`` returned.
+    """Return the SAM in what ``accelerator.prepare`` returned.
 
     Raises:
         TypeError: there is none.
@@ -92,10 +92,10 @@ def find_sam(optimizer: Any) -> SAM | None:
 
 
 def _average_now(model: nn.Module) -> None:
-    """Leave ``no_sync()``, in which Accelerate runs all micro-batches but the last.
+    """Undo ``no_sync()``, in which Accelerate runs all micro-batches but the last.
 
     SAM adds the micro-batches up by itself, so that the last backward pass would
-    average its own gradient alone. Accelerate's end of ``no_sync()`` stays right.
+    average only its own gradient. Accelerate can still end its ``no_sync()``.
     """
     for replica in replicas(model):
         replica.require_backward_grad_sync = True

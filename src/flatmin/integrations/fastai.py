@@ -56,7 +56,7 @@ class SharpnessAware(Callback):
         self._batch: Any = None
 
     def before_fit(self) -> None:
-        """Wrap the optimizer, or go on with a model that was wrapped since."""
+        """Wrap the optimizer, or attach it to a model that was wrapped since."""
         self._close()
         wrapper = self.learn.opt
         base = getattr(wrapper, "opt", None)
@@ -84,7 +84,7 @@ class SharpnessAware(Callback):
         self.learn.xb, self.learn.yb = take(self._probe, self._batch)
 
     def before_backward(self) -> None:
-        """Give a part of the batch the weight of all of it.
+        """Give a part of the batch the weight of the whole batch.
 
         ``GradientAccumulation`` weights the loss by the examples it has seen.
         """
@@ -116,7 +116,7 @@ class SharpnessAware(Callback):
         self._close()
 
     def _pass(self, probe: Probe) -> None:
-        """What the Learner does between ``before_batch`` and ``after_backward``."""
+        """Do what the Learner does between ``before_batch`` and ``after_backward``."""
         learn = self.learn
         learn.xb, learn.yb = take(probe, self._batch)
         for callback in learn._grab_cbs(MixedPrecision):

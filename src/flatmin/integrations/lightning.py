@@ -23,14 +23,14 @@ class SharpnessAware(_Module):
     """Mixin for a LightningModule whose ``configure_optimizers`` returns SAM.
 
     Lightning runs the first pass of a step, as always. Its ``backward`` hook then runs
-    the others. So every hook is called once per step, ``on_after_backward``, clipping
-    and ``on_before_optimizer_step`` meet the vector that is descended, and what
-    ``training_step`` logs and returns is that of the first pass: L(w) wherever the
-    method begins at w, as SAM does. `self.log` does nothing in the other passes.
+    the others. So every hook is called once per step, and ``on_after_backward``,
+    clipping and ``on_before_optimizer_step`` see the vector that is descended. What
+    ``training_step`` logs and returns is that of the first pass: L(w) if the method
+    begins at w, as SAM does. `self.log` does nothing in the other passes.
 
     With ``Trainer(accumulate_grad_batches=k)`` each batch has a perturbation of its own
-    (m-SAM). In manual optimization the loop is yours, and the mixin only tells SAM how
-    the strategy has wrapped the model.
+    (m-SAM). In manual optimization you write the loop, and the mixin only attaches SAM
+    to the model as the strategy has wrapped it.
 
     Example:
         >>> import torch, flatmin
@@ -52,12 +52,12 @@ class SharpnessAware(_Module):
     Raises:
         ValueError: SAM was given a part of the module.
         TypeError: ``training_step`` fetches its batches itself.
-        RuntimeError: ``training_step`` changes its batch, a ``backward`` hides this
-            one, or the strategy accumulates gradients itself.
+        RuntimeError: ``training_step`` changes its batch, another ``backward`` hides
+            the mixin's, or the strategy accumulates gradients itself.
     """
 
     def on_train_start(self) -> None:
-        """Tell SAM how the model is wrapped, and make ready to run its passes."""
+        """Attach SAM to the wrapped model, and prepare to run its passes."""
         super().on_train_start()
         strategy = self.trainer.strategy
         if isinstance(strategy.training_step, Passes):
@@ -99,14 +99,14 @@ class SharpnessAware(_Module):
             )
 
     def log(self, *args: Any, **kwargs: Any) -> None:
-        """Lightning's; does nothing in the passes after the first."""
+        """Log as Lightning does, but nothing in the passes after the first."""
         passes = passes_of(self)
         if passes is None or not passes.muted:
             super().log(*args, **kwargs)
 
 
 def _check(module: Any, sam: SAM) -> None:
-    """Refuse what cannot be run more than once per batch."""
+    """Refuse a module or strategy that cannot run several passes per batch."""
     wrapped = getattr(sam.model, "module", None)
     if sam.model is not module and wrapped is not module:
         raise ValueError(

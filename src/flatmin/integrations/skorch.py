@@ -119,7 +119,7 @@ class SharpnessAware(NeuralNet):
         return at_w or first or {}
 
     def set_params(self, **kwargs: Any) -> SharpnessAware:
-        """As skorch's; a radius acts at once, another option builds a new optimizer."""
+        """Set parameters; a radius acts at once, other options need a new optimizer."""
         mine = {key: kwargs.pop(key) for key in ("method",) if key in kwargs}
         # Which options are the method's depends on the method.
         vars(self).update(mine)
@@ -143,7 +143,7 @@ class SharpnessAware(NeuralNet):
         return found - GIVEN
 
     def _everything(self) -> nn.Module:
-        """What the step runs: the module, with the criterion if that is trained."""
+        """Return what a step runs: the module, with the criterion if it has a state."""
         names = [*self._modules, *self._criteria]
         parts = [getattr(self, f"{name}_") for name in names]
         found = [part for part in parts if isinstance(part, nn.Module)]
@@ -160,7 +160,7 @@ class SharpnessAware(NeuralNet):
             )
 
     def _check_groups(self, optimizer: Optimizer) -> None:
-        """Refuse a radius that nobody would read."""
+        """Refuse a radius under a name that is never read."""
         if RADIUS in optimizer.defaults:
             return
         found = [

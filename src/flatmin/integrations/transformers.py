@@ -51,12 +51,13 @@ class SharpnessAwareTrainer(Trainer):
         kwargs: the Trainer's; ``optimizers=(optimizer, None)`` may hold a base or SAM.
 
     Attributes:
-        probe: the pass that is being made, None outside of one. What a ``compute_loss``
-            counts or collects, it counts once if ``self.probe.index == 0``.
+        probe: the pass that is being made, None outside of one. A ``compute_loss`` that
+            counts or collects something must do so only if ``self.probe.index == 0``.
 
     Raises:
-        ValueError: a SAM beside method, rho or scope; an optimizer that steps in the
-            backward pass; a method that asks for more, or does not add up.
+        ValueError: ``optimizers`` holds a SAM, and method, rho or scope is given; the
+            optimizer steps in the backward pass; or the method needs more than the
+            gradient of one loss, or its results do not add up.
     """
 
     probe: Probe | None = None
@@ -82,7 +83,7 @@ class SharpnessAwareTrainer(Trainer):
             )
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """A SAM around the Trainer's optimizer, if that is none already."""
+        """Build a SAM around the Trainer's optimizer, if that is none already."""
         given = [] if model is None else [model]
         optimizer = super().create_optimizer(*given)
         if find_sam(optimizer) is None:
@@ -103,11 +104,11 @@ class SharpnessAwareTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: _Items = None
     ) -> Tensor:
-        """The passes over a micro-batch; the loss at ``w``."""
+        """Run the passes over a micro-batch, and return the loss at ``w``."""
         return self._passes(model, [inputs], num_items_in_batch)[0]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The Trainer's, with the sharpness; later passes of a step log nothing."""
+        """Log with the sharpness; passes after a step's first log nothing."""
         if self.probe is not None and self.probe.index > 0:
             return
         if "loss" in logs and self._sharpness:
@@ -124,7 +125,7 @@ class SharpnessAwareTrainer(Trainer):
     def _passes(
         self, model: nn.Module, batches: list[Any], items: _Items
     ) -> list[Tensor]:
-        """All passes over micro-batches that share a perturbation.
+        """Run all passes over micro-batches that share a perturbation.
 
         Returns:
             The loss of each at ``w``; of the first pass, if none is made at ``w``.
@@ -148,7 +149,7 @@ class SharpnessAwareTrainer(Trainer):
     def _pass(
         self, probe: Probe, model: nn.Module, batches: list[Any], items: _Items
     ) -> list[Tensor]:
-        """The losses of the micro-batches, whose gradients are averaged once."""
+        """Run a pass and return the micro-batches' losses; average gradients once."""
         *first, last = batches
         losses: list[Tensor] = []
         for batch in first:
@@ -159,7 +160,7 @@ class SharpnessAwareTrainer(Trainer):
     def _backward(
         self, probe: Probe, model: nn.Module, batch: Any, items: _Items
     ) -> Tensor:
-        """The Trainer's own step, on the part of the batch that the pass wants."""
+        """Run the Trainer's own step on the part of the batch that the pass wants."""
         if not probe.wants_part or items is None:
             return super().training_step(model, take(probe, batch), items)
         part = take(probe, batch)
@@ -178,7 +179,7 @@ class SharedPerturbationTrainer(SharpnessAwareTrainer):
     _losses: list[Tensor]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's; the first call of ``training_step`` runs all of them."""
+        """Get the batches; the first call of ``training_step`` runs all of them."""
         self._batches, items = super().get_batch_samples(*args, **kwargs)
         self._losses = []
         return self._batches, items
@@ -186,7 +187,7 @@ class SharedPerturbationTrainer(SharpnessAwareTrainer):
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: _Items = None
     ) -> Tensor:
-        """The passes of the step, if it is its first call; the loss at ``w``."""
+        """Run the passes in a step's first call; return a batch's loss at ``w``."""
         if not self._losses:
             self._losses = self._passes(model, self._batches, num_items_in_batch)
         return self._losses.pop(0)

@@ -36,7 +36,7 @@ def flat_lora(
     in all processes, in the micro-batches of a step, and in a resumed run.
 
     While the pass runs there are two copies of these weights. Layers are those of
-    peft: linear ones, GPT-2's transposed ones included. What is no plain
+    peft: linear ones, GPT-2's transposed ones included. A weight that is no plain
     ``W + s B A`` is refused: quantised or sharded weights, merged or disabled adapters,
     DoRA and the like, and adapters of embeddings and convolutions.
 
@@ -55,7 +55,7 @@ def flat_lora(
     Args:
         base: a built optimizer of the adapters.
         model: the module that the loop runs, with its LoRA layers.
-        steps: T, of the whole training; the noise grows until then.
+        steps: T, of the whole training; the noise grows until its end.
         rho: the standard deviation of the noise in the end, relative to the root mean
             square of each row of W'; 0.05 is the paper's.
         options: passed on to `flatmin.SAM`.
@@ -64,7 +64,7 @@ def flat_lora(
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range; or the model has no LoRA layer that
             the base trains, or one that cannot be perturbed. The state of the adapters
-            is looked at again in every step.
+            is checked again in every step.
 
     Reference: Li, He, Li, Wang, Shang, Huang. Flat-LoRA: Low-Rank Adaptation over a
     Flat Loss Landscape. ICML 2025, arXiv:2409.14396.

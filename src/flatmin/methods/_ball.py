@@ -138,7 +138,7 @@ def usam(
         base: a built optimizer.
         model: the module that the loop runs.
         rho: on the scale of a learning rate and not of SAM's radius. It has no
-            default, because it belongs to the size of the gradients.
+            default, because it depends on the size of the gradients.
         options: passed on to `flatmin.SAM`.
 
     Raises:

@@ -29,12 +29,13 @@ def matched_sam(
     .. math::
         \rho_A = \rho \; \overline{\|g_A\| / \|g_\epsilon\|}
 
-    The gradient :math:`g_A` of fewer examples is longer, and shorter is the part of it
-    that it has in common with the batch. `subset_sam` takes the factor for pure noise,
-    :math:`1 / \sqrt{\mathrm{share}}`; this one begins there and goes on with a running
-    mean of what it finds. The loop takes its part with ``x, y = probe.take(x, y)``: the
-    first examples, so batches have to be shuffled. The host waits for a number per
-    step, and replicas share it. ``decay=1`` is `subset_sam`.
+    The gradient :math:`g_A` of fewer examples is longer, but the part of it that it has
+    in common with the batch is shorter. `subset_sam` takes the factor for pure noise,
+    :math:`1 / \sqrt{\mathrm{share}}`; this method begins there and goes on with a
+    running mean of the ratios that it measures. The loop takes its part with
+    ``x, y = probe.take(x, y)``: the first examples, so batches have to be shuffled. The
+    host waits for a number per step, and replicas share it. ``decay=1`` is
+    `subset_sam`.
 
     Example:
         >>> import torch, flatmin
@@ -50,9 +51,9 @@ def matched_sam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius of SAM, whose default it has.
-        share: of the batch, above 0; a step costs ``1 + share`` gradients. 0.25 is our
-            choice, as the next.
+        rho: the radius; 0.05 is SAM's.
+        share: of the batch, above 0; a step costs ``1 + share`` gradients. 0.25 and
+            decay 0.9 are our choice.
         decay: of the running mean, from 0 to 1.
         options: passed on to `flatmin.SAM`.
 
@@ -138,15 +139,15 @@ def esam(
     share :math:`\gamma` of the batch whose losses rise most from w to
     :math:`w + \hat\epsilon`. The loop is that of `k_sam`. ``beta = gamma = 1`` is SAM.
 
-    Differs from the paper: the coin is one for each tensor and the norm that of the
-    tensors that move, as in the authors' code; the paper's coin is one for each weight.
-    The authors' code takes one example less than the share.
+    Differs from the paper: there is one coin per tensor, and the norm is that of the
+    tensors that move, as in the authors' code; the paper has one coin per weight. The
+    authors' code takes one example less than the share.
 
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.05, beta 0.6 and gamma 0.5 are the authors' for ResNet-18.
-        beta: the probability of a tensor to move, above 0.
+        beta: the probability that a tensor moves, above 0.
         gamma: the share of the batch, above 0; a step costs one gradient, a forward
             pass and this share of a gradient. With 1 there is no forward pass.
         options: passed on to `flatmin.SAM`.
@@ -201,10 +202,10 @@ def split_rwp(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        steps: T, of the whole training; the noise grows until then.
+        steps: T, of the whole training; the noise grows until its end.
         rho: the deviation of the noise in the end, relative to the norm of each
             filter; 0.015 is that of the authors' code.
-        mix: how much of the gradient at w is descended; 0.5 is the paper's.
+        mix: the weight of the gradient at w; 0.5 is the paper's.
         options: passed on to `flatmin.SAM`.
 
     Raises:

@@ -1,7 +1,7 @@
 """The family: every method, what it costs, and in one line what it does.
 
 A new method is imported here, gets a row in the table below and its name in
-``__all__``; `flatmin` and `flatmin.methods` hand on what is there.
+``__all__``; `flatmin` and `flatmin.methods` export the names in that list.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ ROWS = (
     Entry(flat_lora, "1"),
 )
 
-#: Former names, for experiments that were written down under these.
+#: Former names, for experiments that were recorded under these.
 RENAMED = {"pnm": "gnp"}
 
 __all__ = [

@@ -12,10 +12,10 @@ from flatmin.optim._checks import check_model
 
 
 def check_norms(base: Optimizer, model: nn.Module) -> None:
-    """Normalisation layers have parameters that the base trains.
+    """Refuse a base that trains no parameter of a normalisation layer.
 
     Raises:
-        ValueError: they have none.
+        ValueError: it trains none.
     """
     ours = _trained(base, model)
     inside = filters.parameters_within(model, filters.NORMS)
@@ -32,10 +32,10 @@ def check_norms(base: Optimizer, model: nn.Module) -> None:
 
 
 def check_weights(base: Optimizer, model: nn.Module) -> None:
-    """Some parameter that the base trains has "weight" in its name.
+    """Refuse a base that trains no parameter with "weight" in its name.
 
     Raises:
-        ValueError: none has.
+        ValueError: none has it.
     """
     ours = _trained(base, model)
     names = [name for name, p in model.named_parameters() if id(p) in ours]
@@ -49,7 +49,7 @@ def check_weights(base: Optimizer, model: nn.Module) -> None:
 
 
 def check_momentum(base: Optimizer) -> None:
-    """The base has momentum, as far as its groups tell.
+    """Refuse a base without momentum, as far as its groups tell.
 
     Raises:
         ValueError: all its groups have ``momentum`` 0, and no ``betas``.
@@ -65,10 +65,10 @@ def check_momentum(base: Optimizer) -> None:
 
 
 def check_adapters(base: Optimizer, model: nn.Module) -> None:
-    """The model has LoRA layers that the base trains, and all can be perturbed.
+    """Refuse a model without LoRA layers that the base trains and we can perturb.
 
     Raises:
-        ValueError: it has none, or one that cannot.
+        ValueError: it has no LoRA layer, or one that cannot be perturbed.
     """
     adapted(model, _parameters(base, model))
 

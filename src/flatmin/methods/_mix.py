@@ -1,7 +1,7 @@
 """Methods that descend a combination of the gradients at ``w`` and ``w + eps``.
 
-Under DistributedDataParallel each replica combines its own two, and the results are
-averaged once.
+Under DistributedDataParallel each replica combines its own two gradients, and the
+results are averaged once.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def pnm(
     alpha: float = 0.8,
     **options: Unpack[Options],
 ) -> SAM:
-    """The former name of `gnp`, deprecated: PNM is known as another method.
+    """The former name of `gnp`, deprecated: another method is known as PNM.
 
     Args:
         base: as for `gnp`.
@@ -107,7 +107,7 @@ def gsam(
         rho: the radius, at the highest learning rate if it follows that; 0.04 and
             alpha 0.01 are the paper's for ResNet-50.
         alpha: the weight of the gap, zero or greater.
-        radius: how rho goes on; constant by default, unlike the paper's.
+        radius: how rho changes over the steps; constant by default, unlike the paper's.
         options: passed on to `flatmin.SAM`.
 
     Raises:

@@ -23,11 +23,11 @@ def part_sam(
         \hat\epsilon = \rho \, \nabla L_\mathrm{flat}(w) /
         \|\nabla L_\mathrm{flat}(w)\|_2
 
-    The flat part is that of rare classes, or that of what a model has to forget. The
-    loop computes both: it calls ``probe.total``, which returns what a pass is for, and
-    a pass in which it did not is refused. Multiply each part by its weight, if it has
-    one. The passes are flat, flat, rest: buffers are those that the first one leaves,
-    and `statistics` are those of the flat part.
+    The flat part is, for instance, that of rare classes, or of examples that a model
+    has to forget. The loop computes both parts and calls ``probe.total``, which returns
+    the loss that the pass is for; a pass without this call is refused. Multiply each
+    part by its weight, if it has one. The passes are flat, flat, rest: buffers are
+    those that the first one leaves, and `statistics` are those of the flat part.
 
     Example:
         >>> import torch, flatmin

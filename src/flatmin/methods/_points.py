@@ -1,4 +1,4 @@
-"""Methods whose points are more than two, or in places of their own."""
+"""Methods with more than two points, or with points elsewhere than SAM's."""
 
 from __future__ import annotations
 
@@ -194,9 +194,9 @@ def lookbehind_sam(
     (w_k - w_0)`. The loop makes k steps with each batch; schedulers and evaluation
     belong after the k-th. ``k = alpha = 1`` is SAM.
 
-    A block of k steps takes k + 1 gradients: the gradient that was descended last is
-    the one to climb along. The authors' code computes it again. With several replicas
-    all climb together.
+    A block of k steps takes k + 1 gradients: each step climbs along the gradient that
+    the step before descended. The authors' code computes it again. With several
+    replicas all climb together.
 
     Differs from the paper: its adaptive alpha is not offered.
 
@@ -215,8 +215,8 @@ def lookbehind_sam(
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the length of each climb; 0.05 and k 2 are those of the authors' command.
-        k: steps with one batch.
-        alpha: how much of the way is kept, above 0; the paper tries 0.2, 0.5, 0.8.
+        k: how many steps use one batch.
+        alpha: how much of the k steps is kept, above 0; the paper tries 0.2, 0.5, 0.8.
         options: passed on to `flatmin.SAM`.
 
     Raises:
@@ -278,9 +278,9 @@ def bsam(
             authors count each four times: for CIFAR they have ``n=4 * 50_000``.
         rho: the radius; 0.01 and precision 40 are the authors' for CIFAR.
         precision: of the prior, zero or greater.
-        betas: of m and s, each from 0 to just below 1; as damping and start, the
-            defaults of the authors' code.
-        damping: keeps s from zero.
+        betas: of m and s, each from 0 to just below 1. The defaults of betas, damping
+            and start are those of the authors' code.
+        damping: keeps s above zero.
         start: the first s, above 0.
         options: passed on to `flatmin.SAM`.
 

@@ -18,7 +18,7 @@ from flatmin.optim._foreign import explained
 
 @dataclass(frozen=True, slots=True)
 class Ahead(Method):
-    """``(1 - lambda) g_eps + lambda g_y``, whose two gradients wait for no other.
+    """``(1 - lambda) g_eps + lambda g_y``; neither gradient needs the other.
 
     With the ``g_y`` of the step before, ``g_eps`` is at ``w + rho g_y / ||g_y||`` and
     the new ``g_y`` at ``y = w - lr g_y``. In the first step both are at ``w``.
@@ -77,8 +77,8 @@ def sampa(
     compute them at the same time. Here one computes them in turn, at SAM's price: the
     method can be studied, but it saves no time.
 
-    In the paper :math:`\nabla L(w_t + \hat\epsilon_t)` is that of the batch before,
-    whose gradient :math:`g_t` is. A loop that keeps it does the same::
+    In the paper :math:`\nabla L(w_t + \hat\epsilon_t)` is of the batch before, the one
+    whose gradient :math:`g_t` is. A loop that keeps this batch does the same::
 
         for probe in optimizer.probes():
             x, y = batch if probe.index else before
@@ -86,8 +86,8 @@ def sampa(
         optimizer.step()
         before = batch
 
-    with ``before = batch`` in the first step. A loop over one batch climbs along the
-    gradient of another batch than it descends.
+    with ``before = batch`` in the first step. A loop that uses one batch per step
+    climbs along the gradient of the batch before, not of the one that it descends.
 
     No pass is at ``w``, and running statistics are those at :math:`w + \hat\epsilon`.
     With several replicas all climb together. Under a GradScaler it needs

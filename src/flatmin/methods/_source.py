@@ -41,7 +41,7 @@ def friendly_sam(
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.1 is the default of the authors' script, like the next two.
-        sigma: how much of the common part is taken off, zero or greater.
+        sigma: how much of the common part is subtracted, zero or greater.
         decay: of m, beta, from 0 to just below 1.
         options: passed on to `flatmin.SAM`.
 
@@ -103,8 +103,8 @@ def gcsam(
     .. math::
         \hat\epsilon = \rho \, \phi(g) / \|\phi(g)\|_2, \qquad \phi(g_\epsilon)
 
-    where :math:`\phi` takes from the gradient of each weight vector (all axes but the
-    first) its mean. A vector of one entry has then no gradient at all: a layer with
+    where :math:`\phi` subtracts from the gradient of each weight vector (all axes but
+    the first) its mean. For a vector of one entry this leaves zero: in a layer with
     one input, or a depthwise convolution of 1 x 1.
 
     Differs from the authors' script, and not from the paper: the script takes the norm
@@ -142,11 +142,11 @@ def zsharp(
         \hat\epsilon = \rho \, c \odot g / \|c \odot g\|_2
 
     with c = 1 at the entries whose z-score within their tensor is above a quantile,
-    and 0 at all others. Where there is none all of the tensor moves. Not for sharded
+    and 0 at all others. If there is none, the whole tensor moves. Not for sharded
     parameters.
 
-    Differs from the authors' script, and not from the paper: the script filters tensors
-    of two axes and more alone, and gives each a ball of radius rho.
+    Differs from the authors' script, and not from the paper: the script filters only
+    tensors of two or more axes, and gives each a ball of radius rho.
 
     Args:
         base: a built optimizer.
@@ -175,8 +175,8 @@ def stale_sam(
     .. math::
         \hat\epsilon_t = \rho \, v_{t-1} / \|v_{t-1}\|_2
 
-    The first step is the base optimizer's. The gradient of another batch is climbed
-    here, which is not what SAM's results are about: for comparison.
+    The first step is the base optimizer's. The method climbs along the gradient of
+    another batch, which SAM's results do not cover; it is here for comparison.
 
     Args:
         base: a built optimizer.
@@ -202,9 +202,9 @@ def momentum_sam(
         \hat\epsilon = -\rho \, v / \|v\|_2
 
     with v the base's ``momentum_buffer`` or ``exp_avg``. The first step has none and is
-    the base optimizer's. The sign is that of the
-    authors' code: where the next steps are going. The weights are ``w`` whenever the
-    loop is not in a pass, so evaluating and saving need no care.
+    the base optimizer's. The sign is that of the authors' code: the perturbation points
+    where the next steps go. The weights are ``w`` whenever the loop is not in a pass,
+    so evaluating and saving need no care.
 
     Running statistics are those of the only pass, at ``w + eps``. Before evaluating a
     model with BatchNorm recompute them with ``torch.optim.swa_utils.update_bn``.

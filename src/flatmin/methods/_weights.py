@@ -1,4 +1,4 @@
-"""Methods that move some of the weights alone, or further than the others."""
+"""Methods that move only some of the weights, or some further than the others."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def sparse_sam(
 
     with c = 1 at the share of all weights where the sum of squared gradients of single
     examples is highest, and 0 elsewhere. So :math:`\hat\epsilon` is shorter than rho.
-    ``share=1`` is SAM. Every so many steps the loop body runs ``samples`` times more,
+    ``share=1`` is SAM. Every ``every`` steps the loop body runs ``samples`` times more,
     on what ``probe.take(x, y)`` gives it: one example each. With several processes,
     each takes its own.
 
     Differs from the paper: the examples are those of the batch at hand, and the first
     mask is made in the first step and not after it. Layers that normalise over a batch
-    see single examples; ``m=2`` and more take the gradients of so many.
+    see single examples; with ``m=2`` or more they see m of them.
 
     Example:
         >>> import torch, flatmin
@@ -94,8 +94,8 @@ def sparse_sam(
         rho: the radius; 0.1, share 0.5 and 16 samples are the authors' command for
             CIFAR-10.
         share: of the weights that move.
-        samples: how many gradients the information is from.
-        m: how many examples each of them is the gradient of; 1 is the paper's.
+        samples: how many gradients the Fisher information is computed from.
+        m: how many examples each of these gradients is of; 1 is the paper's.
         options: passed on to `flatmin.SAM`.
 
     Raises:
@@ -127,20 +127,21 @@ def ire(
         P_i = [\, |g_i| \text{ is none of the largest} \,]
 
     with the base's own step u, all of it, weight decay and momentum included. P is
-    looked at anew every so many steps. There is no climb and no second gradient;
+    computed anew every ``every`` steps. There is no climb and no second gradient;
     kappa takes the place of the radius, as ``"sam_rho"`` in ``param_groups``.
 
-    The learning rate of most weights is multiplied by 1 + kappa. Compare it with a base
-    whose learning rate was tuned, before the gain is put down to flatness.
+    The learning rate of most weights is multiplied by 1 + kappa. Compare with a base
+    whose learning rate was tuned before you attribute a gain to flatness.
 
-    One copy of the weights lasts for a step, and P stays in the state. Micro-batches
-    (``probes(accumulate=True)``) and sharded parameters are refused: all weights are
-    ranked together, by the gradient of the whole batch. To do the same around another
-    method, use `flatmin.core.stretch.Stretched`.
+    A copy of the weights is kept during each step, and P stays in the state.
+    Micro-batches (``probes(accumulate=True)``) and sharded parameters are refused: all
+    weights are ranked together, by the gradient of the whole batch. To do the same
+    around another method, use `flatmin.core.stretch.Stretched`.
 
-    Differs from the paper: P is by the size of the batch's gradient, as in the newer of
-    the authors' programs for language models, which they call simpler and faster. The
-    paper's is by an estimate of the diagonal of the Fisher information.
+    Differs from the paper: P ranks weights by the size of the batch's gradient, as in
+    the newer of the authors' programs for language models, which they call simpler and
+    faster. The paper ranks them by an estimate of the diagonal of the Fisher
+    information.
 
     Example:
         >>> import torch, flatmin

@@ -29,8 +29,8 @@ def interval_sam(
     .. math::
         \hat\epsilon = k \rho \, g / \|g\|_2 \text{ in steps } 0, k, 2k, \dots
 
-    ``k=1`` is SAM. ``"sam_rho"`` in ``param_groups`` is rho, and k rho is used: the
-    method shows it as ``radius=times(k)``.
+    ``k=1`` is SAM. ``"sam_rho"`` in ``param_groups`` is rho, but k rho is used: the
+    method's ``repr`` has ``radius=times(k)``.
 
     Differs from Composer: the first step climbs and not the k-th; Composer takes rho
     as given, and its README multiplies it by the interval as we do.
@@ -38,8 +38,9 @@ def interval_sam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius of SAM in every step, of which k times is used; 0.05 is SAM's.
-        k: the interval; 10 is that of the experiments in Composer's README. Its
+        rho: the radius that SAM has in every step, used k times as large; 0.05 is
+            SAM's.
+        k: the interval; 10 is that of the experiments in Composer's README. Composer's
             default is 1.
         options: passed on to `flatmin.SAM`.
 
@@ -65,8 +66,8 @@ def late_sam(
 ) -> SAM:
     """The base optimizer, and SAM in the last part of the training.
 
-    ``share=1`` is SAM. The learning rate must not be small by then: a gate by the sum
-    of learning rates is `flatmin.core.gates.last_mass`.
+    ``share=1`` is SAM. The learning rate must not be small by then. To choose the part
+    by the sum of learning rates, use `flatmin.core.gates.last_mass`.
 
     Args:
         base: a built optimizer.
@@ -102,13 +103,13 @@ def late_subset_sam(
 ) -> SAM:
     r"""Late SAM whose ascent sees a part of the batch: one gradient and a tenth.
 
-    The base optimizer first; then, in the last part of the training, the ascent of
+    The base optimizer runs first; then, in the last part of the training, the ascent of
     `subset_sam` with a radius that grows to :math:`\rho / \sqrt{\mathrm{share}}`. The
     loop takes the part with ``x, y = probe.take(x, y)``. ``late=1`` with ``ramp=0`` is
     `subset_sam`; ``share=1`` with ``ramp=0`` is `late_sam`.
 
     Let the learning rate decay in this part, as `flatmin.schedules.late_cosine` and
-    `flatmin.schedules.late_linear` do. A warning says if it is spent by then.
+    `flatmin.schedules.late_linear` do. A warning says if it has decayed before.
 
     Example:
         >>> import torch, flatmin
@@ -129,7 +130,7 @@ def late_subset_sam(
         base: a built optimizer.
         model: the module that the loop runs.
         steps: of the whole training.
-        rho: the radius of SAM, whose default it has.
+        rho: the radius; 0.05 is SAM's.
         late: the part of the steps that climb, above 0; 0.4 is our choice.
         share: of the batch that they climb on, above 0; a training costs
             ``1 + late share`` gradients per step. 0.25 is our choice.
@@ -253,7 +254,7 @@ def looksam(
         base: a built optimizer.
         model: the module that the loop runs.
         rho: the radius; 0.1, k 5 and alpha 0.7 are the paper's.
-        k: steps per step of SAM.
+        k: every k-th step is one of SAM.
         alpha: the length of the correction, relative to g, zero or greater; with 0 the
             steps between are the base optimizer's.
         options: passed on to `flatmin.SAM`.
@@ -281,8 +282,8 @@ def subset_sam(
 
     The loop takes it with ``x, y = probe.take(x, y)``: the first examples, so batches
     have to be shuffled. The radius is :math:`\rho / \sqrt{\mathrm{share}}`, because
-    the gradient of fewer examples is longer, and shorter is the part of it that they
-    have in common with the batch. ``share=1`` is SAM.
+    the gradient of fewer examples is longer, but the part of it that they have in
+    common with the batch is shorter. ``share=1`` is SAM.
 
     Example:
         >>> import torch, flatmin
@@ -298,7 +299,7 @@ def subset_sam(
     Args:
         base: a built optimizer.
         model: the module that the loop runs.
-        rho: the radius of SAM, whose default it has.
+        rho: the radius; 0.05 is SAM's.
         share: of the batch, above 0; a step costs ``1 + share`` gradients. 0.25 is our
             choice.
         options: passed on to `flatmin.SAM`.

@@ -1,4 +1,4 @@
-"""Which base optimizers SAM can step with, and what it says of the others."""
+"""Checks of the base optimizer: which ones SAM can step with."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def claim(*optimizers: Optimizer) -> None:
 
 
 def claimed(optimizer: Optimizer) -> bool:
-    """Whether it is a SAM or belongs to one."""
+    """Whether the optimizer is a SAM or belongs to one."""
     return optimizer in _in_use
 
 
 def check_base(base: object) -> None:
-    """A built optimizer that steps without a closure, along the gradients in ``.grad``.
+    """Accept only a built optimizer that needs no closure and steps along ``.grad``.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the base is no optimizer.
         ValueError: it needs a closure, takes its gradients from elsewhere, or belongs
             to a SAM already.
     """
@@ -49,7 +49,7 @@ def check_base(base: object) -> None:
 
 
 def _check_gradients(base: Optimizer) -> None:
-    """Refuse a base that makes its gradients from those of single examples."""
+    """Refuse a base that computes its gradients from those of single examples."""
     for one in (base, *held_by(base)):
         if hasattr(type(one), "grad_samples"):
             raise ValueError(
@@ -61,10 +61,10 @@ def _check_gradients(base: Optimizer) -> None:
 
 
 def check_saved(base: Optimizer, states: States, method: Method) -> None:
-    """A base whose state dict holds what a method remembers.
+    """Refuse a base whose state dict would lack what the method remembers.
 
     Raises:
-        ValueError: it would be lost when the base is saved.
+        ValueError: the memory would be lost when the base is saved.
     """
     ps = [p for group in base.param_groups for p in group["params"]]
     remembered = method.traits.remembers
@@ -77,7 +77,7 @@ def check_saved(base: Optimizer, states: States, method: Method) -> None:
 
 
 def check_parameters(base: Optimizer, model: nn.Module) -> None:
-    """Base and model belong together.
+    """Refuse a base without parameters of the model; warn if some are not the model's.
 
     Raises:
         ValueError: they have no parameter in common.

@@ -1,4 +1,4 @@
-"""A call of SAM as somebody wrote it, and the lines that make the same optimizer."""
+"""A call of SAM as the user wrote it, and the lines that build the same optimizer."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Call:
     kwargs: dict[str, object]
 
     def check(self) -> None:
-        """Refuse arguments that are another library's, or nobody's.
+        """Refuse arguments of other libraries, and unknown ones.
 
         Raises:
-            TypeError: there are some.
+            TypeError: there are such arguments.
         """
         misplaced = self._misplaced()
         strangers = [self._of_stranger(name) for name in self._strangers()]
@@ -47,7 +47,7 @@ class Call:
         raise TypeError(said)
 
     def instead(self, problem: str) -> str:
-        """The problem, and the lines to write."""
+        """Return the problem, followed by the lines to write."""
         framework = FRAMEWORKS.get(_caller())
         if framework:
             return (
@@ -59,7 +59,7 @@ class Call:
         return f"{problem} Write\n{lines}\nMore: {PAGE}"
 
     def _misplaced(self) -> str | None:
-        """What is in the place of base or model, if it is known from elsewhere."""
+        """Describe what was given as base, if it is a mistake known from elsewhere."""
         base, model = self._place(0, "base", "params"), self._place(1, "model")
         must = f"{self.name}(): base must be a built optimizer, got"
         if isinstance(base, nn.Module):
@@ -89,7 +89,7 @@ class Call:
         return [name for name in self.kwargs if name not in takes]
 
     def _of_stranger(self, name: str) -> str | None:
-        """A sentence on an argument that is not ours; None if the lines say it."""
+        """Return a sentence on a foreign argument; None if the new lines show it."""
         if self.kwargs[name] is False and name in ELSEWHERE:
             return f"Leave out {name}=False."
         if name in ELSEWHERE:
@@ -103,7 +103,7 @@ class Call:
         return f"{said} Beside base and model it takes {', '.join(self._takes()[2:])}."
 
     def _of_base(self) -> list[str]:
-        """The arguments that the base optimizer is to have."""
+        """Return the names of arguments that belong to the base optimizer."""
         base = self._place(0, "base")
         others = [
             name
@@ -115,11 +115,11 @@ class Call:
         return others
 
     def _near(self, name: str) -> list[str]:
-        """The argument that may have been meant, if there is one."""
+        """Return the argument that was probably meant, if there is one."""
         return difflib.get_close_matches(name, self._takes(), 1, 0.7)
 
     def _lines(self) -> Iterator[str]:
-        """Build the base, if that is missing or has other options, and then SAM."""
+        """Yield a line that builds the base, if one is needed, and one for SAM."""
         given = [*self.args, *self.kwargs.values()]
         built = [one for one in given if isinstance(one, Optimizer)]
         options = _written({name: self.kwargs[name] for name in self._of_base()})
@@ -131,7 +131,7 @@ class Call:
         yield f"optimizer = flatmin.{self._method()}"
 
     def _method(self) -> str:
-        """The call of SAM, or of the method that has the foreign arguments."""
+        """Return the call of SAM, or of the method for the foreign arguments."""
         on = [ELSEWHERE[n] for n, v in self.kwargs.items() if n in ELSEWHERE and v]
         moved = [e.method for e in on if e.method and self.name == "SAM"]
         options = {
@@ -145,7 +145,7 @@ class Call:
         return f"{moved[0] if moved else self.name}({written})"
 
     def _own(self) -> dict[str, object]:
-        """The options of the method itself; what it lacks is an ellipsis."""
+        """Return the method's own options; a missing one is an ellipsis."""
         given = self.signature.parameters.items()
         needed = {
             n: ...
@@ -159,7 +159,7 @@ class Call:
 
 
 def _written(options: dict[str, object]) -> list[str]:
-    """As keyword arguments; what has no short name is an ellipsis."""
+    """Write options as keyword arguments; long or complex values as an ellipsis."""
     return [f"{name}={_short(value)}" for name, value in options.items()]
 
 
@@ -176,7 +176,7 @@ def _path(kind: type) -> str:
 
 
 def _caller() -> str:
-    """The package that calls us."""
+    """Return the name of the package that calls flatmin."""
     frame = inspect.currentframe()
     while frame and _package(frame.f_globals) == "flatmin":
         frame = frame.f_back

@@ -1,8 +1,8 @@
-"""Finds out whether a pass, run again at the same point, does the same.
+"""Checks whether a pass, run again at the same point, gives the same results.
 
-What a forward pass changes and SAM does not see (globals, closures, iterators) makes
-the second pass another function than the first. Two runs of the first pass show it,
-and hooks show where it begins.
+State that a forward pass changes and SAM does not see (globals, closures, iterators)
+makes the second pass a different function from the first. Two runs of the first pass
+reveal such state, and hooks show where the difference begins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flatmin.optim._probe import Probe
 
 _PROJECTIONS = 3
 
-#: Of each tensor, its shape, how far it may be off, and its size and projections.
+#: For each tensor: its shape, the tolerance, and its norm and projections.
 Marks: TypeAlias = list[tuple[torch.Size, float, Tensor]]
 
 _ADVICE = (
@@ -34,7 +34,7 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A module has been called: what went in, and what came out."""
+    """A call of a module: what went in, and what came out."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ class ReplayCheck:
 
     @contextmanager
     def watch(self) -> Generator[None]:
-        """Note what every module makes of its input, as long as this lasts."""
+        """Within, note the inputs and outputs of every module."""
         self._calls = []
         hooks = [
             module.register_forward_hook(self._hook(name), with_kwargs=True)
@@ -78,7 +78,7 @@ class ReplayCheck:
                 hook.remove()
 
     def note(self, probe: Probe, w: list[Tensor]) -> None:
-        """Remember what the run that was watched last has made."""
+        """Remember the results of the run that was watched last."""
         self._first = self._run(probe, w)
 
     def compare(self, probe: Probe, w: list[Tensor]) -> None:
@@ -117,7 +117,7 @@ class ReplayCheck:
 
 
 def marks(values: Any) -> Marks:
-    """A few numbers for each tensor in a structure of them: size, and projections.
+    """Return a few numbers for each tensor in a structure: norm and projections.
 
     A difference of relative length ``d`` moves them by about ``d``, whatever its
     direction.
@@ -146,7 +146,7 @@ def _precision(dtype: torch.dtype) -> float:
 
 
 def _first_call(first: list[Call], second: list[Call]) -> str | None:
-    """The first call that differs, in words."""
+    """Describe the first call that differs; None if none does."""
     for a, b in zip(first, second, strict=False):
         if a.name != b.name:
             return f"which module is called: {_module(a)}, then {_module(b)}"
@@ -179,7 +179,7 @@ def _close(a: tuple[Any, float, Tensor], b: tuple[Any, float, Tensor]) -> bool:
 
 
 def _visible(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that can be watched, by name: none inside of compiled ones."""
+    """Yield the modules that hooks can watch, by name: none inside of compiled ones."""
     inside: tuple[str, ...] = ()
     root: Any = model
     for name, module in root.named_modules():

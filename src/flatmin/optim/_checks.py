@@ -1,4 +1,4 @@
-"""What the constructor refuses, and what it says instead."""
+"""The constructor's checks; their messages say what to write instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flatmin.optim._wrapping import check_shards
 
 
 def check_model(model: object) -> None:
-    """A module with parameters.
+    """Refuse anything but a module with parameters.
 
     Raises:
         TypeError: it is no module.
@@ -34,7 +34,7 @@ def check_model(model: object) -> None:
 
 
 def check_method(method: object) -> None:
-    """A method that says what it remembers.
+    """Refuse anything but a `Method`, which declares what it remembers.
 
     Raises:
         TypeError: it is something else, such as a function.
@@ -52,12 +52,12 @@ _SCOPES: dict[str, type[Scope]] = {"replica": Replica, "world": World}
 
 
 def check_scope(scope: Scope | str | None, model: nn.Module) -> Scope:
-    """The scope that was asked for, or the one that fits the model.
+    """Return the scope that was asked for, or the default for the model.
 
     Raises:
         TypeError: it is neither a scope nor the name of one.
         ValueError: the scope and the way the model is distributed exclude each other,
-            or its parts are averaged over different processes.
+            or parts of the model are averaged over different processes.
     """
     check_shards(model)
     sharded = any(is_dtensor(p) for p in model.parameters())
@@ -111,7 +111,7 @@ def _check_same_processes(replicated: Sequence[Any]) -> None:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """A possible radius.
+    """Refuse a group with an impossible radius.
 
     Raises:
         TypeError: it is not a number.
@@ -121,10 +121,10 @@ def check_group(group: dict[str, Any]) -> None:
 
 
 def check_decay(groups: list[dict[str, Any]]) -> None:
-    """Weight decay that is a part of the gradient.
+    """Refuse weight decay that is not a part of the gradient.
 
     Raises:
-        ValueError: it is decoupled.
+        ValueError: the weight decay is decoupled.
     """
     if any(group.get("decoupled_weight_decay") for group in groups):
         raise ValueError(
@@ -135,10 +135,10 @@ def check_decay(groups: list[dict[str, Any]]) -> None:
 
 
 def check_accumulation(method: Method, model: nn.Module) -> None:
-    """What loops over micro-batches find may be added up.
+    """Refuse an accumulating loop whose results may not be added up.
 
     Raises:
-        RuntimeError: it may not.
+        RuntimeError: they may not, or the loop is inside of ``no_sync()``.
     """
     if not all(part.require_backward_grad_sync for part in replicas(model)):
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""What ``step(closure)`` makes of the gradients and values it meets."""
+"""How ``step(closure)`` treats the gradients it finds and the values it gets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class EntryGradients:
     """Gradients that are there when ``step(closure)`` is called.
 
     A closure usually clears them. One that does not would add to them, as with torch's
-    own optimizers; what SAM would have to make of them is then anybody's guess: they
-    may be micro-batches to add, or a first pass in the manner of other libraries.
-    To find out, zeros take their place in the first call of the closure. If its first
-    backward pass adds to these zeros, the closure has not cleared them.
+    own optimizers. SAM could not tell what they are: micro-batches to add, or a first
+    pass in the manner of other libraries. So a closure that keeps them is refused. To
+    find out, zeros replace them in the first call of the closure. If its first backward
+    pass adds to these zeros, the closure has not cleared them.
     """
 
     def __init__(self, w: Iterable[Tensor]) -> None:
@@ -88,10 +88,10 @@ def call_per_pass(
     """Call the closure in place of a loop's body.
 
     Returns:
-        What it returned in the first pass at ``w``; a tensor without its graph.
+        What the closure returned in the first pass at ``w``; a tensor is detached.
 
     Raises:
-        RuntimeError: it adds to gradients that were there.
+        RuntimeError: the closure adds to gradients that were there.
     """
     value, before = None, EntryGradients(w)
     try:
@@ -112,7 +112,7 @@ def call_per_pass(
 
 
 def _record_loss(probe: Probe, value: Any) -> None:
-    """Tell the probe the loss in what a closure returned, if there is one."""
+    """Set the probe's loss from what a closure returned, if that has one."""
     if isinstance(value, Mapping):
         value = cast("Mapping[str, Any]", value).get("loss")
     elif isinstance(value, tuple | list) and value:
@@ -129,7 +129,7 @@ def call_after_loop(progress: Progress, closure: Callable[[], Any]) -> Any:
     Trainers pass one that does nothing (Lightning's manual optimization).
 
     Raises:
-        RuntimeError: it changed the gradients that the loop left.
+        RuntimeError: the closure changed the gradients that the loop left.
     """
     before = [(p, g, g._version) for p, g in progress.left]
     with torch.enable_grad():

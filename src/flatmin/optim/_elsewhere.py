@@ -1,4 +1,4 @@
-"""The words of other SAMs and of frameworks, and what to write for them here."""
+"""Names that other SAMs and frameworks use, and what to write here instead."""
 
 from __future__ import annotations
 

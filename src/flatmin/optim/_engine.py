@@ -126,7 +126,7 @@ class Engine:
                 descend = self._scope.average(self._model, step.w, descend)
             _write(step.w, view.shown(descend))
             if len(everyone) > len(step.w):
-                # Nobody asked for these; no other SAM has to mind them.
+                # This step uses none of the other gradients: other SAMs may clear them.
                 mine = set(map(id, step.w))
                 mark_used(p for p in everyone if id(p) not in mine)
             if accumulate:
@@ -144,14 +144,14 @@ class Engine:
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
 
-    # Compiled by itself it would round otherwise than a loop that is not compiled.
+    # Compiled by itself, it would round differently from a loop that is not compiled.
     @untraced
     def _move(self, step: Step, at: Point | Ascent) -> None:
         """Take the weights to where a pass is asked for."""
         self._weights.move(step.w, at.eps, step.index, at.frozen)
 
     def _around(self, ask: Ask) -> AbstractContextManager[object]:
-        """What surrounds a pass."""
+        """Return the context in which a pass runs."""
         if not ask.backward:
             # DistributedDataParallel would wait for the backward pass of a forward
             # pass that has a graph.
@@ -160,21 +160,21 @@ class Engine:
         return self._scope.alone(self._model) if alone else nullcontext()
 
     def _meeting(self) -> AbstractContextManager[object]:
-        """Look at all modules that run, in the very first pass."""
+        """Return a context that watches all modules, in the very first pass only."""
         if self._met_all or not self._protects:
             return nullcontext()
         self._met_all = True
         return nothing_outside(self._model)
 
     def _watched(self, log: Log) -> AbstractContextManager[object]:
-        """Note what every module makes in the first pass, if that is to be checked."""
+        """Return a context that notes every module's results, if this is checked."""
         watched = None if log.passes else self._check
         return nullcontext() if watched is None else watched.watch()
 
     def _rehearse(
         self, check: ReplayCheck, ask: Ask, step: Step, everyone: list[Tensor]
     ) -> Iterator[Probe]:
-        """The first pass for the first time; nothing that it leaves remains."""
+        """Run the first pass once for the check, and undo all that it changed."""
         _write(everyone, [None] * len(everyone))
         for replay in self._replays:
             replay.begin(everyone, _movable(step, ask))
@@ -192,10 +192,10 @@ class Engine:
     def _answer(
         self, program: Program, ask: Ask, log: Log, view: GradientView
     ) -> tuple[Ask, Gradients | None]:
-        """The program's next request, or what to descend.
+        """Return the program's next request, or what to descend.
 
-        A method of its own, so that no gradient outlives it unless the program, or the
-        log for the cosine, holds on to it: the next pass needs the memory.
+        A method of its own, so that no gradient outlives the call unless the program,
+        or the log for the cosine, keeps it: the next pass needs the memory.
         """
         g = self._held(log.w)
         _check_dense(log.w, g)
@@ -215,9 +215,9 @@ class Engine:
 
 
 def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
-    """Those of the model, and of the optimizer, each once.
+    """Return the parameters of the model and of the optimizer, each once.
 
-    ``model.parameters()`` also makes their names, which takes four times as long.
+    ``model.parameters()`` also builds their names, which takes four times as long.
     """
     found: dict[int, Tensor] = {}
     modules, seen = [model], {id(model)}
@@ -231,7 +231,7 @@ def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
 
 
 def _movable(step: Step, ask: Ask) -> list[Tensor]:
-    """What the optimizer trains, and what else the request moves."""
+    """Return the trained parameters, and the other tensors that the request moves."""
     return step.w if ask.at is None else [*step.w, *(p for p, _ in ask.at.frozen)]
 
 
@@ -267,7 +267,7 @@ def _accumulate(ps: Sequence[Tensor], before: Gradients) -> None:
 
 
 def _descent(value: Any) -> Gradients:
-    """What a program returned, or TypeError if it is nothing to descend."""
+    """Return what a program returned, or raise TypeError if it is no list."""
     if not isinstance(value, list):
         raise TypeError(
             "a method returns the vector to descend, a list with an entry per "

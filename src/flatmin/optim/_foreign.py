@@ -1,4 +1,4 @@
-"""What code for another SAM would call, and what it is told to write instead."""
+"""Refusals of calls that were written for another SAM, with the lines to write."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def explained(build: Callable[P, R]) -> Callable[P, R]:
 
 
 def missing(name: str) -> str | None:
-    """What to say of an attribute that only other SAMs have; None for any other."""
+    """Return the message for an attribute that only other SAMs have, else None."""
     if name not in ATTRIBUTES:
         return None
     return f"flatmin.SAM has no {name}. Write{ATTRIBUTES[name]}More: {PAGE}"
 
 
 def check_closure(closure: object) -> None:
-    """Something to call.
+    """Refuse a closure that cannot be called.
 
     Raises:
         TypeError: it is something else, such as a loss.

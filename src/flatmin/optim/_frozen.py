@@ -1,7 +1,7 @@
-"""Tensors that nobody but the forward pass itself may change: an EMA teacher's weights.
+"""Tensors that only the forward pass may change, such as an EMA teacher's weights.
 
-Nearly all of them never change, and a model may have billions. So the small ones are
-copied in every step, the large ones when a look at them has shown that they change.
+Nearly all of them never change, and a model may have billions of weights. So small
+tensors are copied in every step, and large ones only after they were seen to change.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _ALWAYS = 2**26
 
 
 class FrozenReplay:
-    """Rewinds tensors that a forward pass changes, without copying all that it might.
+    """Rewinds tensors that a forward pass changes, without copying all in every step.
 
     In steps 1, 2, 4, 8, ... a copy is made of as many bytes as the model trains, and
     compared after the first pass; what has changed is copied in every step from then
-    on. In every step, torch's count of in-place changes and the address of the memory
-    tell of most changes to the rest.
+    on. For the rest, torch's count of in-place changes and the address of the memory
+    reveal most changes, in every step.
 
     Args:
         name_of: the name of a tensor, for the message.
@@ -56,10 +56,10 @@ class FrozenReplay:
             self._looked = _Look(_split(self._watched, sum(map(_size, trained)))[0])
 
     def keep(self) -> None:
-        """After the first pass: what has changed, and to what.
+        """After the first pass: remember what has changed, and its new values.
 
         Raises:
-            RuntimeError: one has changed of which there is no copy.
+            RuntimeError: a tensor has changed of which there is no copy.
         """
         lost = self._lost()
         found = self._looked.changed()
@@ -77,8 +77,9 @@ class FrozenReplay:
         """After the last pass: to where the first one ended.
 
         Raises:
-            RuntimeError: a later pass has changed one of which there is no copy. A
-                teacher that equals its student changes at ``w + eps`` first.
+            RuntimeError: a later pass has changed a tensor of which there is no copy.
+                For example, a teacher that equals its student first changes at
+                ``w + eps``.
         """
         late = self._lost()
         self._known |= {id(t): t for t in [*self._looked.changed(), *late]}
@@ -89,7 +90,7 @@ class FrozenReplay:
             raise RuntimeError(self._sentence(late[0]))
 
     def _lost(self) -> list[Tensor]:
-        """Those that have changed and of which there is no copy."""
+        """Return the tensors that have changed and of which there is no copy."""
         rows = zip(self._watched, marks(self._watched), self._marks, strict=True)
         return [t for t, m, then in rows if m != then and not self._looked.has(t)]
 
@@ -103,7 +104,7 @@ class FrozenReplay:
 
 
 class _Look:
-    """Copies of tensors that may turn out to change, in the first pass or a later."""
+    """Copies of tensors, to see whether the first pass or a later one changes them."""
 
     def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
         self._copies = {id(t): (t, TensorCopy()) for t in tensors}
@@ -114,7 +115,7 @@ class _Look:
         return id(t) in self._copies
 
     def changed(self) -> list[Tensor]:
-        """Those that have changed. Waits for the device."""
+        """Return the tensors that have changed; waits for the device."""
         return [t for t, copy in self._copies.values() if copy.differs()]
 
     def load(self) -> None:
@@ -123,7 +124,7 @@ class _Look:
 
 
 def _split(tensors: Sequence[Tensor], most: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The smallest that have ``most`` bytes together, and the rest."""
+    """Return the smallest tensors, up to ``most`` bytes in all, and the rest."""
     small: list[Tensor] = []
     ordered = sorted(tensors, key=_size)
     for t in ordered:

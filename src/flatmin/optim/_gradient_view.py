@@ -11,12 +11,12 @@ from flatmin.core._shards import is_dtensor, local_as, whole_as
 
 
 class GradientView:
-    """Translates between what backward leaves and what a method reasons about.
+    """Translates between the gradients that backward leaves and those of a method.
 
-    A method sees this process's part of each gradient. Where a group has ``maximize``,
-    it is that of the negated objective, which the method descends. With a scaler it is
-    without the loss scale, in float32 at least; SAM does not need that, for only the
-    direction counts.
+    A method sees this process's part of each gradient. In a group with ``maximize``, it
+    is the gradient of the negated objective, which the method descends. With a scaler,
+    the loss scale is divided out, in float32 at least; SAM itself does not need that,
+    because only the direction counts.
     """
 
     def __init__(self, step: Step, scaler: GradScaler | None) -> None:
@@ -29,7 +29,7 @@ class GradientView:
         self._plain = self._scale is None and not any(maximizes)
 
     def seen(self, g: Gradients) -> Gradients:
-        """The method's gradient, from that of the loop body's backward pass."""
+        """Return the method's gradient, from that of the loop body's backward pass."""
         parts = [
             local_as([g_i], [p])[0] if is_dtensor(g_i) and g_i is not None else g_i
             for g_i, p in zip(g, self._w, strict=True)
@@ -43,7 +43,7 @@ class GradientView:
         ]
 
     def shown(self, v: Gradients) -> Gradients:
-        """What the base optimizer and the scaler expect, from the method's result."""
+        """Turn the method's result into what the base and the scaler expect."""
         factor = 1.0 if self._scale is None else self._scale
         if not self._plain:
             v = [

@@ -1,4 +1,4 @@
-"""Gradients that nobody may lose: those that wait for a step, and those it has used.
+"""Keeps track of which gradients a step has used, so that none is lost before.
 
 A loop clears gradients before every pass. A gradient of an earlier loop that no step
 took, of another SAM over the same module, or of a plain backward pass would be lost
@@ -31,12 +31,12 @@ def mark_used(ps: Iterable[Tensor]) -> None:
 
 
 def mark_zero(ps: Iterable[Tensor]) -> None:
-    """Note that the gradients of ``ps`` are zero, so that nobody has to look."""
+    """Note that the gradients of ``ps`` are zero, so that no value has to be read."""
     _mark(_ZERO, ps)
 
 
 def unused(ps: Iterable[Tensor]) -> list[Tensor]:
-    """Those of ``ps`` with a gradient that no step has used."""
+    """Return those of ``ps`` with a gradient that no step has used."""
     return [
         p
         for p in ps
@@ -59,7 +59,7 @@ def end_wait(progress: Progress) -> None:
 
 
 def is_cleared(progress: Progress) -> bool:
-    """Whether somebody has cleared all gradients that the loop left."""
+    """Whether all gradients that the loop left have been cleared."""
     return all(p.grad is None for p, _ in progress.left)
 
 
@@ -135,10 +135,10 @@ def _check_others(progress: Progress, model: nn.Module, w: list[Tensor]) -> None
 
 
 def _was_skipped(progress: Progress) -> bool:
-    """Whether a GradScaler looked at the gradients and let no step follow.
+    """Whether a GradScaler checked the gradients and skipped the step.
 
-    One that was given SAM has asked for it. One that was given the base leaves a
-    gradient that is not finite; only then the host has to look.
+    If the scaler was given SAM, it has asked SAM to step. If it was given the base, a
+    skipped step leaves a gradient that is not finite; only then the host reads values.
     """
     if progress.offered or not is_in_place(progress):
         return progress.offered

@@ -1,8 +1,8 @@
 # pyright: reportPrivateUsage=false
-"""Python objects that hold state: what each held, and the way back to it.
+"""Snapshots of Python objects that hold state, and the way back to them.
 
-A snapshot is one level deep: it holds references, and what it refers to has a snapshot
-of its own if it can change.
+A snapshot is one level deep: it holds references, and each object that it refers to has
+a snapshot of its own if it can change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-#: Attributes of every module that say how it is called, and not what it remembers.
+#: Attributes that every module has for being called, and that are not its state.
 MACHINERY = frozenset(nn.Module().__dict__) - {"training"} | {"_compiled_call_impl"}
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
@@ -34,7 +34,7 @@ class Holder(Protocol):
     """The state of one object at one time.
 
     Attributes:
-        children: what it refers to, as far as that may change.
+        children: the objects it refers to that may change.
     """
 
     children: list[Any]
@@ -44,11 +44,11 @@ class Holder(Protocol):
         ...
 
     def again(self) -> Holder:
-        """The object's state now."""
+        """Return a holder of the object's state now."""
         ...
 
     def put(self) -> None:
-        """Make it what it was."""
+        """Restore the object's state."""
         ...
 
 
@@ -103,10 +103,10 @@ class ModuleHolder:
 
 
 class ModuleHolders:
-    """Many modules at once: the look that every step takes several times.
+    """Compares many modules at once, which every step does several times.
 
-    Most modules have nothing in most of their registries, and no module changes in most
-    steps, so one comparison of all of them is what a step can afford.
+    Most modules have nothing in most of their registries, and in most steps no module
+    changes. One comparison of all of them together keeps a step cheap.
     """
 
     def __init__(self, holders: Sequence[ModuleHolder]) -> None:
@@ -246,7 +246,7 @@ class SlotsHolder:
 class LongListHolder:
     """A list too long to copy: how long it was, and its last entries.
 
-    What is appended is taken off again. Entries that change in the middle are not seen.
+    Appended entries are removed again. Changes in the middle are not seen.
     """
 
     def __init__(self, content: list[Any], tail: int) -> None:

@@ -1,8 +1,8 @@
 # pyright: reportPrivateUsage=false
-"""What the base optimizer calls back, so that both objects are one.
+"""Hooks of the base optimizer, so that SAM and its base act as one object.
 
-A step, a saved and a loaded state go through the base, whichever object they are asked
-of. Its own hooks tell SAM, also when somebody steps or saves the base alone.
+Stepping, saving and loading go through the base, whichever of the two is called. The
+base's hooks notify SAM, also when the base alone is stepped or saved.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from flatmin.optim._shared import SharedOptimizer
 
-#: Marks what torch.compile leaves alone. The public decorator imports the compiler, a
-#: second's work; this is the one that torch's own optimizers use.
+#: Marks functions that torch.compile skips. The public decorator imports the compiler,
+#: which takes a second; torch's own optimizers use this one.
 untraced: Any = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
 
 
 def listen(base: Optimizer, sam: SharedOptimizer) -> None:
-    """Have the base tell SAM of its steps, and of what it saves and loads.
+    """Make the base notify SAM when it steps, saves and loads.
 
-    Loading hooks come first, so that those of a user find complete groups; that of
-    saving comes first, so that it sees the state dict before they change its shape.
-    Wrappers of optimizers may have no hooks; SAM then sees its own calls alone.
+    The hook for loading comes first, so that a user's hooks find complete groups. The
+    hook for saving comes first, so that it sees the state dict before a user's hooks
+    change its shape. Wrappers of optimizers may have no hooks; SAM then sees only calls
+    of its own.
     """
     listener = _Listener(sam)
     if hasattr(base, "_optimizer_step_pre_hooks"):
@@ -39,7 +40,7 @@ def listen(base: Optimizer, sam: SharedOptimizer) -> None:
 
 
 class _Listener:
-    """Passes on to a SAM that may be gone: the base must not keep it alive."""
+    """Notifies a SAM by a weak reference: the base must not keep it alive."""
 
     def __init__(self, sam: SharedOptimizer | None) -> None:
         self._sam = (lambda: None) if sam is None else ref(sam)

@@ -14,10 +14,10 @@ from flatmin.optim._replay import RandomReplay
 
 
 class LazyReplay:
-    """Where such modules and the random streams are once the parameters are made.
+    """Remembers such modules and the random streams right after parameters are made.
 
-    Parameters are not unmade for the second pass. So it starts, for such a module, from
-    what it was right after making them, and the random streams go on from there too.
+    Parameters are not unmade for the second pass. So for such a module, the second pass
+    starts from its state right after making them, and so do the random streams.
 
     Args:
         made: what to call with a module that has just made its parameters.
@@ -36,10 +36,10 @@ class LazyReplay:
         self._ahead: set[nn.Module] = set()
 
     def begin(self, modules: Sequence[nn.Module]) -> None:
-        """Before the first pass: wait for those that have not made theirs.
+        """Before the first pass: watch the modules without parameters yet.
 
         Args:
-            modules: the same list as long as there are no others.
+            modules: the same list object as long as the modules are the same.
         """
         self.finish()
         self._states = {}
@@ -50,18 +50,18 @@ class LazyReplay:
             self._hooks.append(module.register_forward_pre_hook(self._note))
 
     def keep(self) -> None:
-        """After the first pass."""
+        """After the first pass: stop watching."""
         self.finish()
 
     def rewind(self) -> None:
-        """Before a later pass: wait for the places of the first."""
+        """Before a later pass: set the random streams when these modules run."""
         self.finish()
         self._ahead = set(self._states)
         for module in self._ahead:
             self._hooks.append(module.register_forward_pre_hook(self._jump))
 
     def finish(self) -> None:
-        """No longer wait."""
+        """Stop watching."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

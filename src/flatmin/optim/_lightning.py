@@ -1,9 +1,9 @@
 """How Lightning calls ``step``, recognised without importing it.
 
 Its precision plugins give ``step`` a closure that runs the closure of the training and
-then, once, the hook ``on_before_optimizer_step`` and clipping. SAM runs the inner one
-and what follows it one after the other, so that the latter meets the vector that is
-descended, whatever the number of passes.
+then, once, the hook ``on_before_optimizer_step`` and clipping. SAM runs these two parts
+separately, so that the hook and clipping see the vector that is descended, whatever
+the number of passes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 def split(
     closure: Callable[[], Any] | None,
 ) -> tuple[Callable[[], Any] | None, Callable[[], Any]]:
-    """The closure of the training, and what Lightning does after it."""
+    """Split into the closure of the training and what Lightning does after it."""
     wrapper: Any = getattr(closure, "func", None)
     name = getattr(wrapper, "__name__", "")
     if closure is None or name != "_wrap_closure" or not _is_lightning(wrapper):
@@ -28,9 +28,10 @@ def split(
 
 
 def runs_probes(closure: Callable[[], Any]) -> bool:
-    """Whether it is automatic optimization's: it runs one pass.
+    """Whether the closure is that of automatic optimization.
 
-    With `flatmin.integrations.lightning.SharpnessAware` it runs the whole loop.
+    It runs one pass. With `flatmin.integrations.lightning.SharpnessAware` it runs the
+    whole loop.
     """
     kind = type(closure)
     return _is_lightning(kind) and kind.__module__.endswith("optimization.automatic")

@@ -16,10 +16,10 @@ from flatmin.optim._states import States
 
 
 class StateMemory(Memory):
-    """Reads what earlier steps kept; what this one keeps waits for its end.
+    """Reads what earlier steps kept; writes what this step keeps when it has ended.
 
-    A step that a GradScaler skips has kept nothing. And most optimizers take a state
-    that is not empty for their own, so nothing may be in it before they have begun one.
+    So a step that a GradScaler skips keeps nothing. And most optimizers take a state
+    that is not empty for their own, so nothing may be in it before they have filled it.
     """
 
     def __init__(self, base: Optimizer, states: States) -> None:
@@ -30,7 +30,7 @@ class StateMemory(Memory):
         self._blanked = False
 
     def begin(self, w: list[Tensor]) -> None:
-        """Answer for these parameters."""
+        """Set the parameters of the step."""
         self._w = w
 
     def recall(self, name: str) -> Gradients | None:
@@ -45,7 +45,10 @@ class StateMemory(Memory):
         return self._base.param_groups[0].get(f"sam_{name}")
 
     def commit(self) -> None:
-        """Write what was kept, after the base's step, for what took part in it."""
+        """After the base's step: apply pushes and pulls, and write what was kept.
+
+        Only a parameter with a gradient took part in the step and gets an entry.
+        """
         for move in self._pushes:
             _push(local(self._w), move)
         if self._pull is not None:
@@ -61,10 +64,10 @@ class StateMemory(Memory):
     def complete(self, content: dict[str, Any], method: Method) -> None:
         """Add NaN to a state dict for all that the method may remember but does not.
 
-        torch.distributed.checkpoint loads those entries alone that it finds in the
-        state of the optimizer to be loaded, and wants all of them in the checkpoint.
-        An optimizer that has a state of its own takes no parameter for one that has
-        none, so such a parameter is given NaN only if its group keeps nothing else.
+        torch.distributed.checkpoint loads only entries that it finds in the state of
+        the optimizer to be loaded, and requires all of them in the checkpoint. A base
+        with a state of its own takes any entry for this state. So a parameter without
+        entries is given NaN only if the base keeps nothing in its group.
         """
         begun = self._base.param_groups[0].get("sam_step", 0) > 0
         pairs = zip(content["param_groups"], self._base.param_groups, strict=True)
@@ -76,14 +79,14 @@ class StateMemory(Memory):
             for at, p in zip(saved["params"], group["params"], strict=True):
                 blank = _blank(p, method.traits.remembers)
                 if blank and (empty_too or content["state"].get(at)):
-                    # What torch hands out is the state itself.
+                    # A new dict, because torch hands out the state itself.
                     content["state"][at] = {**blank, **content["state"].get(at, {})}
 
     def write_blanks(self, method: Method) -> None:
         """Write the same NaN into the state itself, until the next step or load.
 
         For torch.distributed.checkpoint again: with ``flatten_optimizer_state_dict`` it
-        loads what is in the state after its trial step, and asks for no state dict.
+        loads the entries of the state after its trial step, not of a state dict.
         """
         self._blanked = True
         for group in self._base.param_groups:
@@ -94,7 +97,7 @@ class StateMemory(Memory):
                     self._states.entry(p).setdefault(name, blank)
 
     def clear_blanks(self) -> None:
-        """Take out of the state what `complete` or `write_blanks` put there."""
+        """Remove from the state what `complete` or `write_blanks` put there."""
         self._blanked = False
         for group in self._base.param_groups:
             _drop(group)
@@ -102,7 +105,7 @@ class StateMemory(Memory):
             _drop(entry)
 
     def clear_trial(self) -> None:
-        """Take out what `write_blanks` wrote, if nothing was loaded since."""
+        """Remove what `write_blanks` wrote, if nothing was loaded since."""
         if self._blanked:
             self.clear_blanks()
             for p, entry in list(self._base.state.items()):
@@ -118,18 +121,18 @@ class StateMemory(Memory):
 
 
 def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """An entry for each of the names, if the parameter can have one."""
+    """Return a NaN entry for each of the names, if the parameter can have entries."""
     kept = names if p.requires_grad else ()
     return {f"sam_{name}": torch.full_like(p.detach(), math.nan) for name in kept}
 
 
 def _has_own(entry: dict[str, Any]) -> bool:
-    """Whether there is something that is not ours."""
+    """Whether the entry holds something that SAM did not write."""
     return not all(name.startswith("sam_") for name in entry)
 
 
 def _drop(entry: dict[str, Any]) -> None:
-    """Delete what is ours and is NaN throughout."""
+    """Delete SAM's values that are NaN throughout."""
     for name in [name for name in entry if name.startswith("sam_")]:
         value = torch.as_tensor(entry[name])
         if local([value])[0].isnan().all():

@@ -1,4 +1,4 @@
-"""What the passes of a step change in a model, apart from the perturbation."""
+"""Rewinds what the passes of a step change in a model, beside the perturbation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ModelReplay:
 
     Args:
         model: the model.
-        weights: what moves its parameters.
+        weights: moves its parameters.
         streams: the random streams, if they are replayed.
     """
 
@@ -59,7 +59,7 @@ class ModelReplay:
             raise
 
     def rewind(self) -> None:
-        # Right after the first pass it is known whether that has changed anything.
+        # Right after the first pass we know whether it has changed anything.
         self._back(changed=self._end is not self._start or not self._fresh)
         self._fresh = False
         self._trained.put()

@@ -16,18 +16,18 @@ _Buffers: TypeAlias = list[tuple[Tensor, int]]
 
 @contextmanager
 def nothing_outside(model: nn.Module) -> Generator[None]:
-    """Surrounds a pass: refuse a module outside of the model that changes its buffers.
+    """Within a pass, refuse a module outside of the model that changes its buffers.
 
-    Nobody brings back what such a module changes, so BatchNorm in it would be updated
-    in every pass: the discriminator of a GAN whose generator SAM trains, a head, a
-    teacher. It can only be seen while it runs.
+    SAM does not rewind such a module, so its BatchNorm layers would be updated in every
+    pass. Examples are the discriminator of a GAN whose generator SAM trains, a head, a
+    teacher. The module can only be seen while it runs.
 
     Raises:
-        RuntimeError: there is one.
+        RuntimeError: there is such a module.
     """
     inside, before = set(model.modules()), dict[nn.Module, _Buffers]()
     if any(map(_is_compiled, inside)):
-        # torch would compile the model once for the look, and once without it.
+        # torch would compile the model twice: with the hooks and without them.
         yield
         return
 

@@ -1,4 +1,4 @@
-"""What the loop body sees of a pass, and how far a SAM is in its step."""
+"""What the loop body sees of a pass."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Probe:
     Attributes:
         index: 0 for the first pass of the step.
         perturbed: False at ``w``, True anywhere else.
-        ascended: True at the step's perturbation ``w + eps``, which `Statistics` is
-            about. Some methods also look elsewhere.
+        ascended: True at the step's perturbation ``w + eps``, which `Statistics`
+            reports. Some methods also make passes elsewhere.
         climbs: True if a perturbation is made of this pass's gradient. Plain SGD's only
             pass, for instance, does not climb.
         losses: the loss of each example, detached, if the method asked for it.
@@ -62,7 +62,7 @@ class Probe:
         return self._ask.batch is not all_examples
 
     def backward(self, loss: Tensor) -> None:
-        """``loss.backward()``, or what the method wants in its place.
+        """Call ``loss.backward()``, or do what the method wants in its place.
 
         Second-order SAM wants the product of the Hessian with a vector, and methods
         that choose examples want to see the loss of each. Their loops must call this;
@@ -73,8 +73,8 @@ class Probe:
                 (``reduction="none"``), whose mean is then differentiated.
 
         Raises:
-            ValueError: it has more than one axis, or none where each example's loss is
-                needed.
+            ValueError: the loss has more than one axis, or none where each example's
+                loss is needed.
             RuntimeError: examples are to be chosen and this is called twice in a pass.
         """
         if loss.dim() > 1:
@@ -87,7 +87,7 @@ class Probe:
         if self._along is not None:
             loss = _slope(loss, self._along)
             self._answered = True
-        # Of a linear loss the slope is a constant, and the product zero.
+        # If the loss is linear, the slope is a constant, and the product zero.
         if self._ask.backward and (self._along is None or loss.requires_grad):
             torch.autograd.backward(loss)
 
@@ -105,7 +105,7 @@ class Probe:
         self.losses = losses.detach().clone()
 
     def total(self, *, flat: Loss, rest: Loss) -> Tensor:
-        """The loss that this pass is for: that of one part, or the sum of both.
+        """Return the loss that this pass is for: that of one part, or the sum of both.
 
         Args:
             flat: the part that is climbed, and descended at ``w + eps``; or a function
@@ -113,8 +113,8 @@ class Probe:
             rest: the part that is descended at ``w``, likewise.
 
         Returns:
-            One of them, or their sum in a pass for the whole loss: those of a method
-            that knows no parts, and all where rho is 0.
+            One of them, or their sum if the pass is for the whole loss. It is for the
+            whole loss if the method knows no parts, or if rho is 0.
         """
         self._parts = False
         if self._ask.part == "flat":
@@ -124,10 +124,10 @@ class Probe:
         return _computed(flat) + _computed(rest)
 
     def check_answer(self) -> None:
-        """Refuse a body that has not given the method what it asked for.
+        """Refuse a loop body that has not given the method what it asked for.
 
         Raises:
-            RuntimeError: it has not.
+            RuntimeError: the body has not.
         """
         if not self._answered:
             raise RuntimeError(
@@ -157,7 +157,7 @@ class Probe:
             )
 
     def take(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The examples this pass needs; the whole batch unless the method says less.
+        """Return the examples this pass needs: the whole batch by default.
 
         Args:
             tensors: inputs, targets and so on, examples along the first axis, equally

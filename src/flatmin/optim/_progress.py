@@ -11,20 +11,19 @@ from torch import Tensor
 class Progress:
     """How far a SAM is in its step.
 
-    An object of its own, because wrappers of optimizers (Lightning Fabric's) pass on
-    what is read from the optimizer, but keep for themselves what is written to it.
+    An object of its own, because wrappers of optimizers (Lightning Fabric's) read
+    attributes of the optimizer, but store written ones in themselves.
 
     Attributes:
         open: whether a `probes` loop is being run.
-        ready: whether one is finished, and no step was made since.
-        unscaled: whether the last one was given the scaler.
-        offered: whether a GradScaler was asked to step since the last one.
-        left: the parameters that the last one gave a gradient, and these gradients.
+        ready: whether a loop is finished, and no step was made since.
+        unscaled: whether the last loop was given the scaler.
+        offered: whether a GradScaler was asked to step since the last loop.
+        left: the parameters that the last loop gave a gradient, and these gradients.
         stepping: whether `SAM.step` is calling the base optimizer.
         counted: whether the base's own hooks have counted its step.
-        depth: how many steps of the base are being made within each other: the step of
-            a derived optimizer calls the step it derives from, and torch calls the
-            hooks of both.
+        depth: how deep steps of the base are nested: the step of a derived optimizer
+            calls the step it derives from, and torch calls the hooks of both.
     """
 
     open: bool = False

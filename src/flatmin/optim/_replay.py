@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Replay(Protocol):
-    """Something that a pass changes and that the next one must not see changed."""
+    """State that a pass changes, and that the next pass must find unchanged."""
 
     def begin(self, parameters: Sequence[Tensor], trained: Sequence[Tensor]) -> None:
         """Before the first pass: remember where it starts.
@@ -66,7 +66,7 @@ class RandomReplay:
         self.set(self._end)
 
     def now(self) -> tuple[Any, ...]:
-        """Where the streams are."""
+        """Return the state of the streams."""
         numpy = sys.modules.get("numpy")
         return (
             torch.get_rng_state(),
@@ -76,7 +76,7 @@ class RandomReplay:
         )
 
     def set(self, state: tuple[Any, ...]) -> None:
-        """Take the streams to where they were."""
+        """Set the streams to an earlier state."""
         cpu, devices, python, numpy = state
         torch.set_rng_state(cpu)
         for d, s in zip(self._devices, devices, strict=True):
@@ -88,7 +88,7 @@ class RandomReplay:
             module.random.set_state(numpy)
 
     def seed(self, seed: int) -> None:
-        """Let torch's streams start anew; those of devices not in use are untouched."""
+        """Seed torch's streams, except those of devices not in use."""
         torch.default_generator.manual_seed(seed)
         for d in self._devices:
             state = torch.Generator(d).manual_seed(seed).get_state()

@@ -177,7 +177,7 @@ class SAM(SharedOptimizer):
         self._begin({})
 
     def attach(self, model: nn.Module) -> None:
-        """Go on with another module around the same parameters.
+        """Continue with another module around the same parameters.
 
         For a model that was wrapped after SAM was built::
 
@@ -221,9 +221,9 @@ class SAM(SharedOptimizer):
                 micro-batch has a perturbation of its own (m-SAM): call `zero_grad`
                 first, and make one loop per micro-batch. Micro-batches inside the body
                 of one loop share one perturbation instead.
-            scaler: the GradScaler that scales the losses in the body. SAM needs to know
-                only for ``decay_in_ascent`` and for `statistics` without the scale.
-                What remains in ``.grad`` is scaled in any case.
+            scaler: the GradScaler that scales the losses in the body. SAM needs it only
+                for ``decay_in_ascent`` and for `statistics` without the scale. What
+                remains in ``.grad`` is scaled in any case.
 
         Yields:
             One `Probe` per gradient the method needs.
@@ -260,8 +260,8 @@ class SAM(SharedOptimizer):
                 )
             wait(progress, step.w)
         except BaseException:
-            # What a pass left is no gradient that anybody could want; what loops before
-            # it have accumulated is there again.
+            # What an unfinished loop left in .grad is of no use. What earlier loops
+            # have accumulated is back in place.
             progress.ready = accumulate and was_ready
             if not accumulate:
                 mark_used(step.w)
@@ -347,14 +347,14 @@ class SAM(SharedOptimizer):
         """
         return int(self._engine.unperturbed)
 
-    # Type checkers are not told, so that they report what is missing.
+    # Hidden from type checkers, so that they report missing attributes.
     if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> Any:
             told = missing(name)
             if told is not None:
                 raise AttributeError(told, name=name, obj=self)
-            # Raises again what led here, be it from within a property.
+            # Raises the original error again, even one from within a property.
             return object.__getattribute__(self, name)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Steps that a GradScaler makes: which gradients it has looked at, and how often."""
+"""Steps that a GradScaler makes: which gradients it has checked, and how often."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from flatmin.core import Method
 
 
 def calling_scaler() -> GradScaler | None:
-    """The enabled GradScaler whose ``step`` called ours.
+    """Return the enabled GradScaler whose ``step`` called ours, if any.
 
-    It looks at gradients before it calls, and then neither says that it did nor can be
-    told of others, so that the stack is the one place to find it.
+    It checks gradients before it calls. It does not say so, and cannot be told of other
+    gradients, so the stack is the only place to find it.
     """
     frame = _step_of_scaler()
     scaler = None if frame is None else frame.f_locals["self"]
@@ -24,7 +24,7 @@ def calling_scaler() -> GradScaler | None:
 
 
 def given_closure() -> object:
-    """The closure that GradScaler.step, which called ours, was given; None for none."""
+    """Return the closure given to the GradScaler.step that called ours, if any."""
     frame = _step_of_scaler()
     args = () if frame is None else frame.f_locals["args"]
     return args[0] if args else None
@@ -38,7 +38,7 @@ def _step_of_scaler() -> FrameType | None:
 
 
 def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
-    """Refuse a scaler that has not looked at the gradients that count.
+    """Refuse a scaler that has not checked the gradients that count.
 
     Raises:
         RuntimeError: the closure makes them later, or the method does not know the
@@ -62,7 +62,7 @@ def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
 def check_unscaled_once(stepped: Optimizer, other: Optimizer) -> None:
     """Refuse to step through one object what was unscaled through the other.
 
-    A scaler keeps account by object and would divide by its scale a second time.
+    A scaler keeps one record per object and would divide by its scale a second time.
 
     Args:
         stepped: the object that the scaler was asked to step.

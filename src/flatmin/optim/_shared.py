@@ -1,4 +1,4 @@
-"""An optimizer whose groups, state and hooks are those of another: one of both."""
+"""An optimizer that shares its groups, state and hooks with its base."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SharedOptimizer(Optimizer):
         return {name: self.__dict__[name] for name in self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What torch does to unpickle an optimizer, or to give it another state."""
+        """Set the state; torch calls this to unpickle an optimizer, and to load one."""
         if "base" in state:
             self._begin(state)
         else:
@@ -76,7 +76,7 @@ class SharedOptimizer(Optimizer):
 
     @abstractmethod
     def _new_engine(self) -> Engine:
-        """The engine for the model as it is wrapped now."""
+        """Build the engine for the model as it is wrapped now."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -98,7 +98,7 @@ class SharedOptimizer(Optimizer):
         self.base.state = state
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """The base optimizer's; a finished loop is given up."""
+        """Clear gradients as the base does, and drop the result of a finished loop."""
         self.base.zero_grad(set_to_none)
         if not self._progress.open:
             self._memory.forget()
@@ -116,9 +116,9 @@ class SharedOptimizer(Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's; the groups carry radius and step.
+        """Return the base optimizer's; the groups carry radius and step.
 
-        What a method may remember but does not yet is there as NaN.
+        What a method may remember, but does not yet, is NaN in it.
         """
         content = self.base.state_dict()
         if not self._states.is_plain:
@@ -153,7 +153,7 @@ class SharedOptimizer(Optimizer):
     def register_state_dict_pre_hook(
         self, hook: Callable[[Optimizer], None], prepend: bool = False
     ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
+        """Register the hook with the base, which is also what the hook is given."""
         return self.base.register_state_dict_pre_hook(hook, prepend)
 
     def register_state_dict_post_hook(
@@ -161,7 +161,7 @@ class SharedOptimizer(Optimizer):
         hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
         prepend: bool = False,
     ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
+        """Register the hook with the base, which is also what the hook is given."""
         return self.base.register_state_dict_post_hook(hook, prepend)
 
     def register_load_state_dict_pre_hook(
@@ -169,13 +169,13 @@ class SharedOptimizer(Optimizer):
         hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
         prepend: bool = False,
     ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
+        """Register the hook with the base, which is also what the hook is given."""
         return self.base.register_load_state_dict_pre_hook(hook, prepend)
 
     def register_load_state_dict_post_hook(
         self, hook: Callable[[Optimizer], None], prepend: bool = False
     ) -> RemovableHandle:
-        """The base optimizer's, which is also what the hook is given."""
+        """Register the hook with the base, which is also what the hook is given."""
         return self.base.register_load_state_dict_post_hook(hook, prepend)
 
     def _call_pre_hooks(
@@ -191,7 +191,7 @@ class SharedOptimizer(Optimizer):
         return closure
 
     def _before_base(self) -> None:
-        """What the base's own hook calls: somebody may step it without `step`."""
+        """Check a step of the base; its own hook calls this, even without `step`."""
         if self._progress.open:
             raise RuntimeError(
                 "the base optimizer steps inside a probes() loop, where the weights "
@@ -203,7 +203,7 @@ class SharedOptimizer(Optimizer):
         self._progress.depth += 1
 
     def _after_base(self) -> None:
-        """Look whether the base has finished its outermost step."""
+        """Count the step, once the base has finished its outermost one."""
         self._progress.depth -= 1
         if self._progress.depth <= 0:
             self._count()
@@ -228,10 +228,10 @@ class SharedOptimizer(Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """False; GradScaler asks for it in each of its steps, before it unscales.
+        """False; GradScaler reads this in each of its steps, before it unscales.
 
-        So SAM learns that it was asked to step, though the scaler may skip the step,
-        and sees a closure before the scaler misses the gradients that it would make.
+        So SAM learns that it was asked to step, though the scaler may skip the step. It
+        also refuses a closure here, because the scaler would not check its gradients.
         """
         if calling_scaler() is not None:
             check_scaling(self.method, given_closure(), unscaled=True)
@@ -245,7 +245,7 @@ class SharedOptimizer(Optimizer):
         return [p for p in ps if p.requires_grad]
 
     def _is_idle(self, closure: Callable[[], Any] | None) -> bool:
-        """Whether a trainer's pass has been skipped: its base step has nothing new."""
+        """Whether a trainer's pass was skipped: then the step has no new gradient."""
         skips = closure is not None and runs_probes(closure)
         return skips and not self._progress.ready and not unused(self._trained())
 
@@ -278,7 +278,7 @@ class SharedOptimizer(Optimizer):
         newest = max(int(group.get(STEP, 0)) for group in self.param_groups)
         for group in self.param_groups:
             if STEP not in group:
-                # Gradients from before are none of this optimizer's to guard.
+                # This optimizer does not guard gradients from before.
                 mark_used(group["params"])
             group.setdefault(RHO, self.defaults[RHO])
             group[STEP] = newest

@@ -1,8 +1,8 @@
-"""The state of a model's forward pass, as far as Python refers to it.
+"""The state of a model's forward pass, as far as Python references lead to it.
 
-From the model, everything that may change is followed: modules, registered or not,
-containers, objects of the model's author. Objects that hold the model, or the optimizer
-around it, are its owners (a trainer) and not its state.
+References are followed from the model to everything that may change: modules,
+registered or not, containers, objects of the model's author. Objects that hold the
+model, or the optimizer around it, are its owners (a trainer) and not its state.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _LONG = 4096
 #: The largest array of which a copy is made, in bytes.
 _SMALL = 2**20
 
-#: Whose objects are no state of a model, or say themselves how they are read.
+#: Packages whose objects are no state of a model, or are recognised by type.
 _FOREIGN = (frozenset(sys.stdlib_module_names) - {"types"}) | {
     "torch", "numpy", "lightning", "pytorch_lightning", "lightning_fabric",
 }  # fmt: skip
 _TRAINS = (Optimizer, LRScheduler, GradScaler)
 
-#: What surrounds a model keeps books of its own over the passes.
+#: Wrappers of a model, which keep records of their own over the passes.
 _WRAPPERS = {
     "DataParallel", "DistributedDataParallel", "OptimizedModule", "_FabricModule",
 }  # fmt: skip
@@ -63,9 +63,9 @@ class Snapshot:
 
     Attributes:
         modules: all of them, also those that are not registered in the model.
-        buffers: theirs.
-        parameters: theirs.
-        tensors: those that something else refers to.
+        buffers: those of the modules.
+        parameters: those of the modules.
+        tensors: those that other objects refer to.
         inner: the parameters that an optimizer inside of the model trains.
     """
 
@@ -92,12 +92,12 @@ class Snapshot:
     def of(
         cls, model: nn.Module, known: Mapping[int, Holder] | None = None
     ) -> Snapshot:
-        """The state now; what is known already is not read again."""
+        """Take a snapshot; an object with a known holder is not read again."""
         walk = _Walk(model, known or {})
         return cls(model, walk.holders, list(walk.tensors.values()), walk.inner)
 
     def again(self) -> Snapshot:
-        """The state now; shares with this one what has not changed."""
+        """Take a new snapshot, which shares with this one what has not changed."""
         changed = {k: h.again() for k, h in self._changed()}
         if not changed:
             return self
@@ -107,12 +107,12 @@ class Snapshot:
         return Snapshot.of(self._model, holders)
 
     def with_now(self, module: nn.Module) -> Snapshot:
-        """The same, but of one module what it is now."""
+        """Return this snapshot, but with the state of one module as it is now."""
         known = {**self._holders, id(module): self._holders[id(module)].again()}
         return Snapshot(self._model, known, self.tensors, self.inner)
 
     def put(self) -> None:
-        """Make everything what it was."""
+        """Restore everything."""
         for _, holder in self._changed():
             holder.put()
 
@@ -206,7 +206,7 @@ def _refill(x: set[Any] | bytearray, then: Any) -> None:
 
 
 def _stream(x: Any) -> Holder | None:
-    """A random generator that a module has for itself."""
+    """Return a holder for a random generator, if ``x`` is one."""
     if isinstance(x, torch.Generator):
         return ValueHolder(x.get_state, x.set_state, compare=False)
     if isinstance(x, random.Random):
@@ -221,7 +221,7 @@ def _stream(x: Any) -> Holder | None:
 
 
 def _array(x: Any) -> Holder | None:
-    """A NumPy array, if a copy of it costs little."""
+    """Return a holder for a NumPy array, if ``x`` is one and small."""
     numpy = sys.modules.get("numpy")
     if numpy and isinstance(x, numpy.ndarray) and x.nbytes <= _SMALL:
         return ValueHolder(x.copy, partial(x.__setitem__, ...), compare=False)
@@ -229,7 +229,7 @@ def _array(x: Any) -> Holder | None:
 
 
 def _is_state(x: object) -> bool:
-    """Whether this is an object of the model's author, or one that trains inside."""
+    """Whether this is an object of the model's author, or trains inside the model."""
     package = type(x).__module__.partition(".")[0]
     if package in _FOREIGN or isinstance(x, type | Enum):
         return isinstance(x, _TRAINS)

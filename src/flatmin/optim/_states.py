@@ -13,7 +13,7 @@ _TRACE = "sam_trace"
 
 
 class States(Mapping[Tensor, dict[str, Any]]):
-    """The state of every parameter, as one mapping, in whichever object it is.
+    """The state of every parameter, as one mapping, whichever optimizer holds it.
 
     A plain optimizer keeps it in its ``state``. Wrappers (Lookahead, two optimizers in
     one) keep some in the optimizers they hold, and save the one, the other, or both.
@@ -29,7 +29,7 @@ class States(Mapping[Tensor, dict[str, Any]]):
         self._saved: list[Optimizer] | None = None
 
     def __getitem__(self, p: Tensor) -> dict[str, Any]:
-        """All entries of a parameter; a copy where several optimizers have some."""
+        """Return all entries of a parameter; a copy if several optimizers have some."""
         entries = [part.state[p] for part in self._parts if p in part.state]
         if not entries:
             raise KeyError(p)
@@ -44,12 +44,12 @@ class States(Mapping[Tensor, dict[str, Any]]):
         return sum(1 for _ in self)
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every entry itself, in whichever object it is."""
+        """Yield every entry itself, not a copy, from all optimizers."""
         for part in self._parts:
             yield from (e for e in part.state.values() if isinstance(e, dict))
 
     def entry(self, p: Tensor) -> dict[str, Any]:
-        """The entry of a parameter that is saved, to be written to."""
+        """Return the entry of a parameter that will be saved, to write to."""
         return self._holder(p).state[p]
 
     def saves(self, ps: Iterable[Tensor]) -> bool:
@@ -59,8 +59,8 @@ class States(Mapping[Tensor, dict[str, Any]]):
     def rejoin_groups(self) -> None:
         """Give a wrapper the groups that its optimizers have after loading.
 
-        Loading gives an optimizer new groups; a wrapper with a list of its own goes on
-        with the old ones, in which nothing that was loaded is found.
+        Loading gives an optimizer new groups. A wrapper with a list of its own keeps
+        the old ones, which lack what was loaded.
         """
         theirs = [group for part in self._parts[1:] for group in part.param_groups]
         ours = self._base.param_groups

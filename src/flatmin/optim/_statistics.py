@@ -1,4 +1,4 @@
-"""What is known after a step, and the log of its passes that it is made from."""
+"""What is known after a step, and the log of passes that collects it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flatmin.core._shards import Shards
 class Statistics:
     """What the last step measured; reading a tensor's value may wait for the device.
 
-    All of it is about two points: ``w``, and the step's perturbation ``w + eps``. What
-    a method measures elsewhere (on the other side of ``w``, or on the way up) does not
-    count. Where both all examples and a part of them were seen at a point, the losses
+    Everything here is about two points: ``w``, and the step's perturbation ``w + eps``.
+    What a method measures elsewhere (on the other side of ``w``, or on the way up) does
+    not count. If passes at a point saw all examples and also a part of them, the losses
     are those of all.
 
     Attributes:
@@ -29,7 +29,7 @@ class Statistics:
             ``w + eps`` (``||g||_2`` for p = 2), float64.
         eps_norm: ``||eps||_2``, float64, if the optimizer was built with ``track``.
         cosine: ``cos(g, g_eps)`` of the step's first gradient at ``w`` and its last at
-            ``w + eps``, likewise; None if it has not both.
+            ``w + eps``, likewise; None if one of the two is missing.
         same_loss: ``L(w)`` of the examples that ``perturbed_loss`` is of, if known.
     """
 
@@ -59,14 +59,14 @@ class _Seen:
     g: Gradients = field(default_factory=list[Tensor | None])
 
     def loss(self) -> tuple[Batch, Tensor | None]:
-        """That of all examples, or else the first; with its examples."""
+        """Return the loss of all examples, or else the first; with its examples."""
         for batch, loss in self.losses:
             if batch is all_examples:
                 return batch, loss
         return self.losses[0] if self.losses else (all_examples, None)
 
     def loss_of(self, batch: Batch) -> Tensor | None:
-        """That of these examples."""
+        """Return the loss of these examples, if known."""
         return next((loss for other, loss in self.losses if other is batch), None)
 
 
@@ -91,7 +91,7 @@ class Log:
         self._eps_norm: Tensor | None = None
 
     def begin(self, at: Point | Ascent | None) -> None:
-        """Take in where the next pass will be."""
+        """Note where the next pass will be."""
         self._here = self._at_w if at is None else self._elsewhere
         if isinstance(at, Ascent):
             if at.norm is not self._grad_norm:
@@ -104,20 +104,20 @@ class Log:
                 self._eps_norm = vec.norm(w, [*at.eps, *(e for _, e in at.frozen)])
 
     def end(self, ask: Ask, loss: Tensor | None) -> None:
-        """Take in a finished pass."""
+        """Note a finished pass."""
         self.passes += 1
         if loss is not None:
             self._here.losses.append((ask.batch, loss))
 
     def keep(self, ask: Ask, g: Gradients) -> None:
-        """Take in its gradient: at ``w`` the first, elsewhere the last."""
+        """Keep its gradient if tracked: the first at ``w``, the last at ``w + eps``."""
         first = self._here is self._at_w and not self._here.g
         counts = ask.backward and ask.along is None
         if self._track and counts and (first or self._here is self._above):
             self._here.g = g
 
     def statistics(self) -> Statistics:
-        """The finished record."""
+        """Return the finished record."""
         batch, perturbed = self._above.loss()
         return Statistics(
             passes=self.passes,

@@ -14,11 +14,11 @@ class TrainedReplay:
     """Keeps the first pass's change of the weights, and undoes that of later ones.
 
     The gradient was measured at the changed weights, so they are ``w``: perturbations
-    start from there. Of a weight that is moved, nothing else has to be undone; one that
-    stays at ``w`` in a later pass must not be changed again.
+    start from there. A weight that a later pass moves is restored in any case. One that
+    stays at ``w`` must not be changed again.
 
     Args:
-        weights: what moves them.
+        weights: moves the parameters.
         name_of: the name of a parameter, for the message.
     """
 
@@ -37,7 +37,7 @@ class TrainedReplay:
         self._weights.away, self._weights.touched = [], []
 
     def keep(self) -> None:
-        """After the first pass: which weights it changed.
+        """After the first pass: remember which weights it changed.
 
         Raises:
             RuntimeError: it changed weights that stood at ``w + eps``.
@@ -50,7 +50,7 @@ class TrainedReplay:
         self._end.save([p for p, m, then in rows if m != then and id(p) not in away])
 
     def put(self) -> None:
-        """Make the changed weights what the first pass left."""
+        """Set the changed weights to what the first pass left."""
         self._end.load()
 
     def _sentence(self, p: Tensor) -> str:

@@ -1,8 +1,8 @@
-"""Trainers that step by themselves: refusals, with the lines to write for each.
+"""Refusals of trainers that step by themselves, with the lines to write for each.
 
-Their hooks would run once per pass, so that gradients are clipped before the method
-has combined them, and what is logged or counted is so twice. Trainers are known by the
-modules that are loaded or call; none is imported.
+Their hooks would run once per pass: gradients would be clipped before the method has
+combined them, and each step would be logged or counted twice. Trainers are recognised
+by the modules that are loaded or that call; none is imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_trainer(closure: Callable[[], Any]) -> None:
     """Refuse a closure that is a trainer's own.
 
     Raises:
-        RuntimeError: it is.
+        RuntimeError: it is one.
     """
     package = str(getattr(closure, "__module__", "")).partition(".")[0]
     if package in INSTEAD:
@@ -45,7 +45,7 @@ def check_trainer(closure: Callable[[], Any]) -> None:
 
 
 def advice() -> str:
-    """What to write for a trainer that may have called ``step``; empty without one."""
+    """Return what to write for a trainer that may have called ``step``, if any."""
     return _for_lightning() + _for_transformers()
 
 

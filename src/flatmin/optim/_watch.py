@@ -1,4 +1,4 @@
-"""A look at every module that runs, wherever it belongs."""
+"""Watches every module that runs, in the model or outside of it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 @contextmanager
 def watching(look: Callable[[nn.Module], None]) -> Generator[None]:
-    """Within, ``look`` is given each module before it runs; not what is compiled."""
+    """Within, call ``look`` with each module before it runs; not in compiled code."""
 
     def hook(module: nn.Module, inputs: Any) -> None:
         if not torch.compiler.is_compiling():
             look(module)
 
     with warnings.catch_warnings():
-        # A compiled module warns that hooks see its wrapper too, which is as wanted.
+        # A compiled module warns that hooks see its wrapper too, which is wanted here.
         warnings.filterwarnings(
             "ignore", r"Using `torch\.compile\(module\)` when there"
         )

@@ -1,4 +1,4 @@
-"""The weights' way to ``w + eps`` and back, bit for bit and in place."""
+"""Moves the weights to ``w + eps`` and back, bit for bit and in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flatmin.core._shards import local
 from flatmin.optim._replay import RandomReplay
 from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
 
-#: Those whose parameters are away from ``w`` now, of all SAMs of the process.
+#: Of all SAMs of the process, those whose parameters are away from ``w`` now.
 _AWAY: WeakSet[Weights] = WeakSet()
 
 
@@ -34,14 +34,14 @@ class Weights:
     because CUDA graphs, shared memory and sharded parameters hold on to the storage.
     Of sharded parameters, each process moves its part.
 
-    A bfloat16 weight is further from its neighbour than most entries of ``eps`` are
-    long. Rounding to the nearest would leave most weights where they are, and always
+    Neighbouring bfloat16 numbers are further apart than most entries of ``eps`` are
+    large. Rounding to the nearest would leave most weights where they are, and always
     the same ones; rounding by chance keeps the perturbation right on average.
 
     Attributes:
         watch: whether to note which of the moved weights change before they return.
         away: the parameters that were moved last.
-        touched: those of them that changed meanwhile, if it was to be noted.
+        touched: those of them that changed meanwhile, if ``watch`` was set.
     """
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Weights:
     def move(
         self, w: list[Tensor], eps: Entries, seed: int, frozen: Frozen = ()
     ) -> None:
-        """``w <- w + eps`` where eps is not None; holds on to none of it.
+        """``w <- w + eps`` where eps is not None; keeps no reference to eps.
 
         Args:
             w: the parameters.
-            eps: where to, in their order.
+            eps: how far each moves, in their order.
             seed: of the rounding of weights narrower than float32.
             frozen: tensors beside the parameters, and how far they move.
         """
@@ -84,12 +84,12 @@ class Weights:
         _add_(moved[: len(at)], pick(eps, at), seed, 0)
         _add_(moved[len(at) :], [e for _, e in frozen], seed, len(at))
         self._marks = [mark(p) for p in moved] if self.watch else []
-        # An autocast region around the whole loop keeps its casts of the weights.
+        # An autocast region around the whole loop would reuse its casts of the weights.
         torch.clear_autocast_cache()
 
     @torch.no_grad()
     def restore(self) -> None:
-        """``w`` again, for every parameter that was moved, whatever its gradient."""
+        """Restore ``w`` for every parameter that was moved, whatever its gradient."""
         if self._moved:
             rows = zip(self.away, self._moved, self._marks, strict=False)
             self.touched = [p for p, part, then in rows if mark(part) != then]

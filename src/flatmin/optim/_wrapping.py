@@ -1,4 +1,4 @@
-"""How a model is spread over processes, as far as it can be seen before it is wrong."""
+"""Checks of how a model is spread over processes, before results can be wrong."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from flatmin.core._scope import replicas
 from flatmin.optim._watch import watching
 
-#: What libraries that shard into plain tensors write on a parameter.
+#: The attributes by which libraries that shard into plain tensors mark a parameter.
 _SHARDED = {"ds_id": "DeepSpeed ZeRO-3", "_is_flat_param": "FullyShardedDataParallel"}
 
 
 def check_shards(model: nn.Module) -> None:
-    """Refuse parameters that are shards but do not say of what.
+    """Refuse parameters that are shards in plain tensors, without knowing the whole.
 
     Raises:
         ValueError: FSDP1 or another library holds shards in plain tensors, so that the
@@ -43,7 +43,7 @@ def check_shards(model: nn.Module) -> None:
 
 @contextmanager
 def seen_wrapped(model: nn.Module) -> Generator[None]:
-    """Surrounds a loop: refuse a wrapper around the model that SAM was not given.
+    """Within a loop, refuse a wrapper around the model that SAM was not given.
 
     Raises:
         RuntimeError: the model runs inside of DistributedDataParallel, or of FSDP1.
@@ -57,7 +57,7 @@ def seen_wrapped(model: nn.Module) -> Generator[None]:
 
 
 def _check_wrapper(ours: set[int], module: nn.Module) -> None:
-    # A compiled module calls what it holds out of sight.
+    # Hooks do not see what a compiled module calls inside.
     held = module.modules() if hasattr(module, "_orig_mod") else [module]
     kinds = tuple(k for k in (DistributedDataParallel, _fsdp()) if k is not None)
     for wrapper in held:
@@ -76,7 +76,7 @@ def _holds(wrapper: nn.Module, ours: set[int]) -> bool:
 
 
 def _fsdp() -> Any:
-    """FSDP1's class, if somebody has loaded it; importing it takes half a second."""
+    """Return FSDP1's class, if it is loaded; importing it takes half a second."""
     module = sys.modules.get("torch.distributed.fsdp")
     return getattr(module, "FullyShardedDataParallel", None)
 
