@@ -27,7 +27,7 @@ def part(folder: Path, step: int, rank: int) -> Path:
 
 
 def commit(folder: Path, step: int, world: int) -> None:
-    """Make a step, whose files are all written, the checkpoint, and remove older ones."""
+    """Make a step whose files are all written the checkpoint; remove older ones."""
     write_json(_index(folder), {"step": step, "world": world})
     mine = part(folder, step, 0).parent
     for old in mine.parent.iterdir():
