@@ -1,4 +1,4 @@
-"""The ways to train that are compared, and what each may choose by validation."""
+"""The ways to train that are compared, and the settings each chooses by validation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from flatmin.experiments.config import Experiment
 
-#: From the steps of a training to the options of a method.
+#: Returns the options of a method for a number of steps.
 Options = Callable[[int], dict[str, Any]]
 
-#: Steps over which the average of the weights reaches back, of all steps.
+#: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1
 
 
 def no_options(steps: int) -> dict[str, Any]:
-    """Of a method whose defaults are taken."""
+    """Take the defaults of a method."""
     del steps
     return {}
 
@@ -29,7 +29,7 @@ class Arm:
 
     Attributes:
         name: of its folder.
-        words: what the table calls it.
+        words: its name in the table.
         method: of its runs.
         options: of the method.
         lengths: of the schedule, in multiples of the task's; one is chosen.
@@ -48,7 +48,7 @@ class Arm:
     def candidates(
         self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
     ) -> list[Experiment]:
-        """What is chosen from; a single one needs no choice."""
+        """Return the experiments to choose from; a single one needs no choice."""
         return list(self._candidates(task, rhos, per_epoch))
 
     def _candidates(
@@ -73,8 +73,8 @@ def _late(share: float) -> Options:
     return lambda steps: {"steps": steps, "share": share}
 
 
-#: The base with its length and rate by validation, alone and against equal cost; what
-#: its rate alone does; SAM; and what costs less than SAM.
+#: The base with length and rate by validation; the base as it is, longer, and at other
+#: rates; SAM; and methods that cost less than SAM.
 ARMS = (
     Arm(
         "base-chosen",
