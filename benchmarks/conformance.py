@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def packages() -> tuple[list[str], list[str]]:
-    """The adapters of what is installed, and what there is to say about it."""
+    """Return the adapters of installed packages, and a line about each package."""
     found: list[str] = []
     header: list[str] = []
     for package, names in PACKAGES.items():

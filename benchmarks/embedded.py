@@ -11,7 +11,7 @@ from flatmin.experiments.datasets import Tensors, load
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """The 900 training images ``[900, 1, 8, 8]``, standardised, and their labels."""
+    """Return the 900 training images ``[900, 1, 8, 8]``, standardised, and labels."""
     data = load("digits", Path())
     assert isinstance(data.train, Tensors)
     mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))

@@ -2,9 +2,9 @@
 
 For each horizon, rho is chosen on the validation part with a seed that is not tested.
 Adam's learning rate is chosen in the same way, on the first horizon. Adam is trained
-for the epochs of SAM, and on the first horizon for twice as many too, which cost as
-many gradients as SAM's. Finished runs are not trained again; every run adds its line to
-the CSV file.
+for as many epochs as SAM, and on the first horizon also for twice as many, which take
+as many gradients as SAM. Finished runs are not trained again; every run adds its line
+to the CSV file.
 
     python benchmarks/forecast.py --data data --out runs/forecast
 """
@@ -33,10 +33,10 @@ from flatmin.experiments.table import Column, Table
 
 LRS = (1e-4, 3e-4, 1e-3)
 
-#: Of the runs that choose, and of those that are tested.
+#: Seeds of the runs to choose from, and of those that are tested.
 CHOICE, SEEDS = 0, (1, 2, 3, 4, 5)
 
-#: What a run is, and what it found; the columns of the CSV file.
+#: A run's settings and results; its keys are the columns of the CSV file.
 Record = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ class Study:
     records: list[Record]
 
     def arm(self, horizon: int, method: str, **fields: Any) -> Experiment:
-        """The recipe's, with some fields changed."""
+        """Return the recipe's experiment, with some fields changed."""
         part = recipe(f"forecast/etth1/{horizon}/{method}")
         arm = (smoke(part) if self.small else part).cells[0].arms[0]
         values = {**arm.model_dump(), "evaluate_every": 10, **fields}
@@ -94,7 +94,7 @@ class Study:
     def choose(
         self, horizon: int, method: str, field: str, values: Sequence[float]
     ) -> float:
-        """The value with the least error on the validation part."""
+        """Return the value with the least error on the validation part."""
         found = {
             value: self.run(
                 "choose",
@@ -143,7 +143,7 @@ def train(study: Study, horizons: Sequence[int]) -> None:
 
 
 def table(records: list[Record]) -> Table:
-    """Means and intervals of the test runs, and SAM's paired differences."""
+    """Make a table of the test runs: means, intervals, SAM's paired differences."""
     names = ("horizon", "method", "lr", "rho", "epochs", "test MSE", "test MAE")
     more = ("SAM - this, MSE", "gradient examples", "seconds")
     columns = tuple(Column(name, left=name == "method") for name in (*names, *more))

@@ -76,7 +76,7 @@ def everything() -> list[Cell]:
 
 
 def table(cells: list[Cell]) -> list[str]:
-    """A line for each host and method."""
+    """Write a line for each host and method."""
     found = {(c.host, c.method, c.column): c for c in cells}
     rows = dict.fromkeys((c.host, c.method) for c in cells)
     columns = [
@@ -96,7 +96,7 @@ def mark(cell: Cell, numbers: dict[str, int]) -> str:
 
 
 def reasons(cells: list[Cell]) -> list[str]:
-    """What is to be said about marks, each once."""
+    """List the notes about marks, each once."""
     return list(dict.fromkeys(cell.note for cell in cells if cell.note))
 
 
@@ -106,7 +106,7 @@ def notes(cells: list[Cell]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """A sentence in which nothing is Markdown's."""
+    """Escape a sentence, so that Markdown finds no markup in it."""
     for sign in "\\`*_<>[]|":
         text = text.replace(sign, f"\\{sign}")
     return text

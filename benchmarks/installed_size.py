@@ -1,7 +1,7 @@
 """What each dependency of pyproject.toml weighs, installed.
 
-The first number is the package's own files, the second those of it and of all packages
-that it brings and that torch does not.
+The first number is the size of the package's own files. The second adds all packages
+that it requires and that torch does not.
 
     python benchmarks/installed_size.py
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def required(smoke: bool) -> list[str]:
-    """The names that pyproject.toml asks for, each once."""
+    """List the packages that pyproject.toml requires, each once."""
     project = PROJECT["project"]
     extras = [] if smoke else project["optional-dependencies"].values()
     lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
@@ -50,12 +50,12 @@ def required(smoke: bool) -> list[str]:
 
 
 def normal(name: str) -> str:
-    """How the package index spells a name."""
+    """Spell a name as the package index does."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def found_in(name: str) -> Distribution | None:
-    """The package, if it is installed."""
+    """Return a package if it is installed."""
     try:
         return distribution(name)
     except PackageNotFoundError:
@@ -63,7 +63,7 @@ def found_in(name: str) -> Distribution | None:
 
 
 def brought(name: str, seen: set[str]) -> set[str]:
-    """A package and all that it requires on this machine, by name."""
+    """Return the names of a package and of all that it requires on this machine."""
     found = found_in(name)
     if found is None or name in seen:
         return seen
@@ -76,7 +76,7 @@ def brought(name: str, seen: set[str]) -> set[str]:
 
 
 def megabytes(package: Distribution) -> float:
-    """The size of its files."""
+    """Return the size of a package's files."""
     paths = [Path(str(file.locate())) for file in package.files or []]
     return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 

@@ -1,10 +1,11 @@
 """The largest Hessian eigenvalue of two trained networks: seconds at equal accuracy.
 
-Each program is given the loosest tolerance of its own at which the eigenvalue is right
-to one part in a thousand for each of three random starts, by comparison with float64;
-a larger error says that none was enough. Then all run in turn in every round. Seconds
-are medians over rounds, as a ratio to flatmin's in the same run; passes are forward
-passes over the data, which flatmin's and curvlinops' checks of it add to.
+Each program gets the loosest of its own tolerances at which the eigenvalue is right to
+one part in a thousand for each of three random starts, by comparison with float64; a
+larger error in the table means that no tolerance was enough. Then all programs run in
+turn in every round. Seconds are medians over rounds, as a ratio to flatmin's in the
+same run. Passes are forward passes over the data, with those by which flatmin and
+curvlinops check it.
 
     python benchmarks/lambda_max.py > benchmarks/results/lambda_max.md
 """
@@ -35,12 +36,12 @@ with warnings.catch_warnings():
     from pyhessian import hessian
     from scipy.sparse.linalg import eigsh
 
-    # The first use of forward mode warns of torch itself.
+    # The first use of forward mode makes torch warn about its own code.
     torch.func.hessian(torch.sum)(torch.ones(2))
 
 Batches = list[tuple[Tensor, Tensor]]
 
-#: From model, data, tolerance and seed to the eigenvalue.
+#: Computes the eigenvalue from model, data, tolerance and seed.
 Program = Callable[[nn.Module, Batches, float, int], float]
 
 TOLERANCES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5)
@@ -78,7 +79,7 @@ def networks(width: int) -> dict[str, Callable[[], nn.Module]]:
 def trained(
     make: Callable[[], nn.Module], epochs: int, n: int
 ) -> tuple[nn.Module, Batches]:
-    """A network, and the first n of the examples that it was trained on."""
+    """Train a network; return it and the first n of its training examples."""
     x, y = digits()
     torch.manual_seed(0)
     model = make()
@@ -114,7 +115,7 @@ def table(name: str, model: nn.Module, data: Batches, rounds: int) -> None:
 
 
 def reference(model: nn.Module, data: Batches) -> float:
-    """In float64, to ten digits."""
+    """Compute the eigenvalue in float64, with tolerance 1e-8."""
     wide = copy.deepcopy(model).double()
     batches = [(x.double(), y) for x, y in data]
     return eigenvalues(Objective(wide, cross_entropy, batches), 1, tol=1e-8).value
@@ -123,7 +124,7 @@ def reference(model: nn.Module, data: Batches) -> float:
 def tune(
     program: Program, model: nn.Module, data: Batches, exact: float
 ) -> tuple[float, float]:
-    """The loosest tolerance that is accurate from every start, and the worst error."""
+    """Return the loosest tolerance accurate from every start, and the worst error."""
     for tolerance in TOLERANCES:
         found = [program(model, data, tolerance, seed) for seed in SEEDS]
         error = max(abs(value / exact - 1) for value in found)
@@ -133,7 +134,7 @@ def tune(
 
 
 def count(program: Program, model: nn.Module, data: Batches, tol: float) -> float:
-    """Forward passes over the data, a mean over the starts."""
+    """Count forward passes over the data, as a mean over the starts."""
     calls = 0
 
     def add(*_: object) -> None:
@@ -155,7 +156,7 @@ def ours(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
 def py_hessian(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
     torch.manual_seed(seed)
     with warnings.catch_warnings():
-        # That backward with create_graph leaks memory.
+        # torch warns that backward with create_graph leaks memory.
         warnings.simplefilter("ignore")
         found: Any = hessian(
             model, nn.CrossEntropyLoss(), dataloader=data, cuda=False
@@ -165,7 +166,7 @@ def py_hessian(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
 
 
 def by_hand(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
-    """Curvlinops' operator with its own checks, and scipy's Lanczos as it comes."""
+    """Use curvlinops' operator with its checks, and scipy's Lanczos with defaults."""
     operator = HessianLinearOperator(
         model, nn.CrossEntropyLoss(), list(model.parameters()), data
     )
@@ -173,7 +174,7 @@ def by_hand(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
 
 
 def by_hand_bare(model: nn.Module, data: Batches, tol: float, seed: int) -> float:
-    """The same without checks, with a small Krylov space."""
+    """Do as `by_hand`, without checks and with a small Krylov space."""
     operator = HessianLinearOperator(
         model,
         nn.CrossEntropyLoss(),

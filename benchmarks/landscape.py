@@ -1,14 +1,13 @@
 """What a landscape of 31 x 31 points takes.
 
-Three ways to the losses on one plane around the convnet of `flatmin compare` (32
-channels, and narrower ones), on scikit-learn's digits: the loop that everybody writes,
-which for every point copies the weights in and reads a DataLoader, on all of torch's
-threads; the same loop over batches that are tensors already; and flatmin. They take
-turns, a few points at a time, so that all see the same machine; a time is the median
-over the turns.
+Three ways compute the losses on one plane around the convnet of `flatmin compare` (32
+channels, and narrower ones), on scikit-learn's digits: the usual loop, which for every
+point copies the weights in and reads a DataLoader, on all of torch's threads; the same
+loop over batches that are tensors already; and flatmin. They take turns, a few points
+at a time, so that all see the same machine; a time is the median over the turns.
 
-The convolutions alone, each core on points of its own, are what none of them can be
-faster than; the last column is how many times as fast as the DataLoader loop they are.
+The convolutions alone, each core on points of its own, are a bound on the speed of all
+three; the last column is their speed relative to the DataLoader loop.
 
     python benchmarks/landscape.py > benchmarks/results/landscape.md
 """
@@ -34,10 +33,10 @@ from flatmin.diagnostics import Objective, directions, landscape
 from flatmin.diagnostics._grid import Grid
 from flatmin.experiments.models import small_convnet
 
-#: That of `flatmin compare`.
+#: Batch size of `flatmin compare`.
 BATCH = 64
 
-#: Losses of some points; None from what only takes its time.
+#: Returns the losses of some points, or None if it is only timed.
 Loop = Callable[[list[tuple[float, float]]], Tensor | None]
 
 
@@ -97,7 +96,7 @@ def problem(width: int) -> tuple[torch.nn.Module, TensorDataset]:
 def plain(
     model: torch.nn.Module, u: list[Tensor], v: list[Tensor], data: Iterable[Any]
 ) -> Loop:
-    """For every point: copy the weights in, and make a full pass."""
+    """Return a loop that copies the weights in and makes a full pass at every point."""
     w = [p.detach().clone() for p in model.parameters()]
 
     @torch.no_grad()
@@ -120,7 +119,7 @@ def plain(
 
 @torch.no_grad()
 def convolutions(model: torch.nn.Module, x: Tensor, pool: ThreadPoolExecutor) -> Loop:
-    """For every point the convolutions, in oneDNN's layout, and nothing else."""
+    """Return a loop that only convolves, in oneDNN's layout, for every point."""
     convs: list[tuple[torch.nn.Conv2d, Tensor]] = []
     for layer in model.children():
         if isinstance(layer, torch.nn.Conv2d):
@@ -146,7 +145,7 @@ def in_chunks(way: Any, some: list[tuple[float, float]]) -> Tensor:
 def medians(
     loops: list[Loop], rows: list[tuple[float, float]], turns: int, size: int
 ) -> list[float]:
-    """Median milliseconds per point of each loop; one turn more to warm up."""
+    """Return each loop's median milliseconds per point, after a turn to warm up."""
     times: list[list[float]] = [[] for _ in loops]
     for k in range(turns + 1):
         some = [rows[(k * size + i) % len(rows)] for i in range(size)]

@@ -2,7 +2,7 @@
 
 Both train the same network on the same images with the same augmentation, in turns.
 The ratio is that of an epoch in the loop to an epoch by hand. Both call the same
-operators, and are built several times, which tells how much of the ratio is chance.
+operators. Both are built several times, to show how much of the ratio is chance.
 
     python benchmarks/loop_cost.py > benchmarks/results/loop_cost.md
 """
@@ -104,8 +104,8 @@ def by_hand(experiment: Experiment, data: DataSet) -> Run:
             here = index.to(device)
             x = augment.crop(augment.flip(images[here], draw).float(), draw)
             x, y = (x / 255 - mean) / std, labels[here]
-            # What a step leaves behind decides where the next one's memory comes from:
-            # with zero_grad at its end and a loss without a name, the same took longer.
+            # The tensors left by a step decide from where the next one's memory comes:
+            # with zero_grad at the end and an unnamed loss, the same steps took longer.
             sgd.zero_grad()
             outputs = net(x)
             loss = cross_entropy(outputs, y)
@@ -122,7 +122,7 @@ def by_hand(experiment: Experiment, data: DataSet) -> Run:
 def at_eps(
     net: torch.nn.Module, w: list[torch.nn.Parameter], x: Tensor, y: Tensor, rho: float
 ) -> None:
-    """The gradient at ``w + eps`` in place of that at ``w``; statistics stay."""
+    """Replace the gradient by that at ``w + eps``; keep weights and statistics."""
     g = [p.grad for p in w if p.grad is not None]
     buffers = list(net.buffers())
     with torch.no_grad():

@@ -1,9 +1,9 @@
 """m-sharpness of trained networks, for the m of the paper's Figure 3.
 
-The small convnet of `flatmin compare` on scikit-learn's digits, 768 of the training
-images, trained with SGD and with SAM; the mean rise of the loss at eps of groups of m
-examples each, with its standard error over groups, at a small radius and at the one
-that SAM was trained with.
+The small convnet of `flatmin compare` is trained with SGD and with SAM on 768 of the
+training images of scikit-learn's digits. The table has the mean rise of the loss at the
+eps of groups of m examples each, with its standard error over groups, at a small radius
+and at the radius of SAM's training.
 
     python benchmarks/m_sharpness.py > benchmarks/results/m_sharpness.md
 """

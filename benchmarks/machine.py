@@ -1,4 +1,4 @@
-"""The line that has to stand beside every measured number."""
+"""The line that belongs beside every measured number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import flatmin
 
 
 def machine() -> str:
-    """Processor, cores, versions, and the command that is running."""
+    """Name processor, cores, versions, and the running command."""
     command = " ".join(["python", *sys.argv])
     return (
         f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; "

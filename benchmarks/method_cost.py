@@ -1,10 +1,10 @@
 """What every method costs, beside the base optimizer: gradients, seconds, memory.
 
-One small convnet, all methods in turn in every round. Gradients count the examples that
-went through a backward pass, per example of the batch. Seconds are means over rounds,
-as a ratio to SGD with momentum in the same run. Memory is the peak of all tensors alive
-during a step (weights, gradients, state, activations, copies), as a ratio to SGD's, and
-what is more than SGD's in units of the weights.
+All methods train one small convnet, in turn in every round. Gradients count the
+examples that went through a backward pass, per example of the batch. Seconds are means
+over rounds, as a ratio to SGD with momentum in the same run. Memory is the peak of all
+tensors alive during a step (weights, gradients, state, activations, copies), as a ratio
+to SGD's; the excess over SGD's is given in units of the weights.
 
     python benchmarks/method_cost.py > benchmarks/results/method_cost.md
 """
@@ -30,7 +30,7 @@ from flatmin.methods import METHODS
 
 Step = Callable[[], float]
 
-#: Of the length of a training, for methods that have to know it.
+#: The length of a training, for methods that have to know it.
 STEPS = 24
 NEEDED: dict[str, dict[str, float]] = {
     "layer_sam": {"rho": 0.1},
@@ -56,7 +56,7 @@ def main() -> None:
     print("| --- " * 5 + "|")
     torch.manual_seed(0)
     x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-    # Without adapters there is no Flat-LoRA.
+    # Flat-LoRA needs a network with adapters.
     names = [name for name in METHODS if name != "flat_lora"]
     makers = {"SGD": sgd, **{name: sam(name) for name in names}}
     steps = {name: make(x, y) for name, make in makers.items()}
@@ -114,7 +114,7 @@ def network(momentum: float = 0.9) -> tuple[nn.Module, torch.optim.Optimizer]:
 def timed(
     steps: dict[str, Step], rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean gradients and mean seconds of a step; methods that skip differ by step."""
+    """Return mean gradients and seconds of a step; some methods differ by step."""
     examples: dict[str, list[float]] = {name: [] for name in steps}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -127,7 +127,7 @@ def timed(
 
 
 def _typical(times: list[float]) -> float:
-    """The mean without the slowest tenth, in which other programs ran."""
+    """Return the mean without the slowest tenth, in which other programs ran."""
     kept = sorted(times)[: max(1, len(times) * 9 // 10)]
     return statistics.fmean(kept)
 
@@ -135,7 +135,7 @@ def _typical(times: list[float]) -> float:
 def peak(
     make: Callable[[Tensor, Tensor], Step], x: Tensor, y: Tensor, rounds: int
 ) -> int:
-    """Bytes, over all steps but the first two."""
+    """Return the peak in bytes, over all steps but the first two."""
     with Alive() as alive:
         step = make(x, y)
         step()

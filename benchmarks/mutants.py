@@ -1,7 +1,7 @@
 """Defects by rule: every statement of a module removed, every condition decided.
 
-A mutant is made in the text of the file, so that line numbers stay as they are. What is
-not mutated: docstrings, imports, annotations, ``del``, and whatever runs at import.
+A mutant is made in the text of the file, so that line numbers stay as they are.
+Docstrings, imports, annotations, ``del``, and code that runs at import are not mutated.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Mutant:
     edit: Edit
 
     def applied(self, text: str) -> str:
-        """The file with the defect, as many lines as before."""
+        """Return the file with the defect, with as many lines as before."""
         old = text[self.edit.start : self.edit.end]
         new = self.edit.new + "\n" * old.count("\n")
         return text[: self.edit.start] + new + text[self.edit.end :]
 
 
 def mutants(root: Path, file: str) -> Iterator[Mutant]:
-    """All mutants of a file below ``root``, from the top."""
+    """Yield all mutants of a file below ``root``, from the top."""
     text = (root / file).read_text()
     module = Module(text)
     lines, seen = text.splitlines(), Counter[str]()
-    # A composition sets its joints by keywords; elsewhere these are as any argument.
+    # Compositions set their joints by keywords; elsewhere keywords are not mutated.
     arguments = file.startswith("methods/")
     for name, function in _functions(ast.parse(text), ""):
         edits = module.edits(function, arguments)
@@ -66,7 +66,7 @@ def mutants(root: Path, file: str) -> Iterator[Mutant]:
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
-    """Functions and methods by their full names, inner ones within their outer."""
+    """Yield functions and methods with their full names, such as outer.inner."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Function):
             yield prefix + child.name, child
@@ -88,7 +88,7 @@ class Module:
         return offsets
 
     def edits(self, function: Function, arguments: bool) -> Iterator[Edit]:
-        """The edits of a function, a docstring and a Protocol's dots left alone."""
+        """Yield the edits of a function, except docstrings and a Protocol's dots."""
         for node in ast.walk(function):
             if isinstance(node, ast.If):
                 yield self.edit(node.test, "if True", "True")
@@ -131,18 +131,18 @@ class Module:
 
 
 def _lines(function: Function) -> range:
-    """Those of its statements, without the one that defines it."""
+    """Return the lines of a function's body."""
     return range(function.body[0].lineno, (function.end_lineno or 0) + 1)
 
 
 def _one_statement(node: ast.If) -> bool:
-    """Whether "never" is the same defect as the removal of the only statement."""
+    """Whether ``if False`` is the same defect as the removal of the only statement."""
     (first, *more), kinds = node.body, REMOVED
     return not more and not node.orelse and isinstance(first, kinds)
 
 
 def _says_nothing(node: ast.AST) -> bool:
-    """Docstrings, dots, and names that are declared and not set."""
+    """Whether a node is a docstring, dots, or a name that is declared and not set."""
     if isinstance(node, ast.AnnAssign):
         return node.value is None
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

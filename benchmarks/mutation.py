@@ -1,14 +1,14 @@
 """Does every line matter to some test? Defects by rule in core and in the methods.
 
-One run of the tests records which test reaches which line. Each mutant then has to turn
-red one of the tests that reach it: at first a few of the files nearest to the module,
-then some of each function everywhere, and for what several processes or a compiler are
-needed for, those tests. The page has counts, and every survivor with the reason from
-``mutation_survivors.toml``.
+One run of the tests records which test reaches which line. Each mutant then has to make
+one of the tests that reach it fail. First come a few tests from the files nearest to
+the module, then some of each test function in all files, and then, for some modules,
+the tests with several processes or a compiler. The page has counts, and every survivor
+with the reason from ``mutation_survivors.toml``.
 
 Results go to ``runs/mutation/results.jsonl``, one line each; a run that was interrupted
-goes on from there. Which test reaches what is in ``runs/mutation/coverage``: delete
-that after writing a test, or the folder to begin anew.
+goes on from there. Which test reaches which line is in ``runs/mutation/coverage``:
+delete that file after writing a test, or the folder to begin anew.
 
     python benchmarks/mutation.py > benchmarks/results/mutation.md
     python benchmarks/mutation.py --again 'core/_metric.py'   # survivors
@@ -43,15 +43,15 @@ from tests.test_mutants import SOURCE, copied  # noqa: E402
 
 FOLDERS = ("methods", "core")
 SUITE = ("tests/core", "tests/methods", "tests/optim")
-#: Too slow for every mutant, or in processes of their own.
+#: Tests that are too slow for every mutant, or in processes of their own.
 LAST = ["tests/optim/test_compile.py"]
 RANKS = "tests/distributed/test_"
-#: Nearest to the module first; what begins with none of these comes last.
+#: Beginnings of tests, those nearest to the module first; all other tests come last.
 NEAR = (
     *("tests/core", "tests/methods/test_closed", "tests/methods/test_reference"),
     *("tests/methods/test_reductions", "tests/optim/test_step", "tests/optim"),
 )
-#: What some modules do, only several processes can see.
+#: Modules with code that only tests with several processes reach, and these tests.
 SEEN_BY_RANKS = {
     "core/_scope.py": ["ddp", "methods", "join"],
     "core/_shards.py": ["shards", "methods", "hybrid"],
@@ -67,7 +67,7 @@ SEEN_BY_RANKS = {
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
-#: Seconds for one request; a mutant that hangs is found by this.
+#: Seconds for one request, after which a mutant counts as hanging.
 LIMIT = 400
 
 Tests = list[str]
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def smoke(folder: Path) -> None:
-    """The first mutants of one small module."""
+    """Run the first mutants of one small module."""
     some = [m for m in everything() if m.file == "core/gates.py"][:3]
     tests = ["tests/core/test_when_joints.py"]
     results = Results(folder / "results.jsonl")
@@ -118,7 +118,7 @@ def matching(pattern: str) -> list[Mutant]:
 
 
 class Results:
-    """What became of each mutant, in a file of JSON lines; the last one counts."""
+    """The outcome of each mutant, in a file of JSON lines; the last line counts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -139,7 +139,7 @@ class Results:
 
 
 def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageData:
-    """From one run of the tests, which have to be green without a defect."""
+    """Record this in one run of the tests, which have to pass without a defect."""
     if not database.exists():
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
         command += [
@@ -159,13 +159,14 @@ def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageD
 
 
 def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
-    """Tests that reach the mutant, a few and then more, ``each`` of a function."""
+    """Yield tests that reach the mutant, a few, then more, ``each`` of a function."""
     lines = data.contexts_by_lineno(str(SOURCE / mutant.file))
 
     def contexts(span: range) -> set[str]:
         return {context for line in span for context in lines.get(line, [])} - {""}
 
-    # What is never executed, as a yield after a return, may still say what this is.
+    # A line that is never executed can matter too: a yield after a return makes the
+    # function a generator. Tests that reach the function are taken for such lines.
     here = contexts(range(mutant.edit.line, mutant.edit.last + 1))
     by_file: dict[str, dict[str, Tests]] = defaultdict(lambda: defaultdict(list))
     for test in sorted({c.partition("|")[0] for c in here or contexts(mutant.body)}):
@@ -187,7 +188,7 @@ def _distance(file: str) -> int:
 
 
 def _some(functions: dict[str, Tests], each: int) -> Tests:
-    """Cases from all over the parameters of each function."""
+    """Choose cases that are spread over the parameters of each function."""
     chosen: Tests = []
     for cases in functions.values():
         stride = max(1, -(-len(cases) // each))
@@ -216,7 +217,7 @@ def run(wanted: list[Mutant], data: CoverageData, results: Results, each: int) -
 def judged(
     mutant: Mutant, server: Server, data: CoverageData, each: int
 ) -> tuple[str, str]:
-    """Killed, survived or invalid; and by which test."""
+    """Return killed, survived or invalid, and by which test."""
     text = (SOURCE / mutant.file).read_text()
     server.write(mutant.file, mutant.applied(text))
     try:
@@ -246,7 +247,7 @@ class Server:
 
     def start(self) -> subprocess.Popen[str]:
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        # Plugins that no test needs take longer to load than most tests.
+        # Loading plugins that no test needs takes longer than most tests.
         alone |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": ""}
         return subprocess.Popen(
             [sys.executable, "-m", "tests.mutants.server"],
@@ -259,14 +260,14 @@ class Server:
         )
 
     def write(self, file: str, text: str) -> None:
-        """The bytecode goes as well: it is told from the text by size and second."""
+        """Write a file and remove its bytecode: Python checks it by size and second."""
         path = self.package / file
         path.write_text(text)
         for old in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             old.unlink()
 
     def ask(self, tests: Tests) -> tuple[int | str, str]:
-        """Exit code and output; or that there was no answer in time."""
+        """Run tests; return exit code and output, or "hangs" after the time limit."""
         requests, answers = self.process.stdin, self.process.stdout
         assert requests is not None
         assert answers is not None

@@ -16,7 +16,7 @@ KINDS = ("killed", "survived", "invalid", "not run")
 
 
 def page(mutants: list[Mutant], results: dict[str, dict[str, Any]]) -> str:
-    """Markdown; mutants that have not been run are counted as such."""
+    """Write the page in Markdown; mutants that were not run are counted as such."""
     found = {m.key: results.get(m.key, {}).get("outcome", "not run") for m in mutants}
     left = [m for m in mutants if found[m.key] == "survived"]
     broken = [m for m in mutants if found[m.key] == "invalid"]
@@ -41,7 +41,7 @@ def _counts(mutants: list[Mutant], found: dict[str, str]) -> str:
 
 
 def _row(name: str, some: list[Mutant], found: dict[str, str]) -> list[str]:
-    """The score is that of the mutants that can be imported."""
+    """Return the cells of a row; the score is over killed and survived mutants."""
     n = Counter(found[m.key] for m in some)
     run = n["killed"] + n["survived"]
     score = f"{100 * n['killed'] / run:.1f} %" if run else "-"
@@ -54,7 +54,7 @@ def _cells(mutant: Mutant) -> list[str]:
 
 
 def _reasons(known: set[str], survived: set[str]) -> dict[str, str]:
-    """By key; what the table says about mutants that died is told on stderr."""
+    """Return reasons by key; report reasons for killed or unknown ones on stderr."""
     table = tomllib.loads(REASONS.read_text())
     reasons = {key: why for why, keys in table.items() for key in keys}
     for key in reasons.keys() & known - survived:

@@ -1,9 +1,9 @@
 """How much of a perturbation arrives in weights of two bytes.
 
-Normal weights (standard deviation 0.03) and a normal gradient; a perturbation of length
-rho. What the model sees move is compared with it: the share of weights that do not
-move, the cosine of one step's movement, its length over rho, and the cosine of the mean
-over many steps, which is 1 if the perturbation is right on average.
+Weights (standard deviation 0.03) and gradient are normal, and the perturbation has
+length rho. It is compared with the movement that the model sees: the share of weights
+that do not move, the cosine of one step's movement, its length over rho, and the cosine
+of the mean over many steps, which is 1 if the perturbation is right on average.
 
     python benchmarks/narrow_weights.py > benchmarks/results/narrow_weights.md
 """
@@ -73,7 +73,7 @@ def nearest(w: Tensor, g: Tensor, rho: float, dtype: torch.dtype) -> Iterator[Te
 
 
 def autocast(w: Tensor, g: Tensor, rho: float, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Float32 weights, which the steps of training move a little."""
+    """Cast float32 weights, which training steps move a little."""
     draw = torch.Generator().manual_seed(1)
     while True:
         here = w + 0.001 * torch.randn(len(w), generator=draw)
@@ -81,7 +81,7 @@ def autocast(w: Tensor, g: Tensor, rho: float, dtype: torch.dtype) -> Iterator[T
 
 
 def by_chance(w: Tensor, g: Tensor, rho: float, dtype: torch.dtype) -> Iterator[Tensor]:
-    """flatmin.SAM, on weights that stay where they are."""
+    """Use flatmin.SAM, on weights that training does not move."""
     model = nn.ParameterList([w.to(dtype)])
     (weight,) = model
     start = weight.detach().float()

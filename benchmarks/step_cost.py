@@ -1,16 +1,16 @@
 """What a step of SAM costs on top of its two gradients and its base.
 
-Gradients are set by hand and the base does nothing, so that what is timed is the climb,
-the way back, and what protects the model. Beside flatmin: the pattern of two calls that
-most repositories copy, which leaves the parameters in other memory; pytorch_optimizer's
-SAM, which does not; and the bytes alone, that is a norm, a copy, a sum and a copy back
-without anything that makes them safe. All take turns in one run, and the fastest round
-of each counts: the others were disturbed.
+Gradients are set by hand and the base does nothing, so that only the climb, the way
+back, and the protection of the model are timed. flatmin is compared with the pattern of
+two calls that most repositories copy, which leaves the parameters in other memory; with
+pytorch_optimizer's SAM, which does not; and with the bytes alone, that is a norm, a
+copy, a sum and a copy back without any protection. All take turns in one run, and the
+fastest round of each counts: the others were disturbed.
 
     python benchmarks/step_cost.py > benchmarks/results/step_cost.md
 
-With ``--against SRC``, the ``src`` folder of another checkout, flatmin there has a
-column of its own: a second process, which takes its turn.
+With ``--against SRC``, the ``src`` folder of another checkout, that flatmin has a
+column of its own: it runs in a second process, in turn with the others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "ViT-B/16": lambda: timm.create_model("vit_base_patch16_224"),
 }
 
-#: Those of many small tensors, where the calls cost more than the bytes.
+#: Networks of many small tensors, in which the calls cost more than the bytes.
 SMALL = ("MLP of 100 layers", "EfficientNet-B0")
 
 RHO = 0.05
@@ -107,7 +107,7 @@ def row(
 
 
 def verdicts(found: dict[tuple[str, str], dict[str, float]]) -> Iterator[str]:
-    """For each target, whether float32 reaches it."""
+    """Say for each target whether float32 reaches it."""
     wide = {name: ms for (name, dtype), ms in found.items() if dtype == "float32"}
     large = {name: ms for name, ms in wide.items() if name not in SMALL}
     yield _verdict(
@@ -144,7 +144,7 @@ class Problem:
         self._passes = [[0.01 * torch.randn_like(p) for p in self.w] for _ in range(2)]
 
     def backward(self, k: int) -> None:
-        """Leave the gradients of pass ``k``."""
+        """Set the gradients of pass ``k``."""
         for p, g in zip(self.w, self._passes[k], strict=True):
             p.grad = g
 
@@ -177,7 +177,7 @@ def with_flatmin(problem: Problem) -> Step:
 
 
 def with_pointers(problem: Problem) -> Step:
-    """Two calls; the first keeps a clone, the second makes it the parameter."""
+    """Clone each parameter before the climb, and make the clone its data afterwards."""
 
     @torch.no_grad()
     def step() -> None:
@@ -257,7 +257,7 @@ class _Count(TorchDispatchMode):
 
 
 def operators(step: Step) -> int:
-    """How many operators a step dispatches; the machine does not matter."""
+    """Count the operators that a step dispatches, on any machine the same."""
     with _Count() as count:
         step()
     return count.calls

@@ -1,8 +1,8 @@
 """What a step of SAM costs beyond its two gradients.
 
-Three ways to make one step, timed in turn in one run: two plain gradients and one step
-of the base optimizer; flatmin.SAM; and SAM as a loop over the parameters. The ratio to
-the first is what perturbing, restoring and protecting the model's state cost.
+Three ways to make one step are timed in turn in one run: two plain gradients and one
+step of the base optimizer; flatmin.SAM; and SAM as a loop over the parameters. The
+ratio to the first is the cost of perturbing, restoring and protecting model state.
 
     python benchmarks/step_time.py > benchmarks/results/step_time.md
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def compare(other: Path, rounds: int) -> None:
-    """A step of this version beside one of another."""
+    """Time a step of this version beside one of another."""
     here = Path(__file__).parent.parent / "src"
     print(machine() + f"; median of {rounds} rounds, in two processes\n")
     print("| model | SAM there (ms) | SAM here |")
@@ -87,7 +87,7 @@ class Server:
         )
 
     def step(self, problem: int) -> None:
-        """Have it make one step of the problem of this number."""
+        """Make one step of the problem of this number."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{problem}\n")
@@ -122,7 +122,7 @@ def problems() -> list[tuple[str, nn.Module, Tensor]]:
 
 
 def transformer() -> nn.Module:
-    """Many small modules: what they remember is looked at in every pass."""
+    """Build many small modules, whose state SAM looks at in every pass."""
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
     return nn.Sequential(encoder, nn.Flatten(), nn.Linear(16 * 32, 10))
@@ -148,7 +148,7 @@ def sam(model: nn.Module, x: Tensor, y: Tensor) -> Step:
     optimizer = flatmin.SAM(sgd(model), model)
 
     def step() -> None:
-        optimizer.zero_grad()  # the other ways leave theirs in the same model
+        optimizer.zero_grad()  # The other ways leave gradients in the same model.
         for _ in optimizer.probes():
             cross_entropy(model(x), y).backward()
         optimizer.step()
@@ -183,7 +183,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def medians(steps: list[Step], rounds: int) -> list[float]:
-    """Median seconds of each, taken in turn so that all see the same machine."""
+    """Return median seconds of each, timed in turn so that all see the same machine."""
     return [statistics.median(seen) for seen in in_turns(steps, rounds, warm=3)]
 
 

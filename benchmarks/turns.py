@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 def in_turns(
     runs: Sequence[Callable[[], object]], turns: int, warm: int
 ) -> list[list[float]]:
-    """Seconds of each turn of each, which see the same machine.
+    """Time runs in turn, so that all see the same machine; return seconds per turn.
 
-    Every other turn goes through them backwards, so that none always comes after the
-    same. Of the first ``warm`` turns, which come on top, no time is taken.
+    Every other turn goes backwards, so that no run always comes after the same other.
+    ``warm`` turns, which are not timed, come first.
     """
     times: list[list[float]] = [[] for _ in runs]
     pairs = list(zip(runs, times, strict=True))

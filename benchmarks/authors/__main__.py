@@ -6,9 +6,9 @@ of a weight at the end. Where the two differ by design there are two rows: as th
 and with that one thing switched, which has to close the gap.
 
 The authors' code is not here: it is read from a folder of checkouts, OWNER/NAME each,
-and what is missing there is listed as absent. Most of their files are training scripts,
-which load data sets when they are imported, so that the optimizer alone is taken out of
-the file and run. Read what you check out before you run it.
+and a repository that is missing is listed as absent. Most of their files are training
+scripts, which load data sets when they are imported; therefore only the optimizer is
+taken out of the file and run. Read what you check out before you run it.
 
     python benchmarks/authors --checkouts DIR > benchmarks/results/authors.md
 """
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def line(row: Row, folder: Path, effects: list[float]) -> str:
-    """The row of the table; absent code is no reason to stop."""
+    """Write the row of the table, even if the authors' code is absent."""
     if not folder.is_dir():
         return f"| {row.method} | {row.repository} | | absent | |"
     try:
@@ -79,7 +79,7 @@ def line(row: Row, folder: Path, effects: list[float]) -> str:
 
 
 def commit(folder: Path) -> str:
-    """From a file COMMIT, or from git."""
+    """Read the commit from a file COMMIT, or ask git."""
     if (folder / "COMMIT").exists():
         return (folder / "COMMIT").read_text()[:7]
     if not (folder / ".git").exists():

@@ -1,4 +1,4 @@
-"""Methods with another ball, or for some parameters: ASAM, USAM, SAM-ON."""
+"""Methods with another ball, or only for some parameters: ASAM, USAM, SAM-ON."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from loops import Batches, Run, without
 from torch import nn
 
 STEPS, EXAMPLES, INPUTS, CLASSES = 10, 16, 6, 3
-#: Below this two runs differ by rounding alone.
+#: Smaller differences of two runs are rounding alone.
 EQUAL = 1e-12
 
 #: Makes a run from the folder of a checkout.
 Load = Callable[[Path], Run]
 
 
-# Networks without BatchNorm and dropout, whose treatment is another matter.
+# Networks without BatchNorm and dropout, which are not compared here.
 
 
 def mlp(bias: bool = True) -> nn.Module:
@@ -33,18 +33,18 @@ def without_biases() -> nn.Module:
 
 
 def one_matrix() -> nn.Module:
-    """What is done per tensor and what is done for all of them are the same here."""
+    """Build a network of one tensor: a rule per tensor is then one for all weights."""
     return nn.Linear(INPUTS, CLASSES, bias=False)
 
 
 def convnet() -> nn.Module:
-    """Tensors of one, two and three axes."""
+    """Build a network with tensors of one, two and three axes."""
     flat = nn.Sequential(nn.Unflatten(1, (1, INPUTS)), nn.Conv1d(1, 4, 3), nn.Tanh())
     return nn.Sequential(flat, nn.Flatten(), nn.Linear(4 * (INPUTS - 2), CLASSES))
 
 
 def normed() -> nn.Module:
-    """Some of the authors recognise normalisation by the name."""
+    """Name the normalisation "norm", by which some authors' code recognises it."""
     first, last = nn.Linear(INPUTS, 8), nn.Linear(8, CLASSES)
     layers = {"first": first, "norm": nn.LayerNorm(8), "bend": nn.Tanh(), "last": last}
     return nn.Sequential(OrderedDict(layers))
@@ -65,7 +65,7 @@ class Row:
 
 
 def compare(row: Row, folder: Path) -> tuple[float, float]:
-    """The largest difference of a weight; and that to a run of plain SGD."""
+    """Return the largest differences of a weight: to their run, and to plain SGD."""
     torch.manual_seed(0)
     shape = STEPS, EXAMPLES, INPUTS
     x = row.scale * torch.randn(shape, dtype=torch.float64)

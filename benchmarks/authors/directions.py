@@ -34,7 +34,7 @@ def vasso(numbers: Numbers) -> Load:
 
 
 def gcsam(norm_after: bool, descent_too: bool) -> Load:
-    """The two deviations, each switched by a subclass."""
+    """Switch each of the two deviations by a subclass."""
 
     def load(folder: Path) -> Run:
         path = folder / "cifar10_gcsam_resnet50.py"
@@ -71,14 +71,14 @@ zsharp = taken(
 
 
 def per_matrix(model: nn.Module, batches: Batches) -> None:
-    """Each parameter in a group of its own."""
+    """Put each parameter into a group of its own."""
     groups = [{"params": [p]} for p in model.parameters()]
     method = TwoPoint(filter=filters.outliers(0.8), metric=PerGroup(LpBall()))
     probe(SAM(sgd(groups, **SGD), model, rho=0.1, method=method), model, batches)
 
 
 def momentum(build: Build) -> Run:
-    """Between the steps the weights are the perturbed ones."""
+    """Train with an optimizer that leaves the weights perturbed between steps."""
 
     def run(model: nn.Module, batches: Batches) -> None:
         optimizer = build(model)

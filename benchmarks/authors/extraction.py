@@ -1,4 +1,4 @@
-"""What happens to a file of the authors': its optimizer alone is taken out and run."""
+"""Take the optimizer out of a file of the authors, and run it alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Numbers = dict[float, float]
 
 
 class Replace(ast.NodeTransformer):
-    """Puts other numbers in place of some."""
+    """Replaces some numbers by others."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
@@ -35,7 +35,7 @@ class Replace(ast.NodeTransformer):
 def extract(
     path: Path, *names: str, numbers: Numbers | None = None, **space: Any
 ) -> Any:
-    """These definitions of a file, run by themselves, inner ones too.
+    """Run some definitions of a file by themselves; they may be inner ones.
 
     Args:
         path: the file.
@@ -68,7 +68,7 @@ def taken(
     numbers: Numbers | None = None,
     **space: Any,
 ) -> Load:
-    """A run with the class of that name, built by ``build(class, model)``."""
+    """Return a run with the class ``name``, built by ``build(class, model)``."""
 
     def load(folder: Path) -> Run:
         there = extract(folder / path, *needs, name, numbers=numbers, **space)
@@ -78,17 +78,17 @@ def taken(
 
 
 def as_is(*_: Any, **__: Any) -> Callable[[Any], Any]:
-    """A decorator that does nothing, for registries."""
+    """Return a decorator that does nothing, for registries."""
     return lambda thing: thing
 
 
 def nothing(*_: Any) -> None:
-    """In place of functions that handle BatchNorm, and of print."""
+    """Do nothing, in place of functions that handle BatchNorm, and of print."""
 
 
-#: What two of the repositories register their optimizers with.
+#: The names with which two of the repositories register their optimizers.
 REGISTRY = {"configurable": as_is, "OPTIMIZER_REGISTRY": Record(register=as_is)}
-#: What GSAM and its descendants import; there is no BatchNorm and one process.
+#: The imports of GSAM and its descendants, for one process without BatchNorm.
 PARALLEL = {
     "ReduceOp": torch.distributed.ReduceOp,
     "contextlib": contextlib,
@@ -98,5 +98,5 @@ PARALLEL = {
 
 
 def constant(rho: float) -> Record:
-    """A schedule of the radius that does nothing."""
+    """Return a schedule that keeps the radius constant."""
     return Record(step=lambda: rho)

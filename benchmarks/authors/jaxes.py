@@ -1,4 +1,4 @@
-"""JAX: the network once more, and the authors' gradients descended with momentum."""
+"""The network in JAX, trained with the authors' gradients and momentum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def old_jax() -> Any:
-    """jax.numpy in float64, and a jax with the names that have been removed."""
+    """Return jax.numpy in float64, and a jax with names that newer versions removed."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -28,7 +28,7 @@ def old_jax() -> Any:
 
 
 def jax_loss(jnp: Any, w: list[Any], x: Any, hot: Any, decays: float = 0.0) -> Any:
-    """The loss of `mlp`, with what the weights' squares add to it."""
+    """Return the loss of `mlp`, plus weight decay."""
     logits = jnp.tanh(x @ w[0].T + w[1]) @ w[2].T + w[3]
     top = logits.max(axis=1, keepdims=True)
     log_sum = jnp.log(jnp.exp(logits - top).sum(axis=1)) + top[:, 0]
@@ -54,7 +54,7 @@ def arrays(jnp: Any, x: Tensor, y: Tensor) -> tuple[Any, Any]:
 def jax_gradient(
     name: str, path: str, vector_in: str, config: Any, decays: float, **options: Any
 ) -> Load:
-    """The inner function of a training step that has the gradient to descend."""
+    """Train with the inner function of their step that returns the gradient."""
 
     def load(folder: Path) -> Run:
         jnp, jax = old_jax()
@@ -95,7 +95,7 @@ def bayesian(
     space: dict[str, Any] | None = None,
     **options: float,
 ) -> Load:
-    """An optimizer of bayesian-sam, a pair of ``init`` and ``step``."""
+    """Train with an optimizer of bayesian-sam, a pair of ``init`` and ``step``."""
 
     def load(folder: Path) -> Run:
         jnp, jax = old_jax()

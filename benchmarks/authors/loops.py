@@ -1,4 +1,4 @@
-"""Training loops: flatmin's, and the kinds that the authors' optimizers ask for."""
+"""Training loops: flatmin's, and those that the authors' optimizers need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SGD = {"lr": RATE, "momentum": MOMENTUM}
 Batches = list[tuple[Tensor, Tensor]]
 #: Trains the model in place.
 Run = Callable[[nn.Module, Batches], None]
-#: Makes an optimizer of the authors' for a model.
+#: Makes one of the authors' optimizers for a model.
 Build = Callable[[nn.Module], Any]
 
 
@@ -27,7 +27,7 @@ def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def each(predictions: Tensor, y: Tensor) -> Tensor:
-    """The loss of every example."""
+    """Return the loss of every example."""
     return cross_entropy(predictions, y, reduction="none")
 
 
@@ -36,7 +36,7 @@ def base(model: nn.Module, **options: float) -> torch.optim.Optimizer:
 
 
 def without(model: nn.Module, batches: Batches) -> None:
-    """SGD."""
+    """Train with SGD alone."""
     optimizer = base(model)
     for x, y in batches:
         optimizer.zero_grad()
@@ -44,7 +44,7 @@ def without(model: nn.Module, batches: Batches) -> None:
         optimizer.step()
 
 
-# flatmin's.
+# flatmin's loops.
 
 
 def ours(build: Callable[..., SAM], **options: Any) -> Run:
@@ -62,7 +62,7 @@ def probe(optimizer: SAM, model: nn.Module, batches: Batches) -> None:
 
 
 def custom(**joints: Any) -> Callable[..., SAM]:
-    """A method that has no name in flatmin, from its parts."""
+    """Build a method that has no name in flatmin from its parts."""
 
     def build(base: torch.optim.Optimizer, model: nn.Module, *, rho: float) -> SAM:
         return SAM(base, model, rho=rho, method=TwoPoint(**joints))
@@ -70,11 +70,11 @@ def custom(**joints: Any) -> Callable[..., SAM]:
     return build
 
 
-# Theirs.
+# The authors' loops.
 
 
 def calls(*parts: str, **options: Any) -> Callable[[Build], Run]:
-    """A gradient before each of these methods."""
+    """Take a gradient before each call of these methods."""
 
     def loop(build: Build) -> Run:
         def run(model: nn.Module, batches: Batches) -> None:
@@ -96,7 +96,7 @@ ascent_descent = calls("ascent_step", "descent_step")
 
 
 def closures(build: Build) -> Run:
-    """``set_closure`` and ``step``."""
+    """Train by ``set_closure`` and ``step``."""
 
     def run(model: nn.Module, batches: Batches) -> None:
         optimizer = build(model)

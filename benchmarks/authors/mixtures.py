@@ -26,7 +26,7 @@ def gnp(normed_too: bool) -> Load:
 
 
 def surrogate(name: str, path: str, **options: Any) -> Load:
-    """GSAM, and SAGM, which was made from it."""
+    """Return a run with GSAM, or with SAGM, whose code is derived from it."""
     rho = constant(0.1)
     return taken(
         path,

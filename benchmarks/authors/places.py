@@ -40,7 +40,7 @@ cr_sam = taken(
 
 
 def gam(numbers: Numbers) -> Load:
-    """Their beta_0 and beta_1 are flatmin's beta and alpha (main_cifar.py)."""
+    """Run GAM; their beta_0 and beta_1 are flatmin's beta and alpha (main_cifar.py)."""
     betas = Record(grad_beta_1=0.6, grad_beta_2=0.5, grad_beta_3=0.4, grad_gamma=0.3)
     near, far = constant(0.02), constant(0.2)
     return taken(
@@ -74,7 +74,7 @@ def our_lookbehind(model: nn.Module, batches: Batches) -> None:
 
 
 def bsam() -> Load:
-    """With flatmin's noise."""
+    """Run bSAM with flatmin's noise."""
     drawn: list[Any] = []
 
     def draw(t: int, model: nn.Module, jnp: Any) -> None:
@@ -99,7 +99,7 @@ def bsam() -> Load:
 
 
 def returned(program: Any) -> Any:
-    """What a program without requests has to say."""
+    """Return the value of a program that requests no gradient."""
     try:
         next(program)
     except StopIteration as done:

@@ -39,7 +39,7 @@ def ours_decayed(model: nn.Module, batches: Batches) -> None:
 def understanding(
     rho: float, size: float, *, ascents: int = 1, parts: int = 1, norm: bool = True
 ) -> Load:
-    """Their function that perturbs, in the order of their training script."""
+    """Train with their function that perturbs, as their training script does."""
 
     def load(folder: Path) -> Run:
         nets = folder / "deep_nets"

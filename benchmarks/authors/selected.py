@@ -19,7 +19,10 @@ from flatmin.core.examples import HighestRise
 
 
 def esam(folder: Any) -> Run:
-    """With flatmin's coins; theirs are tossed a step ahead, so not in the first."""
+    """Run ESAM with flatmin's coins.
+
+    The authors' code tosses them a step ahead, so that the first step has none.
+    """
 
     def loop(build: Build) -> Run:
         def run(model: nn.Module, batches: Batches) -> None:
@@ -41,13 +44,13 @@ def esam(folder: Any) -> Run:
 
 
 def tosses() -> list[float]:
-    """A number for each tensor of `mlp` in each step but the first."""
+    """Draw a number for each tensor of `mlp` in each step but the first."""
     draws = [random.Random(f"{seed()} {t}") for t in range(1, STEPS + 1)]
     return [draw.random() for draw in draws for _ in range(4)]
 
 
 def seed() -> int:
-    """The first with which all tensors move in the first step, and some in all."""
+    """Return a seed by which the first step moves all tensors, and each step some."""
 
     def fits(number: int) -> bool:
         draws = [random.Random(f"{number} {t}") for t in range(STEPS)]
@@ -63,7 +66,7 @@ def our_esam(share: float) -> Run:
 
 
 def examples(build: Callable[..., SAM]) -> Run:
-    """A loop for methods that choose examples."""
+    """Return a loop for methods that choose examples."""
 
     def run(model: nn.Module, batches: Batches) -> None:
         optimizer = build(base(model), model)
@@ -77,7 +80,7 @@ def examples(build: Callable[..., SAM]) -> Run:
 
 
 def ssam_f(mask_first: bool) -> Load:
-    """The mask is made of each batch, before its step or, as theirs is, after it."""
+    """Make the mask from each batch, before its step or, as in their code, after it."""
 
     def loop(build: Build) -> Run:
         def run(model: nn.Module, batches: Batches) -> None:
@@ -103,7 +106,7 @@ def ssam_f(mask_first: bool) -> Load:
         lambda kind, m: kind(m.parameters(), base(m), **options),
         loop,
         needs=("SAM",),
-        # The 4 are workers of a loader.
+        # 4 is the number of a loader's workers.
         numbers={1e-7: 0.0, 4: 0},
         **REGISTRY,
     )

@@ -1,15 +1,15 @@
 """What part of SAM's gain is left at which price: error against cost, task by task.
 
-Every arm that has something to choose chooses it on a tenth of the training examples,
-with two seeds that are not tested. Then all are trained on all training examples, with
-paired seeds, and tested once, after the last step. Each run also follows an average of
-its weights. Finished runs are not trained again, so that ``--seeds 10`` adds five; the
-same command in another terminal shares the work.
+The settings of an arm with several candidates are chosen on a tenth of the training
+examples, with two seeds that are not tested. Then all arms are trained on all training
+examples, with paired seeds, and tested once, after the last step. Each run also follows
+an average of its weights. Finished runs are not trained again, so that ``--seeds 10``
+adds five; the same command in another terminal shares the work.
 
     python benchmarks/price digits-noise --out runs/price
 
-Tasks but the digits need images or a series below ``--data``; what is missing is named,
-with the address of its original.
+All tasks but the digits need images or a series below ``--data``; if they are missing,
+the message has the address of the original.
 """
 
 from __future__ import annotations

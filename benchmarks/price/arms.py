@@ -1,4 +1,4 @@
-"""The ways to train that are compared, and what each may choose by validation."""
+"""The ways to train that are compared, and the settings each chooses by validation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 from flatmin.experiments.config import Experiment
 
-#: From the steps of a training to the options of a method.
+#: Returns the options of a method for a number of steps.
 Options = Callable[[int], dict[str, Any]]
 
 #: Lengths of a method's schedule: with wrong labels, short ones are better.
 SHORTER = (0.25, 0.5, 1.0)
 
-#: Steps over which the average of the weights reaches back, of all steps.
+#: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1
 
 
 def no_options(steps: int) -> dict[str, Any]:
-    """Of a method whose defaults are taken."""
+    """Take the defaults of a method."""
     del steps
     return {}
 
@@ -32,7 +32,7 @@ class Arm:
 
     Attributes:
         name: of its folder.
-        words: what the table calls it.
+        words: its name in the table.
         method: of its runs.
         options: of the method.
         lengths: of the schedule, in multiples of the task's; one is chosen.
@@ -51,7 +51,7 @@ class Arm:
     def candidates(
         self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
     ) -> list[Experiment]:
-        """What is chosen from; a single one needs no choice."""
+        """Return the experiments to choose from; a single one needs no choice."""
         return list(self._candidates(task, rhos, per_epoch))
 
     def _candidates(

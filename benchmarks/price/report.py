@@ -14,16 +14,16 @@ from flatmin.experiments.intervals import interval, mean, paired
 from flatmin.experiments.table import Column, Table
 from flatmin.experiments.tasks import task_of
 
-#: What differences are to: the best base that validation finds, and SAM.
+#: Differences are taken to these: the best base that validation finds, and SAM.
 BASE, SAM = "base-chosen", "sam"
 
 mpl.use("agg")
 
 
 def table(task: str, tested: Sequence[Tested]) -> Table:
-    """Means with Student's 95 % intervals over seeds, and paired differences.
+    """Make a table of means with Student's 95 % intervals, and paired differences.
 
-    The average of the weights is of the same runs, so that it costs nothing.
+    The average of the weights comes from the same runs, so that it costs nothing.
     """
     score = task_of(tested[0].chosen).score
     unit = f"{score.replace('_', ' ')}{' %' if score.endswith('error') else ''}"
@@ -69,20 +69,20 @@ def _rows(tested: Sequence[Tested]) -> Iterator[tuple[Any, ...]]:
 
 
 def around(values: Sequence[float]) -> str:
-    """A mean and its interval."""
+    """Write a mean and its interval."""
     half = interval(values)
     return f"{mean(values):.4g}" + ("" if half is None else f" ± {half:.2g}")
 
 
 def difference(mine: dict[int, float], other: dict[int, float]) -> str:
-    """The mean difference over the seeds, and its interval."""
+    """Write the mean difference over the seeds, and its interval."""
     both = [seed for seed in mine if seed in other]
     found = paired([mine[s] for s in both], [other[s] for s in both])
     return f"{found.mean:+.3g}" + ("" if found.half is None else f" ± {found.half:.2g}")
 
 
 def runs(tested: Sequence[Tested]) -> Table:
-    """Every tested run."""
+    """Make a table of every tested run."""
     return Table.of(
         [
             {
@@ -100,7 +100,7 @@ def runs(tested: Sequence[Tested]) -> Table:
 
 
 def picture(task: str, tested: Sequence[Tested], path: Path) -> None:
-    """Error against seconds, a point and its interval for every arm."""
+    """Draw error against seconds, a point and its interval for every arm."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for one in tested:

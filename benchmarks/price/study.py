@@ -1,4 +1,4 @@
-"""The runs of a task: those that choose, and those that are tested."""
+"""The runs of a task: those to choose settings from, and those that are tested."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import bars
 from flatmin.experiments.tasks import task_of
 
-#: Of the runs that choose; those that are tested have 0, 1, 2 and so on.
+#: Seeds of the runs to choose from; tested runs have seeds 0, 1, 2 and so on.
 CHOICE = (100, 101)
 
-#: A finished run, by the arm and the experiment that it is of.
+#: The numbers of a finished run.
 Result = dict[str, Any]
 
 
@@ -41,7 +41,7 @@ class Tested:
     results: dict[int, Result]
 
     def scores(self, *, averaged: bool) -> dict[int, float]:
-        """The errors by seed, of the last weights or of their average."""
+        """Return the errors by seed, of the last weights or of their average."""
         return {
             seed: score(self.chosen, one, averaged)
             for seed, one in self.results.items()
@@ -49,7 +49,7 @@ class Tested:
 
 
 def score(experiment: Experiment, result: Result, averaged: bool) -> float:
-    """The number by which a run is judged; less is better."""
+    """Return the number by which a run is judged; less is better."""
     name = task_of(experiment).score
     return float(result[name if averaged else name.replace("test", "last")])
 
@@ -86,7 +86,7 @@ class Study:
         return range(self.seeds)
 
     def _chosen(self, arm: Arm, base: Experiment) -> Experiment:
-        """The candidate with the least error on held-out examples."""
+        """Return the candidate with the least error on held-out examples."""
         whole = self._candidates(arm, base)
         if len(whole) == 1:
             return whole[0]
@@ -121,7 +121,7 @@ class Study:
         return Request("price", root=self.root, data=self.data)
 
     def _all(self, stage: str, runs: Sequence[Experiment]) -> list[Result]:
-        """The results of these runs; what another process trains is waited for."""
+        """Return the results of runs; wait for those that another process trains."""
         left = dict(enumerate(runs))
         done: dict[int, Result] = {}
         while left:

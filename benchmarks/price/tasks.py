@@ -1,4 +1,4 @@
-"""What is trained: data, network, base optimizer, and the radii that SAM may choose."""
+"""The tasks: data, network, base optimizer, and the radii that SAM may choose."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Task:
     """One task of the study.
 
     Attributes:
-        words: what the table calls it.
+        words: its name in the table.
         fields: of its runs.
-        rhos: radii of SAM and of what climbs like it.
+        rhos: radii of SAM, and of methods that climb like SAM.
         folder: of images below ``--data``; None for a data set that has a name.
         origin: where the public original of the folder is.
     """
@@ -32,7 +32,7 @@ class Task:
     origin: str = ""
 
     def experiment(self, data: Path) -> Experiment:
-        """The base optimizer's run, with the length and the rate of the middle."""
+        """Return the base optimizer's run, with the task's own length and rate."""
         named = {} if self.folder is None else {"data": str(data / self.folder)}
         values = {"method": "sgd", "flatness_rho": None, "device": "cpu"}
         return Experiment.model_validate({**values, **self.fields, **named})

@@ -21,7 +21,7 @@ PARTS = 3
     AtMost(1e-6),
 )
 def micro_batches(adapter: Adapter) -> Measured:
-    """A perturbation for each micro-batch (m-SAM), or one that all of them share."""
+    """Accept a perturbation per micro-batch (m-SAM), or one that all of them share."""
     step = needed(adapter.micro_batches, "loop over micro-batches")
     model = on.network()
     before = on.weights(model)
@@ -41,7 +41,7 @@ def micro_batches(adapter: Adapter) -> Measured:
 
 
 def _losses(model: nn.Module) -> list[Loss]:
-    """One per micro-batch, each divided by their number."""
+    """Return a loss per micro-batch, each divided by their number."""
     return [_part(model, data) for data in on.batches(PARTS)]
 
 
@@ -51,7 +51,7 @@ def _part(model: nn.Module, data: tuple[Tensor, Tensor]) -> Loss:
 
 
 def _answers(adapter: Adapter) -> dict[str, on.Vector]:
-    """The weights after a step: the two right ones, and those of a loop gone wrong."""
+    """Return the weights after a step: by the two right rules, and by a wrong loop."""
     alone = [_stepped(adapter, lambda losses, k=k: losses[k]) for k in range(PARTS)]
     start = on.weights(on.network())
     moves = [[a - b for a, b in zip(w, start, strict=True)] for w in alone]
@@ -64,7 +64,7 @@ def _answers(adapter: Adapter) -> dict[str, on.Vector]:
 
 
 def _stepped(adapter: Adapter, chosen: Callable[[list[Loss]], Loss]) -> on.Vector:
-    """The weights after a step of SAM on what is chosen of the losses."""
+    """Return the weights after a step of SAM on the chosen loss."""
     model = on.network()
     return on.reference(adapter, model, on.PLAIN, [chosen(_losses(model))])
 

@@ -1,4 +1,4 @@
-"""What the suite has to know about an optimizer: how to build it and how to step."""
+"""What the suite needs to know of an optimizer: how to build it and how to step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ScaledStep = Callable[[Any, nn.Module, Loss, GradScaler], object]
 
 @dataclass(frozen=True)
 class Base:
-    """The optimizer for SAM to step with, before it is built.
+    """The base optimizer that SAM steps with, before it is built.
 
     Attributes:
         kind: its class.
-        options: what its constructor takes besides the parameters.
+        options: arguments of its constructor besides the parameters.
     """
 
     kind: type[Optimizer]
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def build(self, model: nn.Module) -> Optimizer:
-        """The optimizer of all parameters of ``model``."""
+        """Build the optimizer of all parameters of ``model``."""
         return self.kind(model.parameters(), **self.options)
 
 
@@ -57,13 +57,13 @@ def along_gradient(w: list[Tensor], g: list[Tensor], rho: float) -> list[Tensor]
 
 @dataclass(frozen=True)
 class Adapter:
-    """One optimizer, seen through the doors that its documentation opens.
+    """One optimizer, used as its documentation shows.
 
-    A door that is None does not exist, and the checks that need it do not apply. All
-    doors are functions of a module: other processes import them by name.
+    Where a function is None, the checks that need it do not apply. All functions are
+    those of a module, because other processes import them by name.
 
     Attributes:
-        name: the head of its column.
+        name: heads its column.
         build: the optimizer around a base, for ``(base, model, rho)``.
         step: one training step as documented, for ``(optimizer, model, loss)``;
             ``loss()`` runs the model, the adapter calls backward.
@@ -71,23 +71,23 @@ class Adapter:
             gradients, runs the model, calls backward and returns the loss.
         scaled_step: a step under GradScaler, for ``(optimizer, model, loss, scaler)``,
             with both passes unscaled.
-        rank_local: the documented step under DistributedDataParallel that gives each
-            replica a perturbation of its own.
+        rank_local: the documented step under DistributedDataParallel in which each
+            replica has a perturbation of its own.
         micro_batches: the loop that a user would write to accumulate, for
             ``(optimizer, model, losses)``: all passes of every loss, then one step.
-            The losses are divided by their number.
+            The losses are divided by their number already.
         base_step: both passes as documented, and then the base object's ``step()``
             instead of the optimizer's.
         base_unscaled_step: as ``scaled_step``, but ``scaler.unscale_`` is given the
             base object and ``scaler.step`` the optimizer.
         compiled_step: a step whose perturbation is under
             ``torch.compile(fullgraph=True)``; torch's own base optimizers cannot be.
-        perturbation: how it computes eps from ``(w, g, rho)``, if that is not SAM's
-            formula. The straight lines that it is compared with then use its own, and
-            the checks of SAM's formula do not apply.
-        handle: what schedulers take.
-        save: what a user stores.
-        load: its counterpart, for ``(optimizer, state)``.
+        perturbation: how the optimizer computes eps from ``(w, g, rho)``, if not by
+            SAM's formula. The straight-line SAM that it is compared with then does the
+            same, and the checks of SAM's formula do not apply.
+        handle: returns the object that schedulers take.
+        save: returns what a user stores.
+        load: restores what ``save`` returned, for ``(optimizer, state)``.
         batch_norm: the documented pair of functions of the model that switch
             BatchNorm's running statistics off and on.
         reductions: settings of its variants in which they are SAM.
@@ -123,7 +123,7 @@ class Adapter:
 
 
 def load_adapter(where: str) -> Adapter:
-    """The adapter named by an import string.
+    """Import the adapter that a string names.
 
     Args:
         where: ``"package.module:attribute"``.
@@ -140,7 +140,7 @@ def load_adapter(where: str) -> Adapter:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # The module may raise anything on import.
         message = f"cannot import the adapter {where!r}: {error}"
         raise ValueError(f"{message.rstrip('.')}.") from error
     if not isinstance(found, Adapter):

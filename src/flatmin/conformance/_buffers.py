@@ -1,4 +1,4 @@
-"""Running statistics and masks: what a second pass must not disturb."""
+"""Running statistics and masks, which a second pass must not disturb."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flatmin.conformance import _problems as on
 from flatmin.conformance._adapter import Adapter, Loss
 from flatmin.conformance._check import AtMost, Measured, Wrong, check, worst
 
-#: Switches BatchNorm's statistics of a model off or on.
+#: Switches the running statistics of a model's BatchNorm off or on.
 Helper: TypeAlias = Callable[[nn.Module], object]
 
 
 class Counting(nn.Module):
-    """A custom layer: buffers for its calls and the mean of what went through."""
+    """A custom layer with buffers for its number of calls and its inputs' mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class Counting(nn.Module):
         self.register_buffer("mean", torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``."""
+        """Return ``x``."""
         self.calls += 1
         self.mean.lerp_(x.detach().flatten(1).mean(0), 0.1)
         return x
 
 
 def _off_one_pass(adapter: Adapter, layers: list[nn.Module]) -> float:
-    """How far buffers are from those of one pass per step, at constant weights."""
+    """Measure how far buffers are from one pass per step, at constant weights."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(5, 8), *layers, nn.Tanh(), nn.Linear(8, 3))
     twin = copy.deepcopy(model)
@@ -59,7 +59,7 @@ def _off_one_pass(adapter: Adapter, layers: list[nn.Module]) -> float:
     AtMost(1e-6),
 )
 def cumulative(adapter: Adapter) -> Measured:
-    """Its statistics are plain means over its number of batches."""
+    """Its statistics are plain means over the batches that it has counted."""
     return Measured(_off_one_pass(adapter, [nn.BatchNorm1d(8, momentum=None)]))
 
 
@@ -70,7 +70,7 @@ def cumulative(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def any_buffer(adapter: Adapter) -> Measured:
-    """Layers that no list of known norms contains."""
+    """Test layers that no list of known norms contains."""
     instance = nn.Sequential(
         nn.Unflatten(1, (2, 4)),
         nn.InstanceNorm1d(2, track_running_stats=True),
@@ -86,7 +86,7 @@ def any_buffer(adapter: Adapter) -> Measured:
     AtMost(0),
 )
 def interrupted(adapter: Adapter) -> Measured:
-    """An error between the passes leaves a helper, where one is needed, off twice."""
+    """Interrupt between the passes; a helper, where one is needed, stays off twice."""
     if adapter.batch_norm is not None:
         return Measured(_momentum_lost(*adapter.batch_norm))
     torch.manual_seed(1)
@@ -113,11 +113,11 @@ def _momentum_lost(off: Helper, on_again: Helper) -> float:
 
 
 class _Interrupted(Exception):
-    """What ends the second pass."""
+    """Raised in the second pass."""
 
 
 def _interrupting(loss: Loss) -> Loss:
-    """The loss, but once."""
+    """Return a loss that works once and then raises."""
     passes = iter([loss])
 
     def once() -> Tensor:
@@ -135,7 +135,7 @@ def _interrupting(loss: Loss) -> Loss:
     AtMost(0),
 )
 def dropout(adapter: Adapter) -> Measured:
-    """The mask is what dropout leaves of ones."""
+    """Compare the masks that dropout makes of a tensor of ones."""
     model = on.network(torch.float32)
     data = on.batches(1, dtype=torch.float32)[0]
     masks: list[Tensor] = []

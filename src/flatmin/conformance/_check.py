@@ -1,4 +1,4 @@
-"""What a check is: a measured figure and the limit it has to keep."""
+"""Checks: a measured figure, and the limit it has to keep."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from flatmin.conformance._adapter import Adapter, along_gradient
 Verdict = Literal["pass", "fail", "n/a"]
 Door = TypeVar("Door")
 
-#: The errors that say no. Others, such as KeyError or AttributeError, are accidents.
+#: Errors that refuse on purpose. Others, such as KeyError, are accidents.
 REFUSALS = (RuntimeError, TypeError, ValueError)
 
 
 class NotApplicable(Exception):
-    """The adapter lacks the door that a check needs."""
+    """The adapter lacks the function that a check needs."""
 
 
 class Wrong(Exception):
-    """What a check measures cannot be measured, because something else is wrong."""
+    """The figure of a check cannot be measured, because something else is wrong."""
 
 
 class Measured(NamedTuple):
-    """What a check found.
+    """The outcome of a measurement.
 
     Attributes:
         figure: in the unit that `Check.measured` names.
@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 class Limit(Protocol):
-    """Which figures pass."""
+    """Decides which figures pass."""
 
     def keeps(self, figure: float) -> bool:
         """Whether ``figure`` passes; NaN never does."""
@@ -77,13 +77,13 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Result:
-    """What a check says about an adapter.
+    """The verdict of a check on an adapter.
 
     Attributes:
         check: its id.
         verdict: ``"pass"``, ``"fail"`` or ``"n/a"``.
         figure: what was measured; None if nothing was.
-        note: the reason, where the figure does not tell it.
+        note: the reason, where the figure does not show it.
     """
 
     check: str
@@ -94,7 +94,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Check:
-    """One property of a SAM, measured.
+    """The measurement of one property of a SAM.
 
     Attributes:
         id: short and stable.
@@ -111,7 +111,7 @@ class Check:
     measure: Callable[[Adapter], Measured]
 
     def run(self, adapter: Adapter) -> Result:
-        """Measure ``adapter``; an exception is a failure, a missing door is none."""
+        """Measure ``adapter``; an exception fails it, a missing function does not."""
         try:
             figure, note = self._in_peace(adapter)
         except NotApplicable as missing:
@@ -122,11 +122,11 @@ class Check:
         return Result(self.id, verdict, figure, note)
 
     def require(self, adapter: Adapter) -> None:
-        """For tests: return if ``adapter`` passes.
+        """Raise unless ``adapter`` passes; for tests.
 
         Raises:
             AssertionError: it fails; the message has the figure and the limit.
-            NotApplicable: it lacks the door that the check needs.
+            NotApplicable: it lacks the function that the check needs.
         """
         result = self.run(adapter)
         if result.verdict == "n/a":
@@ -139,7 +139,7 @@ class Check:
             )
 
     def _in_peace(self, adapter: Adapter) -> Measured:
-        """The same random numbers for everybody, and none taken from the caller."""
+        """Measure with a fixed seed and no warnings; keep the caller's random state."""
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
@@ -158,7 +158,7 @@ def check(
 
 
 def first_line(error: BaseException) -> str:
-    """The error's type and the first line of its message; of `Wrong` the latter."""
+    """Return an error's type and first line; of `Wrong` the first line only."""
     lines = str(error).strip().splitlines()
     if isinstance(error, Wrong):
         return lines[0]
@@ -167,11 +167,11 @@ def first_line(error: BaseException) -> str:
 
 
 def refusal(begin: Callable[[], object], moved: Callable[[], float]) -> str:
-    """Begin what an optimizer may refuse, and say how it refused.
+    """Call a function that an optimizer may refuse, and say how it refused.
 
-    Some situations have two good answers, right or refused: an error before a weight
-    has moved costs its reader a minute, a step that silently is another one costs the
-    training. A check that accepts both calls this, and measures if nothing was refused.
+    In some situations an optimizer may be right or refuse: an error before a weight has
+    moved costs its reader a minute, a step that is silently wrong costs the training. A
+    check that accepts both calls this, and measures if nothing was refused.
 
     Args:
         begin: builds the optimizer and makes its first step.
@@ -194,25 +194,25 @@ def refusal(begin: Callable[[], object], moved: Callable[[], float]) -> str:
 
 
 def worst(figures: list[float]) -> float:
-    """The greatest, NaN and infinity being the worst of all."""
+    """Return the greatest figure; NaN counts as infinity."""
     return max((math.inf if math.isnan(f) else f for f in figures), default=0.0)
 
 
 def need_sams_formula(adapter: Adapter) -> None:
-    """Return if the adapter's perturbation is SAM's.
+    """Refuse an adapter whose perturbation is not SAM's by design.
 
     Raises:
-        NotApplicable: it is another by design.
+        NotApplicable: it is another.
     """
     if adapter.perturbation is not along_gradient:
         raise NotApplicable("a perturbation of its own, which is not SAM's")
 
 
 def needed(door: Door | None, what: str) -> Door:
-    """The door, if there is one.
+    """Return a function of an adapter, or refuse.
 
     Raises:
-        NotApplicable: there is none.
+        NotApplicable: it is None.
     """
     if door is None:
         raise NotApplicable(f"no {what}")

@@ -1,4 +1,4 @@
-"""What torch promises of its optimizers: closures, schedulers, compiled models."""
+"""What torch promises for its optimizers: closures, schedulers, compiled models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flatmin.conformance._check import AtMost, Measured, Wrong, check, needed, w
     AtMost(1e-6),
 )
 def closure(adapter: Adapter) -> Measured:
-    """As with torch's own optimizers."""
+    """Call step(closure) as with torch's own optimizers."""
     step = needed(adapter.closure_step, "step(closure)")
     data = on.batches(3)
     twin, model = on.network(), on.network()
@@ -41,7 +41,7 @@ def closure(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def returned(adapter: Adapter) -> Measured:
-    """The backward before it is for those that need one."""
+    """Compare the returned loss; a backward comes first, for those that need one."""
     step = needed(adapter.closure_step, "step(closure)")
     model = on.network()
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
@@ -60,7 +60,7 @@ def returned(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def compiled(adapter: Adapter) -> Measured:
-    """The model is compiled and, where that is tensor work alone, the perturbation."""
+    """Compile the model and, where the adapter has a step for it, the perturbation."""
     data = on.batches(3)
     eager = on.network()
     on.train(adapter, adapter.build(on.PLAIN, eager, on.RHO), eager, data)
@@ -89,7 +89,7 @@ def _off(
     AtMost(0),
 )
 def order(adapter: Adapter) -> Measured:
-    """One step of the scheduler after each of the optimizer."""
+    """Step the scheduler after each step of the optimizer."""
     model = on.network()
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
     schedule = LambdaLR(adapter.handle(optimizer), lambda step: 0.9**step)

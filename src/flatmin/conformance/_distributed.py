@@ -37,7 +37,7 @@ def _plain_step(optimizer: Any, model: nn.Module, loss: Any) -> None:
     optimizer.step()
 
 
-#: The optimizer without SAM, seen through the same doors.
+#: The optimizer without SAM, as an adapter.
 CONTROL = Adapter(name="the base optimizer", build=_plain, step=_plain_step)
 
 
@@ -48,7 +48,7 @@ CONTROL = Adapter(name="the base optimizer", build=_plain, step=_plain_step)
     AtMost(1e-6),
 )
 def sharded(adapter: Adapter) -> Measured:
-    """Each rank has half of the weights and half of the batch."""
+    """Give each rank half of the weights and half of the batch."""
     _check_control(train_sharded, "FSDP2")
     found = on_ranks(train_sharded, adapter)
     return Measured(_off_one_process(adapter, found))
@@ -68,7 +68,7 @@ def _off_one_process(adapter: Adapter, found: list[Any]) -> float:
 
 
 def train_sharded(rank: int, adapter: Adapter) -> list[Any]:
-    """The whole weights after 3 steps, as nested lists."""
+    """Return the whole weights after 3 steps, as nested lists."""
     model = on.network()
     mesh = init_device_mesh("cpu", (WORLD_SIZE,))
     for layer in (model[0], model[2], model):
@@ -88,7 +88,7 @@ def train_sharded(rank: int, adapter: Adapter) -> list[Any]:
     AtMost(1e-6),
 )
 def fully_sharded(adapter: Adapter) -> Measured:
-    """Each rank sees a flat piece of all weights as one parameter."""
+    """Let each rank see a flat piece of all weights as one parameter."""
     _check_control(train_flat, "FSDP1")
     found = on_ranks(train_flat, adapter)
     if all(isinstance(answer, str) for answer in found):
@@ -97,7 +97,7 @@ def fully_sharded(adapter: Adapter) -> Measured:
 
 
 def train_flat(rank: int, adapter: Adapter) -> list[Any] | str:
-    """The whole weights after 3 steps, as nested lists, or how they were refused."""
+    """Return the whole weights after 3 steps, or the note about a refusal."""
     model = FullyShardedDataParallel(on.network(), device_id=torch.device("cpu"))
     before = on.weights(model)
     first, *later = [_part(rank, batch) for batch in on.batches(3)]
@@ -122,7 +122,7 @@ def train_flat(rank: int, adapter: Adapter) -> list[Any] | str:
     AtLeast(0.01),
 )
 def on_their_own(adapter: Adapter) -> Measured:
-    """And the step descends along the mean of their gradients."""
+    """Check as well that the step descends along the mean of the ranks' gradients."""
     needed(adapter.rank_local, "documented step for it")
     ranks = on_ranks(climb_alone, adapter)
     mine, other = (_tensors(rank["eps"]) for rank in ranks)
@@ -135,7 +135,7 @@ def on_their_own(adapter: Adapter) -> Measured:
 
 
 def climb_alone(rank: int, adapter: Adapter) -> dict[str, Any]:
-    """Perturbation and weights of a step."""
+    """Return perturbation and weights of a step."""
     step = needed(adapter.rank_local, "documented step for it")
     model = DistributedDataParallel(on.network())
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
@@ -146,7 +146,7 @@ def climb_alone(rank: int, adapter: Adapter) -> dict[str, Any]:
 
 
 def _mean_of_parts(adapter: Adapter) -> on.Vector:
-    """``w - lr mean_k g_k(w + eps_k)``, in one process."""
+    """Compute ``w - lr mean_k g_k(w + eps_k)`` in one process."""
     steps: list[on.Vector] = []
     for rank in range(WORLD_SIZE):
         model = on.network()
@@ -162,7 +162,7 @@ def _mean_of_parts(adapter: Adapter) -> on.Vector:
     AtMost(0),
 )
 def one_rank_overflows(adapter: Adapter) -> Measured:
-    """The step that the adapter documents for DDP, or else its usual one."""
+    """Take the step that the adapter documents for DDP, or else its usual one."""
     first, second = (_tensors(w) for w in on_ranks(overflow, adapter))
     if not all(bool(w.isfinite().all()) for w in [*first, *second]):
         return Measured(torch.inf, "the weights are not finite")
@@ -170,7 +170,7 @@ def one_rank_overflows(adapter: Adapter) -> Measured:
 
 
 def overflow(rank: int, adapter: Adapter) -> list[Any]:
-    """The weights after three steps; rank 1 overflows in the very first pass."""
+    """Return the weights after 3 steps, if rank 1 overflows in the very first pass."""
     model = DistributedDataParallel(on.network())
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
     calls = 0

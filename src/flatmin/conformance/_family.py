@@ -18,7 +18,7 @@ from flatmin.conformance._check import AtMost, Measured, Wrong, check, needed
     AtMost(1e-4),
 )
 def adaptive(adapter: Adapter) -> Measured:
-    """``rho T^2 g / ||T g||``, ``T`` being ``|w| + eta`` on weights, 1 on biases."""
+    """Expect ``rho T^2 g / ||T g||``, ``T = |w| + eta`` on weights, 1 on biases."""
     build = needed(adapter.asam, "ASAM")
     model = on.network()
     data = on.batches(1)[0]
@@ -41,7 +41,7 @@ def adaptive(adapter: Adapter) -> Measured:
 
 
 class Rescaled(nn.Module):
-    """The same function for every ``c``: ``W2/c relu(c W1 x)``."""
+    """A network whose function does not depend on ``c``: ``W2/c relu(c W1 x)``."""
 
     def __init__(self, c: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Rescaled(nn.Module):
             self.second.weight.div_(c)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores."""
+        """Return class scores."""
         return self.second(F.relu(self.first(x)))
 
 
@@ -64,7 +64,7 @@ class Rescaled(nn.Module):
     AtMost(1e-6),
 )
 def invariance(adapter: Adapter) -> Measured:
-    """With eta = 0, on a ReLU network without biases."""
+    """Measure with eta = 0, on a ReLU network without biases."""
     needed(adapter.asam, "ASAM")
     w, there = _losses(adapter, 1.0)
     _, rescaled = _losses(adapter, 3.0)
@@ -74,7 +74,7 @@ def invariance(adapter: Adapter) -> Measured:
 
 
 def _losses(adapter: Adapter, c: float) -> tuple[float, float]:
-    """``L(w)`` and ``L(w + eps)``."""
+    """Return ``L(w)`` and ``L(w + eps)``."""
     build = needed(adapter.asam, "ASAM")
     model = Rescaled(c)
     loss = on.classify(model, on.batches(1)[0])
@@ -96,7 +96,7 @@ def _losses(adapter: Adapter, c: float) -> tuple[float, float]:
     AtMost(1e-6),
 )
 def friendly(adapter: Adapter) -> Measured:
-    """Climbs along ``g - sigma m`` and then takes ``g`` into ``m``."""
+    """Compare with a loop that climbs along ``g - sigma m`` and adds ``g`` to ``m``."""
     build = needed(adapter.friendly, "Friendly SAM")
     data = on.batches(10)
     twin = on.network()
@@ -139,7 +139,7 @@ def _friendly_reference(
     AtMost(1e-6),
 )
 def noise(adapter: Adapter) -> Measured:
-    """The gradients are zero, so that nothing else can move a weight."""
+    """Use gradients of zero, so that only the noise can move a weight."""
     build = needed(adapter.noisy, "method with random noise")
     model = on.network()
     before = on.weights(model)

@@ -45,7 +45,7 @@ class Quadratic(nn.Module):
     AtMost(1e-9),
 )
 def quadratic(adapter: Adapter) -> Measured:
-    """The closed form, in float64."""
+    """Compare with the closed form, in float64."""
     need_sams_formula(adapter)
     model = Quadratic()
     w = model.w.detach().clone()
@@ -57,7 +57,7 @@ def quadratic(adapter: Adapter) -> Measured:
 
 
 def noisy() -> nn.Sequential:
-    """BatchNorm and dropout: what a second pass could disturb."""
+    """Build a network with BatchNorm and dropout, which a second pass could disturb."""
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
@@ -71,7 +71,7 @@ def noisy() -> nn.Sequential:
     AtMost(0),
 )
 def radius_zero(adapter: Adapter) -> Measured:
-    """Weights and buffers of two runs that began alike."""
+    """Compare weights and buffers of two runs with the same start."""
     mine, _ = _trained(lambda model, data: _sam(adapter, model, data))
     theirs, _ = _trained(_plain)
     return Measured(on.distance(_values(mine), _values(theirs)))
@@ -84,7 +84,7 @@ def radius_zero(adapter: Adapter) -> Measured:
     AtMost(0),
 )
 def trajectory(adapter: Adapter) -> Measured:
-    """All that a checkpoint of the two runs would hold."""
+    """Compare all that checkpoints of the two runs would hold."""
     mine, (saved, stream) = _trained(lambda model, data: _sam(adapter, model, data))
     theirs, (base, plain_stream) = _trained(_plain)
     found = [t for key, t in tensors_in(saved) if "momentum" in key]
@@ -135,7 +135,7 @@ def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
     AtMost(1e-6),
 )
 def reductions(adapter: Adapter) -> Measured:
-    """Each reduction against the same straight line."""
+    """Compare each variant with the same straight-line SAM."""
     settings = needed(adapter.reductions or None, "variants with such a setting")
     data = on.batches(10)
     twin = on.network()

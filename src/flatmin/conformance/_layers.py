@@ -1,4 +1,4 @@
-"""Layers whose forward pass changes them, in other ways than BatchNorm's."""
+"""Layers that a forward pass changes, in other ways than BatchNorm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Table(nn.Module):
-    """A table that grows with the longest input, as rotary embeddings have it."""
+    """A table that grows with the longest input, as in rotary embeddings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Table(nn.Module):
         self.register_buffer("table", torch.empty(0).double(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Every row times its entry."""
+        """Multiply every row by its entry."""
         if len(x) > self.length:
             self.length = len(x)
             self.table = torch.arange(len(x)).double().cos()
@@ -26,7 +26,7 @@ class Table(nn.Module):
 
 
 class Initialised(nn.Module):
-    """Takes its offset from the first batch and notes that in a flag, as ActNorm."""
+    """Takes its offset from the first batch and then sets a flag, as ActNorm does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Initialised(nn.Module):
         self.register_buffer("offset", torch.zeros(5).double())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` around zero."""
+        """Return ``x`` minus the offset."""
         if not self.ready:
             self.ready = True
             self.offset.copy_(x.mean(0))
@@ -50,13 +50,13 @@ class Averaged(nn.Module):
         self.mean = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` around the mean."""
+        """Return ``x`` minus the mean."""
         self.mean = 0.5 * self.mean + 0.5 * x.mean().item()
         return x - self.mean
 
 
 class Observer(nn.Module):
-    """Learns how many features there are from the first batch, in place."""
+    """Resizes its buffer in place, to the number of features in the first batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Observer(nn.Module):
         self.register_buffer("low", torch.empty(0).double())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` above a running mean of the least values."""
+        """Return ``x`` minus a running mean of the least values."""
         least = x.detach().amin(0)
         if len(self.low) == 0:
             self.low.resize_(least.shape).copy_(least)
@@ -81,13 +81,13 @@ class Recording(nn.Module):
         self.register_buffer("seen", torch.zeros(1).double())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` plus the mean of what was recorded."""
+        """Return ``x`` plus the mean of the recorded values."""
         self.seen = torch.cat([self.seen, x.detach().mean().reshape(1)])
         return x + self.seen.mean()
 
 
 class Centred(nn.Module):
-    """A layer with weights and a running mean, written so that TorchScript takes it."""
+    """A layer with weights and a running mean that TorchScript can compile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +96,14 @@ class Centred(nn.Module):
         self.register_buffer("mean", torch.zeros(8).double())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features around their mean."""
+        """Return features minus their running mean."""
         y = torch.tanh(self.linear(x))
         self.mean.mul_(0.5).add_(y.detach().mean(0), alpha=0.5)
         return y - self.mean
 
 
 class Teacher(nn.Module):
-    """A layer and its slow average, which no gradient reaches and forward updates."""
+    """A layer and its slow average, which has no gradient; forward updates it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Teacher(nn.Module):
         self.target = copy.deepcopy(self.online).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features of both, multiplied."""
+        """Return the product of both layers' features."""
         y = torch.tanh(self.online(x)) * torch.tanh(self.target(x))
         with torch.no_grad():
             for slow, fast in zip(

@@ -20,7 +20,7 @@ SCALE = 2.0**16
 
 
 def new_scaler() -> GradScaler:
-    """One whose scale stays where it is."""
+    """Return a scaler whose scale does not grow during a check."""
     return GradScaler("cpu", init_scale=SCALE, growth_interval=10**6)
 
 
@@ -31,7 +31,7 @@ def new_scaler() -> GradScaler:
     AtMost(1e-2),
 )
 def positional(adapter: Adapter) -> Measured:
-    """The closure scales its loss, as the wrappers of frameworks do."""
+    """Scale the loss in the closure, as the wrappers of frameworks do."""
     needed(adapter.closure_step, "step(closure)")
     data = on.batches(1, dtype=torch.float32)[0]
     model, twin = on.network(torch.float32), on.network(torch.float32)
@@ -65,7 +65,7 @@ def _minus(a: on.Vector, b: on.Vector) -> on.Vector:
     AtMost(1e-5),
 )
 def both_unscaled(adapter: Adapter) -> Measured:
-    """In float32, with a scale that the gradients do not overflow at."""
+    """Step in float32, with a scale at which the gradients do not overflow."""
     step = needed(adapter.scaled_step, "step under GradScaler")
     data = on.batches(5, dtype=torch.float32)
     model, twin = on.network(torch.float32), on.network(torch.float32)

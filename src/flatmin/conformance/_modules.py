@@ -1,4 +1,4 @@
-"""What a forward pass changes in a module besides the values of its buffers."""
+"""Changes that a forward pass makes in a module besides the values of its buffers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from flatmin.conformance._adapter import Adapter
 from flatmin.conformance._check import AtMost, Measured, check, worst
 
 STEPS = 3
-SIZES = (4, 8, 12)  # batches grow, so that tables do
+SIZES = (4, 8, 12)  # Growing batches make tables grow.
 WITH_NUMBERS = (layers.Table, layers.Initialised, layers.Averaged)
 
 
 def _before(layer: nn.Module) -> nn.Module:
-    """The layer, then a network."""
+    """Put the layer before a network."""
     return nn.Sequential(layer, on.network())
 
 
 def _below(layer: nn.Module) -> nn.Module:
-    """The layer with weights, then the rest of a network."""
+    """Put a layer that has weights in place of a network's first."""
     return nn.Sequential(layer, nn.Tanh(), nn.Linear(8, 3).double())
 
 
 def _off(adapter: Adapter, model: nn.Module, twin: nn.Module) -> float:
-    """How far ``model`` ends from ``twin``, whose passes start alike."""
+    """Measure how far ``model`` ends from ``twin``, whose two passes start alike."""
     data = [(x[:n], y[:n]) for n, (x, y) in zip(SIZES, on.batches(STEPS), strict=True)]
     base = on.MOMENTUM.build(twin)
     for batch in data:
@@ -39,7 +39,7 @@ def _off(adapter: Adapter, model: nn.Module, twin: nn.Module) -> float:
 
 
 def _difference(model: nn.Module, twin: nn.Module) -> float:
-    """The greatest of a weight, a buffer or a number; infinite if a shape differs."""
+    """Return the greatest difference of a value; infinite if a shape differs."""
     found: list[float] = []
     for a, b in zip(_tensors(model), _tensors(twin), strict=True):
         same = a.shape == b.shape
@@ -74,7 +74,7 @@ def _worst_of(adapter: Adapter, kinds: list[Callable[[], nn.Module]]) -> Measure
     AtMost(1e-6),
 )
 def attributes(adapter: Adapter) -> Measured:
-    """A table's length, a flag, a running mean: what is no tensor is state, too."""
+    """Test attributes that are no tensors: a table's length, a flag, a running mean."""
     return _worst_of(adapter, list(WITH_NUMBERS))
 
 
@@ -85,7 +85,7 @@ def attributes(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def resized(adapter: Adapter) -> Measured:
-    """As observers of quantization do in their first batch."""
+    """Test layers like the observers of quantization."""
     return _worst_of(adapter, [layers.Observer, layers.Recording])
 
 
@@ -96,7 +96,7 @@ def resized(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def scripted(adapter: Adapter) -> Measured:
-    """The part has weights and a buffer that every pass updates."""
+    """Test a part with weights and a buffer that every pass updates."""
     torch.manual_seed(1)
     twin = _below(layers.Centred())
     model = copy.deepcopy(twin)
@@ -111,7 +111,7 @@ def scripted(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def frozen(adapter: Adapter) -> Measured:
-    """As a momentum encoder's."""
+    """Test a layer like a momentum encoder."""
     torch.manual_seed(1)
     twin = _below(layers.Teacher())
     return Measured(_off(adapter, copy.deepcopy(twin), twin))

@@ -1,4 +1,4 @@
-"""Two optimizers in one: a base that wraps another, and what is done to one of them."""
+"""Two optimizers in one: a base that wraps another, and calls of the base alone."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ STEPS = 6
 
 
 class Lookahead(Optimizer):
-    """Two fast steps of an SGD inside, then half of the way as one slow step.
+    """Two fast steps of an inner SGD, then one slow step of half the way.
 
-    As several packages have it: an `Optimizer` that never called its ``__init__``, has
-    no ``defaults``, and saves a state of another shape than torch's.
+    It is written as in several packages: an `Optimizer` whose ``__init__`` was never
+    called, without ``defaults``, and with a state of another shape than torch's.
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
@@ -49,12 +49,12 @@ class Lookahead(Optimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """The inner optimizer's."""
+        """Clear the gradients as the inner optimizer does."""
         self.inner.zero_grad(set_to_none)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A fast step; every second time a slow one."""
+        """Take a fast step, and every second time a slow one."""
         loss = self.inner.step(closure)
         self.fast_steps += 1
         if self.fast_steps % 2 == 0:
@@ -64,13 +64,13 @@ class Lookahead(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner state, the slow weights and the count."""
+        """Return the inner state, the slow weights and the count."""
         slow = [p.clone() for p in self.slow]
         fast = self.inner.state_dict()
         return {"fast": fast, "slow": slow, "fast_steps": self.fast_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The counterpart of `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.inner.load_state_dict(state_dict["fast"])
         self._share()
         self.slow = [p.clone() for p in state_dict["slow"]]
@@ -87,7 +87,7 @@ WRAPPED = Base(Lookahead, {"lr": 0.1, "momentum": 0.9})
     AtMost(1e-6),
 )
 def wrapped(adapter: Adapter) -> Measured:
-    """Six steps around a Lookahead; then the same with a stop after the third."""
+    """Take six steps around a Lookahead; then the same with a stop after the third."""
     data = on.batches(STEPS)
     twin, model = on.network(), on.network()
     expected = on.reference(
@@ -112,7 +112,7 @@ def wrapped(adapter: Adapter) -> Measured:
     AtMost(1e-5),
 )
 def two_identities(adapter: Adapter) -> Measured:
-    """Frameworks hold on to the optimizer that they were given first."""
+    """Step and unscale the base, as frameworks do that were given the base first."""
     found: dict[str, Measured] = {}
     if (step := adapter.base_step) is not None:
         found["step"] = _from_straight_line(adapter, torch.float64, step)
@@ -155,7 +155,7 @@ def _from_straight_line(
     AtMost(1e-6),
 )
 def copied(adapter: Adapter) -> Measured:
-    """What a snapshot of a run would keep, at learning rate zero."""
+    """Copy as a snapshot of a run would, at learning rate zero."""
     model = on.network()
     optimizer = adapter.build(on.RESTING, model, on.RHO)
     copies: list[nn.Module] = []

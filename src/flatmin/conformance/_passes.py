@@ -23,10 +23,10 @@ from flatmin.conformance._check import (
 
 
 class Cautious(SGD):
-    """Omits a step whose gradient is not finite, as GradScaler has it."""
+    """Omits a step whose gradient is not finite, as GradScaler does."""
 
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """SGD's step, or nothing."""
+        """Take SGD's step, or none."""
         del closure
         held = [p.grad for group in self.param_groups for p in group["params"]]
         if all(bool(g.isfinite().all()) for g in held if g is not None):
@@ -34,7 +34,7 @@ class Cautious(SGD):
 
 
 class Branching(nn.Module):
-    """A layer that is skipped when it is told so."""
+    """A network whose first layer can be skipped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class Branching(nn.Module):
         self.head = nn.Linear(5, 3).double()
 
     def forward(self, x: Tensor, skip: bool) -> Tensor:
-        """Class scores."""
+        """Return class scores."""
         return self.head(x if skip else torch.tanh(self.maybe(x)))
 
 
 def _skipping(model: nn.Module, skipped: int) -> Loss:
-    """A loss that skips the layer in one of its calls, counted from 0."""
+    """Return a loss that skips the layer in one of its calls, counted from 0."""
     x, y = on.batches(1)[0]
-    calls = itertools.count()  # not in the module, where a SAM may rewind it
+    calls = itertools.count()  # Not in the module, where a SAM may rewind it.
     return lambda: F.cross_entropy(model(x, next(calls) == skipped), y)
 
 
@@ -66,7 +66,7 @@ def _loss(model: nn.Module, scale: float = 1.0) -> Any:
     AtMost(1e-6),
 )
 def skipped_in_second(adapter: Adapter) -> Measured:
-    """Its gradient is None when the weights are put back."""
+    """Skip a layer whose gradient is then None when the weights are restored."""
     model = Branching()
     before = on.weights(model)
     optimizer = adapter.build(on.RESTING, model, on.RHO)
@@ -83,7 +83,7 @@ def skipped_in_second(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def skipped_in_first(adapter: Adapter) -> Measured:
-    """It has no gradient to climb, but one to descend."""
+    """Skip a layer that then has no gradient to climb, but one to descend."""
     twin, model = Branching(), Branching()
     expected = on.reference(adapter, twin, on.PLAIN, [_skipping(twin, 0)])
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
@@ -98,7 +98,7 @@ def skipped_in_first(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def zero_gradient(adapter: Adapter) -> Measured:
-    """A step with the loss times zero, then one of SAM."""
+    """Take a step with the loss times zero, then one of SAM."""
     twin, model = on.network(), on.network()
     expected = on.reference(adapter, twin, on.PLAIN, [_loss(twin)])
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
@@ -116,7 +116,7 @@ def zero_gradient(adapter: Adapter) -> Measured:
     AtMost(1e-3),
 )
 def infinite_gradient(adapter: Adapter) -> Measured:
-    """One entry of the first gradient is infinite, once."""
+    """Make one entry of the first gradient infinite, once."""
     need_sams_formula(adapter)
     model = on.network()
     optimizer = adapter.build(Base(Cautious, {"lr": 0.1}), model, on.RHO)
@@ -143,7 +143,7 @@ def infinite_gradient(adapter: Adapter) -> Measured:
     AtMost(0),
 )
 def storage(adapter: Adapter) -> Measured:
-    """Looked at in every pass and after every step."""
+    """Look at the storage in every pass and after every step."""
     model = on.network()
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
     home = [p.data_ptr() for p in model.parameters()]
@@ -165,7 +165,7 @@ def storage(adapter: Adapter) -> Measured:
 
 
 class Interrupted(Exception):
-    """What the second pass raises."""
+    """Raised by the second pass."""
 
 
 @check(
@@ -175,7 +175,7 @@ class Interrupted(Exception):
     AtMost(0),
 )
 def interrupted(adapter: Adapter) -> Measured:
-    """As when memory runs out, or somebody presses a key."""
+    """Raise an exception, as when memory runs out or a user presses Ctrl-C."""
     model = on.network(torch.float32)
     data = on.batches(1, dtype=torch.float32)[0]
     optimizer = adapter.build(on.PLAIN, model, on.RHO)

@@ -1,4 +1,4 @@
-"""Gradients at the edge of what a number can hold, and of what a tensor can be."""
+"""Gradients at the limits of number formats, and of unusual tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flatmin.conformance._check import (
     worst,
 )
 
-# A bfloat16, and no power of two: products with it round both ways.
+# A bfloat16 number that is no power of two: products with it round both ways.
 RADIUS = 0.703125
 HALF = AtMost(0.02)
 
@@ -35,7 +35,7 @@ class Slope(nn.Module):
 
 
 def _realised(adapter: Adapter, g: Tensor) -> float:
-    """Length of the perturbation along ``g``, in rho."""
+    """Measure the length of the perturbation along ``g``, in rho."""
     need_sams_formula(adapter)
     model = Slope(g)
     optimizer = adapter.build(on.RESTING, model, RADIUS)
@@ -50,7 +50,7 @@ def _realised(adapter: Adapter, g: Tensor) -> float:
     HALF,
 )
 def half(adapter: Adapter) -> Measured:
-    """Squares of the last two are beyond float16."""
+    """Use gradients whose squares, for the last two, are beyond float16."""
     found: dict[float, float] = {}
     for size in (0.0, 1e-6, 1e4):
         g = torch.full((16,), size, dtype=torch.float16)
@@ -67,7 +67,7 @@ def half(adapter: Adapter) -> Measured:
     AtMost(3e-3),
 )
 def brain_float(adapter: Adapter) -> Measured:
-    """The norm lies half way between two bfloat16 numbers."""
+    """Use a gradient whose norm is half way between two bfloat16 numbers."""
     most = torch.randn(4095, dtype=torch.float64)
     most = (most * (0.9**0.5 / most.norm())).bfloat16()
     norm = 1 + 2.0**-8
@@ -83,12 +83,12 @@ def brain_float(adapter: Adapter) -> Measured:
     AtMost(0.01),
 )
 def tiny(adapter: Adapter) -> Measured:
-    """A constant added to the norm outweighs it."""
+    """Use a gradient whose norm is far below the constants usually added to norms."""
     return Measured(abs(_realised(adapter, torch.full((16,), 1e-20)) - 1))
 
 
 class Words(nn.Module):
-    """An embedding of ten words, three of which the loss sees."""
+    """An embedding of ten words; the loss uses three of them."""
 
     def __init__(self, sparse: bool) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Phases(nn.Module):
     AtMost(1e-6),
 )
 def unusual(adapter: Adapter) -> Measured:
-    """A refusal is an error in a step that leaves the weights as they were."""
+    """Accept an error in a step that leaves the weights as they were."""
     kinds = {
         "sparse": (Words(sparse=True), Words(sparse=False)),
         "complex": (Phases(), Phases()),
@@ -138,7 +138,7 @@ def unusual(adapter: Adapter) -> Measured:
 
 
 def _refused(adapter: Adapter, model: nn.Module) -> str:
-    """Make three steps, or be refused one of them."""
+    """Take three steps; return the note if one of them is refused."""
     before = on.weights(model)
 
     def steps() -> None:

@@ -1,4 +1,4 @@
-"""Small problems, what their passes saw, and SAM in a straight line."""
+"""Small problems, a record of their passes, and SAM in a straight line of code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Vector = list[Tensor]
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    """Five features, three classes, nothing that has a state or draws at random."""
+    """Build a network of five features and three classes, without state or chance."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
 
@@ -31,7 +31,7 @@ def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 def batches(
     steps: int, n: int = 12, dtype: torch.dtype = torch.float64
 ) -> list[tuple[Tensor, Tensor]]:
-    """One batch per step, the same for everybody."""
+    """Return one batch per step, always the same."""
     draw = torch.Generator().manual_seed(2)
     return [
         (
@@ -43,13 +43,13 @@ def batches(
 
 
 def classify(model: nn.Module, data: tuple[Tensor, Tensor]) -> Loss:
-    """The loss of a batch, as adapters call it."""
+    """Return the loss of a batch as a function, as adapters call it."""
     x, y = data
     return lambda: F.cross_entropy(model(x), y)
 
 
 class Passes:
-    """A loss that remembers where the model stood at each of its calls."""
+    """A loss that records the model's weights at each of its calls."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self.at: list[Vector] = []
@@ -61,24 +61,24 @@ class Passes:
         return self._loss()
 
     def eps(self) -> Vector:
-        """Second call minus first."""
+        """Return the weights at the second call minus those at the first."""
         if len(self.at) < 2:
             raise Wrong(f"a step called loss() {len(self.at)} times; SAM needs two")
         return [b - a for a, b in zip(self.at[0], self.at[1], strict=True)]
 
 
 def weights(model: nn.Module) -> Vector:
-    """Copies of the parameters."""
+    """Return copies of the parameters."""
     return [p.detach().clone() for p in model.parameters()]
 
 
 def length(vector: Vector) -> float:
-    """The 2-norm, in double precision."""
+    """Return the 2-norm, in double precision."""
     return sum(v.abs().double().square().sum().item() for v in vector) ** 0.5
 
 
 def distance(a: Vector, b: Vector) -> float:
-    """The greatest difference of two entries; NaN if there is one."""
+    """Return the greatest difference of two entries; NaN if an entry is NaN."""
     parts = [(x - y).abs().double().flatten() for x, y in zip(a, b, strict=True)]
     return torch.cat(parts).max().item()
 
@@ -89,13 +89,13 @@ def train(
     model: nn.Module,
     data: list[tuple[Tensor, Tensor]],
 ) -> None:
-    """Documented steps, one per batch."""
+    """Take the documented steps, one per batch."""
     for batch in data:
         adapter.step(optimizer, model, classify(model, batch))
 
 
 def eps_of_step(adapter: Adapter, optimizer: Any, model: nn.Module, loss: Loss):
-    """Make a documented step; how far its second pass was from its first."""
+    """Take a documented step; return how far its second pass was from its first."""
     passes = Passes(model, loss)
     adapter.step(optimizer, model, passes)
     return passes.eps()
@@ -104,7 +104,7 @@ def eps_of_step(adapter: Adapter, optimizer: Any, model: nn.Module, loss: Loss):
 def sam_step(
     adapter: Adapter, optimizer: Optimizer, model: nn.Module, loss: Loss
 ) -> None:
-    """SAM without any provision: what the checks hold against an adapter."""
+    """Take a step of SAM without any precautions, to compare adapters with."""
     ps = list(model.parameters())
     w = weights(model)
     backward(model, loss)
@@ -122,10 +122,10 @@ def rewound_step(
     model: nn.Module,
     loss_of: Callable[[nn.Module], Tensor],
 ) -> None:
-    """SAM whose second pass runs in a copy of the model from before the first.
+    """Take a step of SAM whose second pass runs in a copy from before the first.
 
     Both passes start alike, whatever a forward pass changes in the model, and the
-    model ends as after the first.
+    model's state ends as after the first pass.
     """
     model.zero_grad()
     twin = copy.deepcopy(model)
@@ -140,7 +140,7 @@ def rewound_step(
 
 @torch.no_grad()
 def climb(adapter: Adapter, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Move the second of each pair along the perturbation that the first has."""
+    """Move the second of each pair by the perturbation of the first."""
     held = [(p, p.grad, there) for p, there in pairs if p.grad is not None]
     w, g = [p for p, _, _ in held], [grad for _, grad, _ in held]
     eps = adapter.perturbation(w, g, RHO)
@@ -151,7 +151,7 @@ def climb(adapter: Adapter, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
 def reference(
     adapter: Adapter, model: nn.Module, base: Base, losses: list[Loss]
 ) -> Vector:
-    """The weights after one `sam_step` per loss."""
+    """Return the weights after one `sam_step` per loss."""
     optimizer = base.build(model)
     for loss in losses:
         sam_step(adapter, optimizer, model, loss)
@@ -159,7 +159,7 @@ def reference(
 
 
 def backward(model: nn.Module, loss: Loss) -> Tensor:
-    """Clear the gradients of ``model`` and compute them anew."""
+    """Clear the gradients of ``model``, compute them anew, and return the loss."""
     model.zero_grad()
     value = loss()
     value.backward()
@@ -167,5 +167,5 @@ def backward(model: nn.Module, loss: Loss) -> Tensor:
 
 
 def closure_of(model: nn.Module, loss: Loss) -> Callable[[], Tensor]:
-    """The closure that torch's documentation shows."""
+    """Return the closure that torch's documentation shows."""
     return lambda: backward(model, loss)

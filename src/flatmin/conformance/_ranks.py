@@ -1,4 +1,4 @@
-"""Two processes that stay up, so that a check does not pay for starting them."""
+"""Two processes that keep running, so that only one check waits for their start."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Ranks:
             process.start()
 
     def _whereabouts(self, rank: int) -> str:
-        """The innermost functions that a rank was in shortly before."""
+        """Name the innermost functions that a rank was in shortly before."""
         path = _stack_file(self._folder.name, rank)
         lines = path.read_text().splitlines() if path.exists() else []
         inner = [line.rpartition(" in ")[2] for line in lines if " in " in line][:4]
         return f"; it is in {' < '.join(inner)}" if inner else ""
 
     def run(self, request: bytes, patience: float) -> list[Any]:
-        """The ranks' answers, each a pair of success and result or message."""
+        """Return the ranks' answers: pairs of success and result, or error message."""
         answers: list[Any] = []
         for end in self._ends:
             end.send_bytes(request)
@@ -67,7 +67,7 @@ class Ranks:
         return answers
 
     def kill(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes at once."""
         for process in self._processes:
             process.kill()
             process.join()
@@ -80,10 +80,10 @@ _running: list[Ranks] = []
 
 
 def on_ranks(job: Job, *arguments: object, patience: float = TIMEOUT) -> list[Any]:
-    """``job(rank, *arguments)`` on two ranks; their results in order of rank.
+    """Run ``job(rank, *arguments)`` on two ranks; return the results by rank.
 
-    The processes start with the first call and are used by all. A failure ends them,
-    because one rank's error may leave the other waiting.
+    The first call starts the processes, and later calls use them again. A failure ends
+    them, because one rank's error may leave the other waiting.
 
     Raises:
         Wrong: a rank raised, died, or did not answer in time.

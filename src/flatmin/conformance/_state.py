@@ -19,7 +19,7 @@ ADAM = Base(Adam, {"lr": 0.05})
 
 
 def tensors_in(value: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested dicts and lists, with the key they are under."""
+    """Yield all tensors in nested dicts and lists, with their keys."""
     if isinstance(value, Tensor):
         yield key, value
     elif isinstance(value, dict):
@@ -31,7 +31,7 @@ def tensors_in(value: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def through_file(value: Any) -> Any:
-    """What comes back from ``torch.save`` and a load that trusts nobody."""
+    """Return a value after ``torch.save`` and a load with ``weights_only=True``."""
     file = io.BytesIO()
     torch.save(value, file)
     file.seek(0)
@@ -45,7 +45,7 @@ def through_file(value: Any) -> Any:
     AtMost(0),
 )
 def resume(adapter: Adapter) -> Measured:
-    """The momentum of the base optimizer has to survive."""
+    """Stop and resume two bases, whose momentum has to survive."""
     found = {
         base.kind.__name__: resumed(adapter, base, 20, 10)
         for base in (on.MOMENTUM, ADAM)
@@ -55,7 +55,7 @@ def resume(adapter: Adapter) -> Measured:
 
 
 def resumed(adapter: Adapter, base: Base, steps: int, at: int) -> float:
-    """How far a run that is interrupted ``at`` a step ends from one that is not."""
+    """Measure how far a run that is interrupted ``at`` a step ends from a whole run."""
     data = on.batches(steps)
     whole = on.network()
     on.train(adapter, adapter.build(base, whole, on.RHO), whole, data)
@@ -78,7 +78,7 @@ def resumed(adapter: Adapter, base: Base, steps: int, at: int) -> float:
     AtMost(0),
 )
 def momentum(adapter: Adapter) -> Measured:
-    """One buffer of the right shape per parameter."""
+    """Look for one buffer of the right shape per parameter."""
     model = on.network()
     optimizer = adapter.build(on.MOMENTUM, model, on.RHO)
     on.train(adapter, optimizer, model, on.batches(2))
@@ -96,7 +96,7 @@ def momentum(adapter: Adapter) -> Measured:
     AtMost(1e-3),
 )
 def scheduler(adapter: Adapter) -> Measured:
-    """The scheduler is made before loading, and sets the learning rate to zero."""
+    """Make a scheduler before loading, and let it set the learning rate to zero."""
     model = on.network()
     data = on.batches(3)
     optimizer = adapter.build(on.PLAIN, model, on.RHO)
@@ -121,7 +121,7 @@ def scheduler(adapter: Adapter) -> Measured:
     AtMost(1e-6),
 )
 def new_group(adapter: Adapter) -> Measured:
-    """A layer is appended to a model that trains already."""
+    """Append a layer to a model in training."""
     data = on.batches(4)
     twin, late = on.network(), nn.Linear(3, 3).double()
     base = on.MOMENTUM.build(twin)
@@ -150,7 +150,7 @@ def new_group(adapter: Adapter) -> Measured:
     AtMost(0),
 )
 def copies(adapter: Adapter) -> Measured:
-    """Copies of where the last step began, climbed to and ended."""
+    """Look for the weights at the last step's start, at its perturbed point and end."""
     off = resumed(adapter, on.PLAIN, 13, 3)
     if not off == 0:
         raise Wrong(f"10 steps after loading, a weight is off by {off:.2g}")

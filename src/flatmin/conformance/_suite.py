@@ -1,8 +1,8 @@
 """All checks, in the order of their ids.
 
-C is a defect that public code or a public report has shown, T is what the formula
-asks for. A new check takes the next number of its letter and an old number keeps its
-meaning, so that two tables can be compared that were made a year apart.
+C stands for a defect in public code or in a public report, T for a property that
+follows from the formula. A new check takes the next number of its letter, and an old
+number keeps its meaning, so that tables made a year apart can be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flatmin.conformance import (
 from flatmin.conformance._adapter import Adapter
 from flatmin.conformance._check import Check, Result
 
-#: Every check there is.
+#: All checks.
 CHECKS: tuple[Check, ...] = (
     _state.resume,
     _state.momentum,

@@ -1,4 +1,4 @@
-"""Results as a table: for terminals, for documents, for programs."""
+"""Write results as a table for terminals, for documents and for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Columns = Mapping[str, Sequence[Result]]
 
 
 def plain(checks: Sequence[Check], columns: Columns) -> str:
-    """A table for a terminal: a row per check, a column per adapter."""
+    """Write a table for a terminal: a row per check, a column per adapter."""
     head = ["check", "", *columns]
     rows = [head, *([c.id, c.title, *row] for c, row in _rows(checks, columns))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -28,7 +28,7 @@ def plain(checks: Sequence[Check], columns: Columns) -> str:
 def markdown(
     checks: Sequence[Check], columns: Columns, header: Sequence[str] = ()
 ) -> str:
-    """The same for a document, after the lines of ``header``, with the limits."""
+    """Write the table in Markdown, after the lines of ``header``, with the limits."""
     head = ["check", *columns]
     rows = [[f"{c.id} {c.title}", *row] for c, row in _rows(checks, columns)]
     limits = [f"- {_escaped(f'{c.id}: {c.measured}; {c.limit}')}" for c in checks]
@@ -43,7 +43,7 @@ def markdown(
 
 
 def records(checks: Sequence[Check], columns: Columns) -> list[dict[str, Any]]:
-    """One record per check and adapter, as JSON can hold it: no NaN, no infinity."""
+    """Return one record per check and adapter, without NaN and infinity, for JSON."""
     return [
         {
             "adapter": name,
@@ -61,7 +61,7 @@ def records(checks: Sequence[Check], columns: Columns) -> list[dict[str, Any]]:
 
 
 def cell(result: Result) -> str:
-    """Verdict and figure; without figure, what kind of error there was."""
+    """Write verdict and figure, or without a figure the kind of error."""
     if result.verdict == "n/a":
         return "n/a"
     if result.figure is None:
@@ -71,7 +71,7 @@ def cell(result: Result) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in one stroke: readers see the old one or the new one."""
+    """Write a file atomically: readers see the old one or the new one."""
     half = path.with_name(f".{path.name}.part")
     half.write_text(text)
     half.replace(path)

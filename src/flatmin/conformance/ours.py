@@ -1,4 +1,4 @@
-"""flatmin itself, through the doors that its documentation opens."""
+"""The adapter of flatmin itself, as its documentation shows it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flatmin.conformance._adapter import Adapter, Base, Loss
 
 
 def build(base: Base, model: nn.Module, rho: float) -> SAM:
-    """As in the README."""
+    """Build SAM as in the README."""
     return SAM(base.build(model), model, rho=rho)
 
 
 def step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
-    """The loop with probes."""
+    """Step by the loop with probes."""
     del model
     for _ in optimizer.probes():
         loss().backward()
@@ -29,7 +29,7 @@ def step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
 
 
 def closure_step(optimizer: SAM, closure: Loss) -> Any:
-    """As any optimizer's."""
+    """Step with a closure, as with any optimizer."""
     return optimizer.step(closure)
 
 
@@ -46,7 +46,7 @@ def scaled_step(
 
 
 def accumulated_step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
-    """m-SAM with one part."""
+    """Step by m-SAM with one part."""
     del model
     optimizer.zero_grad()
     for _ in optimizer.probes(accumulate=True):
@@ -55,7 +55,7 @@ def accumulated_step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
 
 
 def micro_batches(optimizer: SAM, model: nn.Module, losses: list[Loss]) -> None:
-    """The loop that one writes who has not read about ``accumulate=True``."""
+    """Step by the loop of a user who has not read about ``accumulate=True``."""
     del model
     optimizer.zero_grad()
     for loss in losses:
@@ -65,7 +65,7 @@ def micro_batches(optimizer: SAM, model: nn.Module, losses: list[Loss]) -> None:
 
 
 def base_step(optimizer: SAM, model: nn.Module, loss: Loss) -> None:
-    """The base optimizer, as a framework does that was given it first."""
+    """Step the base optimizer, as a framework does that was given the base first."""
     del model
     for _ in optimizer.probes():
         loss().backward()
@@ -85,20 +85,20 @@ def base_unscaled_step(
 
 
 def asam(base: Base, model: nn.Module, rho: float, eta: float) -> SAM:
-    """Adaptive SAM."""
+    """Build adaptive SAM."""
     return flatmin.asam(base.build(model), model, rho=rho, eta=eta)
 
 
 def friendly(
     base: Base, model: nn.Module, rho: float, sigma: float, lmbda: float
 ) -> SAM:
-    """Friendly SAM."""
+    """Build Friendly SAM."""
     made = base.build(model)
     return flatmin.friendly_sam(made, model, rho=rho, sigma=sigma, decay=lmbda)
 
 
 def noisy(model: nn.Module) -> SAM:
-    """A random perturbation."""
+    """Build SAM with a random perturbation."""
     base = torch.optim.SGD(model.parameters(), lr=0.0)
     return flatmin.random_sam(base, model, rho=0.1)
 
@@ -110,12 +110,12 @@ def build_variant(
     model: nn.Module,
     rho: float,
 ) -> SAM:
-    """A method with options of its own."""
+    """Build a method with its own options."""
     return method(base.build(model), model, rho=rho, **options)
 
 
 def reduced(method: Callable[..., SAM], **options: float) -> Adapter:
-    """A method with the options that make it SAM."""
+    """Return the adapter of a method with the options that make it SAM."""
     settings = ", ".join(f"{name}={value}" for name, value in options.items())
     build = partial(build_variant, method, options)
     return Adapter(f"{method.__name__}({settings})", build, step)

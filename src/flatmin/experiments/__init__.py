@@ -15,7 +15,7 @@ __all__ = ["load"]
 
 
 def load(folder: str | Path) -> Loaded:
-    """The trained network of a finished run, ready to be shown pictures.
+    """Load the trained network of a finished run, ready for images.
 
     Args:
         folder: of a run, such as ``runs/figure1/sam/x1/seed-0``, or what
@@ -23,7 +23,7 @@ def load(folder: str | Path) -> Loaded:
 
     Returns:
         The model in evaluation mode, the names of the classes, and the transform from
-        a picture of PIL to the model's input ``[channels, height, width]``.
+        a PIL image to the model's input ``[channels, height, width]``.
 
     Raises:
         flatmin.experiments.errors.BadInput: the folder is neither, is damaged, or is

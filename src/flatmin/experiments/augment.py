@@ -1,8 +1,9 @@
 """Augmentation of whole batches, on the device where they are.
 
-All but AutoAugment and RandAugment are a few operations for the batch, whatever its
-size. Each function draws from the generator it is given: a run with the same seed sees
-the same images. A generator on the CPU gives the same draws on every device.
+AutoAugment, RandAugment and random_resized_crop work image by image; the others take a
+few operations for the whole batch. Each function draws from the generator it is given:
+a run with the same seed sees the same images. A generator on the CPU gives the same
+draws on every device.
 
 The SAM code's order is AutoAugment, flip, crop, standardisation, cutout or mixup.
 """
@@ -26,7 +27,7 @@ def basic(x: Tensor, generator: Generator) -> Tensor:
 
 
 def flip(x: Tensor, generator: Generator) -> Tensor:
-    """Each image of ``[n, c, h, w]`` left to right, with probability 1/2.
+    """Mirror each image of ``[n, c, h, w]`` left to right with probability 1/2.
 
     Example:
         >>> import torch
@@ -45,7 +46,7 @@ def crop(
     pad: int = 4,
     mode: Literal["reflect", "constant"] = "reflect",
 ) -> Tensor:
-    """A window of each padded image, as large as the image, equally likely anywhere.
+    """Pad each image and cut out a window of its old size, equally likely anywhere.
 
     Args:
         x: images ``[n, c, h, w]``; floating, if reflected.
@@ -71,11 +72,10 @@ def crop(
 def cutout(
     x: Tensor, generator: Generator, size: int = 16, *, shared: bool = False
 ) -> Tensor:
-    """A square of zeros in each image: the mean, where images are standardised.
+    """Set a square of each image to zero, the mean of standardised images.
 
-    Its centre is equally likely to be any pixel; what hangs over the edge is cut off,
-    so that squares at the edge are smaller. A square of even size has one more row
-    above its centre than below.
+    Its centre is equally likely to be any pixel, so that squares at the edge are cut
+    off. A square of even size has one more row above its centre than below.
 
     Args:
         x: images ``[n, c, h, w]``.
@@ -100,7 +100,7 @@ def cutout(
 def mixup(
     x: Tensor, y: Tensor, classes: int, generator: Generator, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Each image, and its label, blended with those of another image of the batch.
+    """Blend each image and its label with those of another image of the batch.
 
     ``lam x_i + (1 - lam) x_j`` with one ``lam`` from Beta(alpha, alpha) for the batch,
     and ``j`` a random permutation, as in the paper's code. The SAM code takes the
@@ -139,7 +139,9 @@ def mixup(
 
 
 def random_resized_crop(x: Tensor, generator: Generator, size: int) -> Tensor:
-    """A part of each image, 8 % to all of its area, as a square, through torchvision.
+    """Resize a random part of each image to a square, with torchvision.
+
+    The part has 8 % to all of the image's area.
 
     Args:
         x: images ``[n, c, h, w]``, uint8.
@@ -156,10 +158,10 @@ def random_resized_crop(x: Tensor, generator: Generator, size: int) -> Tensor:
 
 
 def centre(x: Tensor, size: int) -> Tensor:
-    """The middle of each image, as is usual for tests on ImageNet.
+    """Cut out the middle of each image, as is usual for tests on ImageNet.
 
-    The shorter side becomes ``size / 0.875``, of which ``size`` is cut out; images that
-    are squares of that size already are left alone.
+    The shorter side becomes ``size / 0.875``, of which ``size`` is cut out. Square
+    images of that size are left alone.
     """
     from torchvision.transforms.v2.functional import center_crop, resize
 
@@ -169,10 +171,10 @@ def centre(x: Tensor, size: int) -> Tensor:
 
 
 def auto_augment(x: Tensor, generator: Generator, policy: Policy) -> Tensor:
-    """One of a policy's 25 pairs of operations for each image, through torchvision.
+    """Apply one of a policy's 25 pairs of operations to each image, with torchvision.
 
-    Image by image, and far slower than the others, on any device: docs/models.md has
-    the figures.
+    It works image by image and is far slower than the other functions, on any device:
+    docs/models.md has the figures.
 
     Differs from the SAM code: operations and their strengths are torchvision's, which
     shifts by up to 45 % of the image; the SAM code shifts by up to 250 pixels whatever
@@ -182,8 +184,7 @@ def auto_augment(x: Tensor, generator: Generator, policy: Policy) -> Tensor:
     Args:
         x: images ``[n, c, h, w]``, uint8, before standardisation; 1 or 3 channels.
         generator: what to draw from.
-        policy: the data set for which it was found; that of CIFAR-10 is used for
-            CIFAR-100 as well.
+        policy: the data set for which it was found; CIFAR-100 uses that of CIFAR-10.
 
     Returns:
         Images of the same shape and dtype.
@@ -201,7 +202,7 @@ def auto_augment(x: Tensor, generator: Generator, policy: Policy) -> Tensor:
 def rand_augment(
     x: Tensor, generator: Generator, operations: int = 2, magnitude: int = 9
 ) -> Tensor:
-    """Operations drawn for each image, all of one strength, through torchvision.
+    """Apply random operations of one strength to each image, with torchvision.
 
     Costs what `auto_augment` costs, and takes the same images.
 
@@ -226,7 +227,7 @@ def _integers(high: int, n: int, x: Tensor, generator: Generator) -> Tensor:
 
 
 def _near(length: int, size: int, n: int, x: Tensor, generator: Generator) -> Tensor:
-    """Which of ``length`` rows are in a window around a random one, ``[n, length]``."""
+    """Mark the rows in a window around a random one, bool ``[n, length]``."""
     first = _integers(length, n, x, generator)[:, None] - size // 2
     rows = torch.arange(length, device=x.device)
     return (rows >= first) & (rows < first + size)
@@ -259,8 +260,8 @@ def _each(
     if x.dtype != torch.uint8:
         raise TypeError(f"images must be uint8, before standardisation, got {x.dtype}.")
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    # torchvision draws from the CPU's global generator; the run's stream goes on as if
-    # it had not. torch.manual_seed would also seed accelerators.
+    # torchvision draws from the CPU's global generator, whose state is restored
+    # afterwards. torch.manual_seed would also seed accelerators.
     state = torch.get_rng_state()
     try:
         torch.default_generator.manual_seed(int(seed))

@@ -1,8 +1,8 @@
 """Batches for training: the same images in the same order, wherever a run continues.
 
 The unit is a group: the examples that share one perturbation. A group's augmentation
-depends on seed, epoch, step and its place in the batch alone, so that a run that was
-interrupted, and one that is spread over other processes, sees the same images.
+depends only on seed, epoch, step and its place in the batch. A run that was interrupted
+or is spread over other processes therefore sees the same images.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from flatmin.experiments.windows import Windows
 #: series: what came before, and what comes next.
 Batch = tuple[Tensor, Tensor]
 
-#: Indices, and the seed of what is drawn for them.
+#: Indices of examples, and the seed of the draws for them.
 Part = tuple[Tensor, int]
 
-#: From bytes to bytes, for images of one size.
+#: A change of uint8 images that all have one size.
 _Change = Callable[[Tensor, Generator], Tensor]
 
 #: Side of an image from a file, in pixels, if the experiment does not say.
 IMAGE_SIZE = 224
 
-#: Images per pass without gradients, at most. Of large images fewer are faster, because
-#: what their layers compute has to stay in the caches.
+#: Most images per pass without gradients. Large images are faster in smaller batches,
+#: whose activations stay in the caches.
 _TEST_BATCH, _FEWEST, _TEST_PIXELS = 512, 32, 512 * 32**2
 
 #: Processes that read files, for each that trains.
@@ -57,7 +57,7 @@ class Share:
 
 
 class Batches:
-    """What a process reads of a data set, on its device.
+    """The batches that one process reads of a data set, on its device.
 
     Args:
         data: the images.
@@ -101,7 +101,7 @@ class Batches:
         self._change = partial(_on_bytes, experiment.augment, data.policy, size)
         own = data.train.x.shape[-1] if isinstance(data.train, Tensors) else IMAGE_SIZE
         fitting = max(_TEST_PIXELS // (self._side or own) ** 2, _FEWEST)
-        # A series comes as the network gets it.
+        # Windows of a series are read standardised and are not augmented.
         self._ready = isinstance(data.train, Series)
         self._tested = _TEST_BATCH if self._ready else min(fitting, _TEST_BATCH)
         self._train = self._source(data.train, y, data)
@@ -116,7 +116,7 @@ class Batches:
         return _Disk(split.images, y, self._side or IMAGE_SIZE, self.device)
 
     def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
-        """The steps of an epoch from the ``first`` on: this process's groups of each.
+        """Yield this process's groups of each step of an epoch, from ``first`` on.
 
         The last images of the epoch's order, too few for a batch, are left out.
         """
@@ -143,11 +143,11 @@ class Batches:
         return self._without_gradients(self._train, Share())
 
     def test(self) -> Iterator[Batch]:
-        """This process's part of the test images; labels that fill up are `IGNORED`."""
+        """This process's part of the test images; fillers have the label `IGNORED`."""
         return self._without_gradients(self._test, self.share)
 
     def few(self) -> Tensor:
-        """A test image as the network gets it, or two if groups have as many."""
+        """Return one test image as the network gets it, or two if groups have two."""
         n = min(2, self.experiment.batch_size // self._parts, len(self._test.y))
         x, _ = next(self._test.read([(torch.arange(n), 0)]))
         return self._standard(x)
@@ -164,7 +164,7 @@ class Batches:
             yield self._standard(x), torch.where(rows, y, IGNORED)
 
     def _finished(self, x: Tensor, y: Tensor, seed: int) -> Batch:
-        """What is done to whole groups, in the SAM code's order."""
+        """Apply the changes that act on a whole group, in the SAM code's order."""
         if self._ready:
             return x, y
         chosen, generator = self.experiment.augment, Generator().manual_seed(seed)
@@ -191,19 +191,19 @@ class Batches:
         return (x - self._mean) / self._std
 
     def _seed(self, what: str, *place: int) -> int:
-        """Of what is drawn for an epoch, or for a part of one of its steps.
+        """Return the seed of the draws for an epoch, or for a part of one of its steps.
 
-        Hashed, because torch's CPU generators ignore all but the lowest 32 bits.
+        It is hashed, because torch's CPU generators ignore all but the lowest 32 bits.
         """
         name = repr((self.experiment.seed, what, *place)).encode()
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
 
 
 def _parts(experiment: Experiment, world: int) -> int:
-    """How many parts a batch is cut into: one for each group and process that has it.
+    """Return how many parts a batch is cut into.
 
-    Sharded weights have one perturbation, so that all processes have a part of each
-    group; else each group is one process's.
+    A part is usually a group, which one process has. With sharded weights, all
+    processes share each perturbation, and each has a part of every group.
     """
     size = experiment.batch_size
     sharers = world if experiment.strategy == "fsdp" else 1
@@ -224,7 +224,7 @@ def _on_bytes(
     x: Tensor,
     generator: Generator,
 ) -> Tensor:
-    """What is done to bytes, image by image."""
+    """Apply the changes that act on uint8 images, image by image."""
     if "random_resized_crop" in chosen:
         x = augment.random_resized_crop(x, generator, size)
     if "auto_augment" in chosen and policy is not None:
@@ -241,7 +241,7 @@ class _Source(Protocol):
         ...
 
     def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
-        """Images, as changed bytes, and labels of each part, on the device."""
+        """Yield the changed images and the labels of each part, on the device."""
         ...
 
 
@@ -276,7 +276,7 @@ class _Disk:
             batch_sampler=[_seeded(index, seed) for index, seed in parts],
             num_workers=min(_READERS, (os.cpu_count() or 1) - 1, len(parts)),
             pin_memory=self.device.type == "cuda",
-            # The global stream belongs to the network, and goes on where it stopped.
+            # The loader must not draw from the global stream, which the network uses.
             generator=Generator(),
         )
         try:
@@ -289,13 +289,13 @@ class _Disk:
 
 
 def _seeded(index: Tensor, seed: int) -> list[tuple[int, int]]:
-    """Each image with a seed of its own, wherever it is read."""
+    """Pair each index with a seed of its own, whichever process reads the image."""
     drawn = torch.randint(2**62, (len(index),), generator=Generator().manual_seed(seed))
     return list(zip(index.tolist(), drawn.tolist(), strict=True))
 
 
 class _Pictures(Dataset[Tensor]):
-    """Files as bytes ``[3, size, size]``."""
+    """Image files as uint8 ``[3, size, size]``."""
 
     def __init__(self, images: Any, size: int, change: _Change | None) -> None:
         self.images, self.size, self.change = images, size, change

@@ -15,7 +15,7 @@ class Best:
 
     Attributes:
         index: its place among the candidates.
-        tied: the places of the others that the seeds do not tell from it.
+        tied: the places of the others that the seeds cannot tell from it.
         seeds: how many seeds each candidate has.
     """
 

@@ -14,13 +14,13 @@ from flatmin.experiments.tasks import check_forecast
 
 Record = TypeVar("Record", bound=BaseModel)
 
-#: More is no number that can be meant, and too much for 32 bits.
+#: Largest number and most digits of a setting; more is a mistake and may overflow.
 _LARGEST, _DIGITS = 1e30, 18
 
 #: Runs of each arm, at most.
 MOST_SEEDS = 10_000
 
-#: How many lists or objects of a setting may lie in one another.
+#: Deepest nesting of lists and objects in a setting.
 _DEEPEST = 8
 _NESTED = f"lists and objects are at most {_DEEPEST} deep"
 
@@ -41,10 +41,10 @@ Augmentation = Literal[
 #: Methods that choose among the examples of a pass, and so have to see all at once.
 _CHOOSING = ("k_sam", "esam")
 
-#: Methods that differentiate otherwise than Fabric does with mixed precision.
+#: Methods that call backward themselves, which excludes Fabric's mixed precision.
 _DIFFERENTIATING = (*_CHOOSING, "second_order_sam")
 
-#: Methods for trainings of another kind, and what these here lack.
+#: Methods that no experiment can use, and what they need.
 _ELSEWHERE = {
     "part_sam": "a loss of two parts",
     "flat_lora": "a network with LoRA layers",
@@ -220,15 +220,15 @@ class Experiment(BaseModel):
         return self.epochs * self.length * steps_per_epoch
 
 
-#: What ``--set`` knows of a recipe: the fields of its runs, and how many seeds.
+#: The names that ``--set`` knows: the fields of an experiment, and ``seeds``.
 FIELDS = (*Experiment.model_fields, "seeds")
 
-#: What it sets of these: a recipe's own runs differ in seed and length.
+#: Those that can be set; a recipe sets the seed and the length of its runs itself.
 SETTABLE = tuple(name for name in FIELDS if name not in ("seed", "length"))
 
 
 def parsed(settings: Iterable[str], fields: Collection[str]) -> dict[str, Any]:
-    """The values of ``field=value`` settings, which are JSON or else words.
+    """Return the values of ``field=value`` settings: JSON, or else plain text.
 
     Raises:
         BadInput: a setting has no ``=`` or no value, its field is none of ``fields`` or
@@ -254,7 +254,7 @@ def parsed(settings: Iterable[str], fields: Collection[str]) -> dict[str, Any]:
 
 
 def validated(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of these values.
+    """Build a record of these values.
 
     Raises:
         BadInput: a value is refused; the message names the field.

@@ -1,4 +1,4 @@
-"""What runs take on this machine, from a few timed steps on made-up examples."""
+"""Estimate what runs cost on this machine, from a few steps on made-up examples."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import SCRATCH, input_size
 from flatmin.experiments.train import Training
 
-#: Steps that are timed, at most, after one that is not.
+#: Most steps that are averaged, after a first one, which is slower.
 _STEPS = 3
 
-#: Examples of a timed step, at most: times are taken as proportional to examples.
+#: Most examples of a timed step: time is taken as proportional to examples.
 _MOST = 256
 
 #: Steps of a small network in which the gradients of a method are counted.
 _COUNTED = 12
 
-#: Of the speed of a matrix product, what networks are taken to reach.
+#: Assumed speed of networks, as a share of the speed of a matrix product.
 _REACHED = 0.3
 
-#: Weights that are drawn in a second.
+#: Assumed number of initial weights that are drawn in a second.
 _DRAWN = 4e7
 
-#: Hessian products for an eigenvalue and for five, each worth three gradients.
+#: Assumed Hessian products for one eigenvalue and for five; each costs three gradients.
 _PRODUCTS, _PRODUCTS_OF_FIVE = 20, 40
 
 
@@ -68,7 +68,7 @@ class Images:
 
     @classmethod
     def of(cls, data: DataSet) -> Images:
-        """Those of a data set that is loaded."""
+        """Take them from a loaded data set."""
         side = data.train.x.shape[-1] if isinstance(data.train, Tensors) else None
         n, test = len(data.train.y), len(data.test.y)
         return cls(n, test, len(data.mean), side, len(data.classes), data.policy)
@@ -76,15 +76,15 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network and a method take.
+    """The cost of a network and a method.
 
     Attributes:
         parameters: of the network.
         gradients: for each example of a step.
         seconds: for each gradient of an example.
         test: seconds to test an image, which is a forward pass in a larger batch.
-        at_least: whether steps would have taken too long, so that ``seconds`` is
-            what arithmetic alone takes.
+        at_least: whether steps would have taken too long to time, so that ``seconds``
+            is what arithmetic alone takes.
     """
 
     parameters: int
@@ -96,7 +96,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one run takes.
+    """The cost of one run.
 
     Attributes:
         parameters: of the network.
@@ -118,7 +118,7 @@ class Estimate:
 
 
 def estimate(experiment: Experiment, images: Images, cost: Cost) -> Estimate:
-    """What a run takes.
+    """Estimate the cost of a run.
 
     Args:
         experiment: the run.
@@ -138,14 +138,14 @@ def estimate(experiment: Experiment, images: Images, cost: Cost) -> Estimate:
         round(gradients),
         gradients * cost.seconds,
         twice * tested * cost.test,
-        # Forward is a third of forward and backward.
+        # A gradient costs three forward passes.
         twice * passes * images.train * 3 * cost.test,
         cost.at_least,
     )
 
 
 def _tests(experiment: Experiment, epochs: int, images: Images) -> int:
-    """Examples of all tests of a run."""
+    """Count the examples of all tests of a run."""
     looks = set(range(0, epochs, experiment.evaluate_every)) - {0}
     looks |= {*experiment.spectrum_at, epochs}
     each = 1 if experiment.ema is None else 2
@@ -174,7 +174,7 @@ class Meter:
         self._speeds: dict[str, float] = {}
 
     def cost(self, experiment: Experiment, images: Images) -> Cost:
-        """What the network and the method of an experiment take.
+        """Return the cost of an experiment's network and method.
 
         Raises:
             BadInput: they do not fit.
@@ -199,7 +199,7 @@ class Meter:
         )
         if most < few:
             return Cost(parameters, gradients, bound, bound / 3, at_least=True)
-        # One step of few examples, if there is no time for several of more.
+        # Short of time, steps have few examples, and perhaps only one step is timed.
         examples = max(int(most / (1 + _STEPS)), few)
         short = _short(experiment, world, examples)
         seconds = self.gradient(
@@ -208,7 +208,7 @@ class Meter:
         return Cost(parameters, gradients, seconds, seconds / 3)
 
     def _work(self, experiment: Experiment, images: Images) -> tuple[int, float]:
-        """Parameters of a network, and operations of a gradient of an example."""
+        """Count a network's parameters, and the operations of an example's gradient."""
         shape = _shape(experiment, images)
         outputs = experiment.horizon or images.classes
         key = f"{experiment.model} {experiment.model_options} {shape} {outputs}"
@@ -217,7 +217,7 @@ class Meter:
         return self._works[key]
 
     def _gradients(self, experiment: Experiment, images: Images) -> float:
-        """For each example of a step, of a small network in the place of the real."""
+        """Count the gradients per example of a step, with a small network instead."""
         values = {"model_options": {"width": 2}, "weights": None}
         if experiment.horizon is None:
             small = {"model": "small-convnet", "image_size": 8, "augment": ()}
@@ -232,11 +232,11 @@ class Meter:
         return training.state.gradient_examples / (_COUNTED * one.batch_size)
 
     def gradient(self, training: Training, most: int) -> float:
-        """Seconds of a gradient of an example: the mean of a few steps.
+        """Return the seconds of an example's gradient, the mean of a few steps.
 
         Args:
-            training: goes on by so many steps.
-            most: steps that are timed after the first, which is slower.
+            training: is continued by the steps that are timed.
+            most: steps that are timed, at most, after the first, which is slower.
         """
         training.train_mode()
         batches = chain.from_iterable(map(training.batches.train, count()))
@@ -276,11 +276,11 @@ class Meter:
 def _counted(
     experiment: Experiment, outputs: int, shape: tuple[int, ...]
 ) -> tuple[int, float]:
-    """Parameters of a network, and operations of a gradient; nothing is computed."""
+    """Count parameters and operations of an example's gradient, computing nothing."""
     try:
         with torch.device("meta"):
             network = prepare.network(experiment, outputs, shape[0])
-    except BadInput:  # Some networks cannot be built there.
+    except BadInput:  # Some networks cannot be built on meta.
         network = prepare.network(experiment, outputs, shape[0]).to("meta")
     parameters = sum(p.numel() for p in network.parameters())
     forward = 2.0 * parameters
@@ -288,12 +288,12 @@ def _counted(
         with FlopCounterMode(display=False) as counted:
             network.train()(torch.empty(2, *shape, device="meta"))
         forward = max(counted.get_total_flops() / 2, forward)
-    # Backward is two products for each of forward's.
+    # Backward takes two products for each one of forward.
     return parameters, 3 * forward
 
 
 def _shape(experiment: Experiment, images: Images) -> tuple[int, ...]:
-    """Of an example, as a network gets it."""
+    """Return the shape of an example as the network gets it."""
     if experiment.horizon is not None:
         return images.channels, experiment.lookback
     side = _side(experiment, images)
@@ -309,7 +309,7 @@ def _group(experiment: Experiment, world: int) -> int:
 
 
 def _short(experiment: Experiment, world: int, most: int) -> Experiment:
-    """The same with at most so many examples for each process."""
+    """Return the experiment with at most ``most`` examples for each process."""
     m = min(_group(experiment, world), most, _MOST)
     groups = max(min(experiment.batch_size // world, most, _MOST) // m, 1)
     values = {"batch_size": m * groups * world, "m": m, "bootstrap": False}

@@ -59,7 +59,7 @@ def dry_run(request: Request, console: Console) -> None:
 
 
 def images_of(experiment: Experiment, request: Request) -> Images:
-    """The images of an experiment, or its windows; a known data set is not read."""
+    """Describe an experiment's images or windows, without reading known data sets."""
     if experiment.data not in SETS:
         return Images.of(data_of(experiment, request))
     source = SETS[experiment.data]
@@ -68,7 +68,7 @@ def images_of(experiment: Experiment, request: Request) -> Images:
     if horizon is not None:
         train, test = train - experiment.lookback - horizon + 1, test - horizon + 1
     n, held = min(experiment.train_examples or math.inf, train), 0
-    # A series has a part of its own for it, as long as the test.
+    # A series has a validation part of its own, as long as its test part.
     if experiment.validation and horizon is None:
         held = round(n * experiment.validation)
     return Images(
@@ -90,7 +90,7 @@ def _cells(found: Estimate) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """In units that people use."""
+    """Write a duration in days, hours, minutes or seconds."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

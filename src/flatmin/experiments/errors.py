@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-#: How much of what was given a message repeats, in characters.
+#: Most characters of a given value that a message repeats.
 _MOST = 200
 
 
@@ -14,7 +14,7 @@ class BadInput(ValueError):
 
 
 def shortened(text: str, most: int = _MOST) -> str:
-    """A text without its middle, if it has more than ``most`` characters."""
+    """Cut the middle out of a text that has more than ``most`` characters."""
     if len(text) <= most:
         return text
     half = (most - 3) // 2
@@ -22,12 +22,12 @@ def shortened(text: str, most: int = _MOST) -> str:
 
 
 def shown(value: object) -> str:
-    """How a message repeats what was given."""
+    """Return a value as messages repeat it."""
     return shortened(repr(value))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of a name that nothing has: the nearest, or all there are."""
+    """Return the message for an unknown name, with the nearest known one, or all."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = (

@@ -1,4 +1,4 @@
-"""What is measured of a network: errors, predictions, flatness, and means of steps."""
+"""Measure a network: errors, predictions, flatness, and means over training steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tested(
     Args:
         fabric: of the processes that share the examples.
         model: the network; it is put into evaluation mode.
-        batches: this process's examples; what fills up is `IGNORED`.
+        batches: this process's examples; fillers have the label `IGNORED`.
         task: says what an error is.
     """
     model.eval()
@@ -47,14 +47,14 @@ def predictions(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
 
     Args:
         model: the network; it is put into evaluation mode.
-        batches: images, and labels that do not count.
+        batches: images, and labels that are not used.
     """
     model.eval()
     return torch.cat([model(x).argmax(1) for x, _ in batches])
 
 
 def gathered(fabric: Fabric, mine: Tensor) -> Tensor:
-    """What all processes have found for images that were dealt out in turn."""
+    """Join what processes found for images dealt out in turn, in the images' order."""
     found: Any = fabric.all_gather(mine)
     return found.view(fabric.world_size, -1).T.flatten()
 
@@ -66,12 +66,12 @@ def flatness(
     group: dist.ProcessGroup | None = None,
     task: Task = CLASSIFY,
 ) -> dict[str, float]:
-    """How flat the loss on the training set is, with the labels trained on.
+    """Measure how flat the training loss is, with the labels trained on.
 
     BatchNorm uses its running statistics, so that the loss is a function of the
-    weights alone. What cannot be measured, for instance because training has diverged,
-    is NaN, and a RuntimeWarning says why. Days of training keep their other numbers.
-    Label smoothing and mixup have no part in this loss.
+    weights alone. A number that cannot be measured, for instance because training has
+    diverged, is NaN, and a RuntimeWarning says why; the run keeps its other numbers.
+    This loss has no label smoothing and no mixup.
 
     Args:
         model: the network; it is put into evaluation mode.
@@ -97,7 +97,7 @@ def spectrum(
     group: dist.ProcessGroup | None = None,
     task: Task = CLASSIFY,
 ) -> dict[str, float]:
-    """What the paper's Figure 3 follows through training; arguments as of `flatness`.
+    """Measure the eigenvalues of the paper's Figure 3; arguments as of `flatness`.
 
     Returns:
         ``lambda_max`` and ``lambda_ratio``, lambda_max / lambda_5.
@@ -126,31 +126,31 @@ def _objective(
 
 
 class Means:
-    """Means over examples, of what groups of them have measured in training steps.
+    """Means over examples of the numbers that groups measure in training steps.
 
     Args:
         device: where the sums are.
 
     Attributes:
-        sums: of each of `NAMES`, and the examples that have it.
+        sums: for each of `NAMES`, the sum and the number of examples in it.
     """
 
-    #: Mean loss of the passes at ``w``; by how much loss and error (in per cent) rise
-    #: from there to ``w + eps``.
+    #: Mean loss at ``w``; rise of the loss, and of the error in per cent, from ``w``
+    #: to ``w + eps``.
     NAMES = ("train_loss", "sharpness", "error_sharpness")
 
     def __init__(self, device: torch.device) -> None:
         self.sums = _zeros(device, 2 * len(self.NAMES))
 
     def add(self, n: int, values: Iterable[Tensor | None]) -> None:
-        """Add what a group of ``n`` examples has measured of each; None is nothing."""
+        """Add the numbers of a group of ``n`` examples, as of `NAMES`; skip None."""
         for place, value in enumerate(values):
             if value is not None:
                 self.sums[2 * place] += n * value
                 self.sums[2 * place + 1] += n
 
     def read(self, fabric: Fabric) -> dict[str, float]:
-        """The means since the last call, over all processes, that there are."""
+        """Return the means since the last call, over all processes; leave out empty."""
         totals = _over_all(fabric, self.sums).view(-1, 2).tolist()
         self.sums.zero_()
         pairs = zip(self.NAMES, totals, strict=True)

@@ -83,8 +83,8 @@ def jobs(what: Recipe, root: Path) -> list[Job]:
 def train_all(request: Request, console: Console) -> bool:
     """Train what is left of a recipe's runs, one after the other.
 
-    Runs that another process is training at the moment are left to it, so that the
-    same command in several places shares the work.
+    A run that another process is training is left to that process, so that the same
+    command in several places shares the work.
 
     Returns:
         Whether all runs are finished.
@@ -117,7 +117,7 @@ def train_job(
     """Train a run, or what is left of it.
 
     Returns:
-        Its result; None if another process is at it.
+        Its result; None if another process is training it.
 
     Raises:
         BadInput: settings, data or folder do not fit.
@@ -127,7 +127,7 @@ def train_job(
 
 
 def _sign(fabric: Fabric, request: Request, what: Recipe) -> None:
-    """Leave what `flatmin report` has to know."""
+    """Store what `flatmin report` has to know."""
     if not fabric.is_global_zero:
         return
     asked = Asked(
@@ -142,7 +142,7 @@ def _sign(fabric: Fabric, request: Request, what: Recipe) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run whose folder is this process's: its result, or what has to be trained."""
+    """A run whose folder this process holds: its result, or the training to do."""
 
     job: Job
     name: str
@@ -161,9 +161,9 @@ class _Run:
 
 @contextmanager
 def _claimed(fabric: Fabric, job: Job, request: Request) -> Iterator[_Run | None]:
-    """A run, while its folder is this process's; None if another process is at it.
+    """Hold the folder of a run and yield the run; None if another process holds it.
 
-    All that the settings decide is built before anything is written.
+    Data, network and method are built before anything is written to the folder.
     """
     # One process alone downloads or makes up images.
     with fabric.rank_zero_first():
@@ -186,7 +186,7 @@ def _claimed(fabric: Fabric, job: Job, request: Request) -> Iterator[_Run | None
 
 
 def data_of(experiment: Experiment, request: Request) -> DataSet:
-    """What an experiment trains and tests on.
+    """Return the data that an experiment trains and tests on.
 
     Raises:
         BadInput: it is not there, or too small.

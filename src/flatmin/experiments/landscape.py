@@ -22,17 +22,17 @@ from flatmin.experiments.runs.opened import Finished, names
 #: Examples per pass.
 _BATCH = 256
 
-#: Side by side, more are too small to be compared.
+#: Most landscapes side by side: more are too small to be compared.
 _MOST = 12
 
 
 def ceiling(classes: int) -> float:
-    """Where landscapes are cut off: twice the loss of guessing."""
+    """Return the loss at which landscapes are cut off: twice that of guessing."""
     return 2 * math.log(classes)
 
 
 def _top(run: Finished) -> float:
-    """The same of a run; to guess the mean of a standardised series costs 1."""
+    """Return the `ceiling` of a run; guessing a standardised series' mean costs 1."""
     images = run.run.images
     return 2.0 if isinstance(images, Window) else ceiling(len(images.classes))
 
@@ -59,7 +59,7 @@ def around(
     file: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, points: None,
 ) -> Plane:
-    """Training losses around the weights that a finished run has stored.
+    """Measure training losses around the weights that a finished run has stored.
 
     The directions are the same draws for every run. BatchNorm's running statistics
     stay those of the run, so that the loss is a function of the weights alone.
@@ -68,7 +68,7 @@ def around(
         run: which run.
         at: the coordinates along both axes; 1 moves every filter by its own norm.
         file: where unfinished losses are kept.
-        progress: called with the points that are done, and all.
+        progress: called with the number of points done, and of all points.
 
     Raises:
         BadInput: the run has no weights, or ``file`` is of others.
@@ -117,7 +117,7 @@ def landscape(
     for run in runs:
         run.check()
     with locked(out):
-        # Of one name each, so that what was interrupted is continued.
+        # Their names stay the same, so that an interrupted measurement is continued.
         parts = [out / f".plane-{k}.json" for k in range(len(runs))]
         planes = {
             name: _watched(name, console, run, at, part)
@@ -139,7 +139,7 @@ def _watched(name: str, console: Console, *arguments: Any) -> Plane:
 
 
 def draw(planes: dict[str, Plane], out: Path, top: float) -> None:
-    """The files of a folder of landscapes."""
+    """Write the files of a folder of landscapes."""
     write_json(out / "landscape.json", {k: p.to_dict() for k, p in planes.items()})
     figure = pictures.surface(planes, top=top)
     write(out / "landscape.svg", pictures.encoded(figure, "svg"))

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
 
-#: Where such variables come from.
+#: What messages about torchrun's variables say last.
 _SET = (
     "torchrun sets it: start with torchrun --nproc-per-node N -m flatmin train ..., "
     "or unset WORLD_SIZE and LOCAL_WORLD_SIZE for one process."
@@ -50,7 +50,7 @@ def _local_size(world: int) -> int:
 
 
 def _number(name: str) -> int:
-    """A number of processes in the environment; 1 if it is not there."""
+    """Read a number of processes from the environment; 1 if it is not set."""
     text = os.environ.get(name, "1")
     if not (text.isascii() and text.isdigit() and int(text)):
         raise BadInput(f"{name}={text} is no number of processes. {_SET}")
@@ -58,14 +58,14 @@ def _number(name: str) -> int:
 
 
 def launched(experiment: Experiment) -> Fabric:
-    """Fabric for the processes there are.
+    """Launch Fabric in the processes that were started.
 
     ``torchrun --nproc-per-node 8 -m flatmin train ...`` starts several, on one machine
     or, with ``--nnodes``, on many that share the run folder. They train in
     DistributedDataParallel unless the experiment says ``strategy="fsdp"``.
 
     Raises:
-        BadInput: there is no such device, one process is to share its work, or the
+        BadInput: there is no such device, a strategy is set for one process, or the
             environment is not torchrun's.
     """
     world = world_size()
@@ -88,10 +88,10 @@ def launched(experiment: Experiment) -> Fabric:
 
 
 class _Double(DoublePrecision):
-    """The loss is in double precision too; Fabric rounds the outputs before it."""
+    """Double precision for the loss too, where Fabric would round the outputs."""
 
     def convert_output(self, data: Any) -> Any:
-        """As they are."""
+        """Return the outputs as they are."""
         return data
 
 
@@ -114,7 +114,7 @@ def _strategy(name: str, world: int) -> DDPStrategy | ModelParallelStrategy:
 
 
 def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Each part of the network is gathered when it is its turn."""
+    """Shard each part of the network on its own, so that each is gathered in turn."""
     processes = mesh["data_parallel"]
     try:
         for part in network.children():
@@ -128,9 +128,9 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 @contextmanager
 def share_of_threads(processes: int) -> Iterator[None]:
-    """Leave each of some processes that share this one's work as many threads.
+    """Limit torch to one of ``processes`` equal shares of its threads in the block.
 
-    This process has its share within the block, and all of them again after it.
+    The rest is for the other processes; after the block, this one has all again.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(max(threads // processes, 1))

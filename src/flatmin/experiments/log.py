@@ -20,11 +20,11 @@ class Log:
     Args:
         fabric: of the processes.
         folder: the run's own.
-        step: where training goes on; lines of later steps are forgotten.
-        watcher: is told of every line.
+        step: where training resumes; lines of later steps are removed.
+        watcher: gets every line.
 
     Attributes:
-        last: the last line since training went on.
+        last: the last line since training resumed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Log:
         predicted: dict[str, Tensor],
         result: dict[str, Any],
     ) -> dict[str, Any]:
-        """Store what was found; the run is finished then.
+        """Store the result, with which the run is finished; remove the checkpoint.
 
         Returns:
             The result, as it is stored.
@@ -67,12 +67,12 @@ class Log:
         return result
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the run's files."""
         self._run.close()
 
 
 def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: what cannot be measured is null."""
+    """Replace numbers that are not finite by None, because JSON has no NaN."""
     return {
         name: None if isinstance(x, float) and not math.isfinite(x) else x
         for name, x in numbers.items()

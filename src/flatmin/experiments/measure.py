@@ -25,7 +25,7 @@ _BATCH = 1024
 #: Examples per group, at most.
 _MOST = 1_000_000
 
-#: The ball that stays what it is when layers are rescaled, biases included.
+#: The ball that does not change when layers are rescaled, biases included.
 _ADAPTIVE = TwoPoint(scale=scales.Magnitude())
 
 
@@ -51,7 +51,7 @@ def check(rho: float | None, m: int) -> None:
 def measure(
     runs: Sequence[Finished], rho: float | None, m: int, console: Console
 ) -> list[dict[str, Any]]:
-    """The flatness of finished runs.
+    """Measure the flatness of finished runs.
 
     Args:
         runs: that are opened.
@@ -77,7 +77,7 @@ def measure(
 
 
 def table(found: Sequence[dict[str, Any]]) -> Table:
-    """The records of `measure` for the terminal."""
+    """Draw the records of `measure` for the terminal."""
     titles = [name for name in ("noise", "method", "seed") if name in found[0]]
     who = [[_shown(name, one[name]) for name in titles] for one in found]
     if len(set(map(tuple, who))) < len(who):

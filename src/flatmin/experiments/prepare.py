@@ -1,4 +1,4 @@
-"""What a run is made of: labels, network, optimizer, schedule; or why there is none."""
+"""Build a run's labels, network, optimizer and schedule, or refuse its settings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from flatmin.optim import SAM
 
 
 def check_measurable(experiment: Experiment, data: DataSet) -> None:
-    """Refuse in the beginning what could not be measured in the end.
+    """Refuse before training what could not be measured after it.
 
     Raises:
-        BadInput: sharpness or spectra are asked for, of weights or images that do not
-            lie in memory.
+        BadInput: sharpness or spectra are asked for, and images are read from files, or
+            weights are sharded or have 16 bits.
     """
     if experiment.flatness_rho is None and not experiment.spectrum_at:
         return
@@ -46,9 +46,9 @@ def check_measurable(experiment: Experiment, data: DataSet) -> None:
 
 
 def noisy_labels(experiment: Experiment, data: DataSet) -> Tensor:
-    """The labels that are trained ``[n]``, with the experiment's noise.
+    """Return the labels to train ``[n]``, with the experiment's noise.
 
-    Of a series, where its windows are.
+    For a series, return the positions of its windows.
     """
     if isinstance(data.train, Series):
         return data.train.y
@@ -62,7 +62,7 @@ def noisy_labels(experiment: Experiment, data: DataSet) -> Tensor:
 
 
 def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
-    """The network with the initial weights of the experiment's seed.
+    """Build the network with the initial weights of the experiment's seed.
 
     Args:
         experiment: names it.
@@ -138,7 +138,7 @@ def check_pass(experiment: Experiment, network: nn.Module, x: Tensor) -> None:
 
 
 def train_mode(experiment: Experiment, model: nn.Module) -> None:
-    """Before training steps; frozen BatchNorm stays as it came."""
+    """Put a model into training mode; frozen BatchNorm keeps its statistics."""
     model.train()
     if experiment.freeze_norm:
         for layer in model.modules():
@@ -147,7 +147,7 @@ def train_mode(experiment: Experiment, model: nn.Module) -> None:
 
 
 def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
-    """The method around the base optimizer.
+    """Build the method around the base optimizer.
 
     Method "sgd" is SAM with radius 0, which is the base optimizer bit for bit, in one
     pass.
@@ -195,7 +195,7 @@ def check_groups(experiment: Experiment, batches: Batches, method: SAM) -> None:
 def schedule(
     experiment: Experiment, optimizer: Optimizer, per_epoch: int, steps: int
 ) -> LambdaLR:
-    """The learning rate: up in a straight line, then down in a cosine to zero.
+    """Build the learning rate's schedule: a linear warmup, then a cosine to zero.
 
     Args:
         experiment: says how many epochs it rises.

@@ -89,9 +89,9 @@ def bars(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def open_bars() -> Iterator[Progress]:
-    """The bars that are open; new ones on stderr, if it is a terminal, if none are.
+    """Yield the bars that are open, because a terminal cannot show two displays.
 
-    A terminal cannot show two displays at once.
+    If none are open, yield new ones on stderr, which show only in a terminal.
     """
     progress = _OPEN.get()
     if progress is not None:
@@ -104,23 +104,23 @@ def open_bars() -> Iterator[Progress]:
 
 
 class Watcher:
-    """Is told how a run goes; this one looks away."""
+    """Callbacks that follow a run; here they do nothing."""
 
     def step(self, step: int, steps: int) -> None:
-        """After each step, on every process: its number, and that of all."""
+        """Called after each step, on every process, with its number and the total."""
 
     def line(self, line: dict[str, Any]) -> None:
-        """After each test, on the first process: its line of metrics."""
+        """Called after each test, on the first process, with its line of metrics."""
 
     def says(self, words: str) -> None:
-        """What is done after training, on every process: ``measuring sharpness``."""
+        """Called after training, on every process: ``measuring sharpness``."""
 
 
 class Bar(Watcher):
     """A bar that shows the steps of a run, and its last line of metrics.
 
     Args:
-        progress: the bars that it is one of.
+        progress: the bars to which it is added.
         name: of the run.
     """
 
@@ -141,13 +141,13 @@ class Bar(Watcher):
         self._progress.update(self._task, note=words, refresh=True)
 
     def close(self, words: str) -> None:
-        """Put a line in the place of the bar."""
+        """Replace the bar by a line of text."""
         self._progress.remove_task(self._task)
         self._progress.console.print(words, highlight=False)
 
 
 def note(line: dict[str, Any]) -> str:
-    """What a bar says of a line of a run's metrics."""
+    """Return what a bar shows of a line of metrics."""
     words = {
         "loss": "train_loss",
         "error %": "test_error",

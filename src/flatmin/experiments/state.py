@@ -1,4 +1,4 @@
-"""All that continues a run: one file per process, whole or not there."""
+"""The state from which a run continues: one file per process, complete or absent."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class State:
 
     Args:
         fabric: of the processes that train it.
-        network: its weights, of which a process may have a shard.
+        network: the network; a process may have a shard of its weights.
         optimizer: the method around the base optimizer.
         schedule: of the learning rate.
 
     Attributes:
         average: of the weights, by name; empty without one.
-        means: of what the steps since the last test have found.
+        means: of what the steps since the last test have measured.
         step: how many steps were taken.
         gradient_examples: over how many examples gradients were taken, by all
             processes together.
@@ -55,7 +55,7 @@ class State:
         self.seconds = 0.0
 
     def follow(self, decay: float) -> None:
-        """Move the average towards the network as it is; it begins with the first."""
+        """Move the average towards the current weights, with which it begins."""
         now = self.network.state_dict()
         if not self.average:
             self.average = {name: x.clone() for name, x in now.items()}
@@ -67,7 +67,7 @@ class State:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the network has the average of its weights, if there is one."""
+        """Give the network the average of its weights in the block, if there is one."""
         mine: dict[str, Tensor] = {}
         if self.average:
             mine = {name: x.clone() for name, x in self.network.state_dict().items()}
@@ -81,7 +81,7 @@ class State:
 
     @contextmanager
     def alike(self) -> Iterator[None]:
-        """Within, all processes have the running statistics of the first."""
+        """Give all processes the first one's running statistics in the block."""
         buffers = list(self.network.buffers()) if self._fabric.world_size > 1 else []
         mine = [buffer.clone() for buffer in buffers]
         for buffer in buffers:
@@ -93,19 +93,19 @@ class State:
                 buffer.copy_(own)
 
     def whole(self) -> dict[str, Tensor]:
-        """The weights of all processes, where they are sharded."""
+        """Return the weights, gathered from all processes where they are sharded."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.network, options=options)
         return weights
 
     def restore(self, weights: dict[str, Tensor]) -> None:
-        """Take weights as `whole` gave them; each process its own part."""
+        """Load weights that `whole` returned; each process takes its own part."""
         options = StateDictOptions(full_state_dict=True)
         mine: dict[str, Any] = {**weights}
         set_model_state_dict(self.network, mine, options=options)
 
     def save(self, folder: Path) -> None:
-        """Remember where all processes are; each calls this with what is its own.
+        """Write a checkpoint; every process calls this and writes its own part.
 
         Raises:
             OSError: the disk is full, or cannot be written to. The checkpoint before
@@ -120,7 +120,7 @@ class State:
             checkpoint.commit(folder, self.step, world)
 
     def load(self, folder: Path) -> None:
-        """Continue where this process was; nothing happens at the beginning of a run.
+        """Load this process's part of the checkpoint; without one, do nothing.
 
         Raises:
             BadInput: a file is damaged, or another number of processes wrote it.

@@ -87,7 +87,7 @@ class Table:
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]], title: str = "") -> Self:
-        """The table of records, with a column per name in the first of them."""
+        """Make a table of records, with a column per name in the first of them."""
         names = tuple(records[0]) if records else ()
         rows = tuple(tuple(one[name] for name in names) for one in records)
         return cls(title, tuple(map(Column, names)), rows)
@@ -120,7 +120,7 @@ class Table:
 
     def html(self) -> Markup:
         """The table for pages: it scrolls by itself; empty if it has no rows."""
-        # Pages need plotly, which the other three forms should not wait for.
+        # Imported late: pages need plotly, and the other three forms do not.
         from flatmin.pictures.html import render
 
         return render("table.html.j2", table=self)
@@ -164,7 +164,7 @@ class Table:
 
 
 def printable(text: str, encoding: str) -> str:
-    """A text in an encoding that may lack its signs: ``±`` becomes ``+-`` in ASCII.
+    """Replace the signs that an encoding lacks: ``±`` becomes ``+-`` in ASCII.
 
     Args:
         text: what is to be shown.
@@ -174,7 +174,7 @@ def printable(text: str, encoding: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text in which Markdown finds neither HTML nor the end of a table's cell."""
+    """Escape a text, so that Markdown finds no HTML and no end of a table's cell."""
     for special in ("\\", "|", "<"):
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())
@@ -189,12 +189,12 @@ def _sign(sign: str, encoding: str) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """Such as "1 seed" and "3 seeds"."""
+    """Write a number with its noun, such as "1 seed" or "3 seeds"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _shown(text: str, encoding: str) -> Text:
-    """A text that is no markup for rich."""
+    """Wrap a text so that rich finds no markup in it."""
     return Text(printable(text, encoding))
 
 

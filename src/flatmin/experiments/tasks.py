@@ -1,6 +1,6 @@
 """What a network is trained for: to tell classes apart, or to forecast series.
 
-A task owns the loss, what tests report, and the settings that it cannot have.
+A task defines the loss, the numbers of a test, and the settings that it excludes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 if TYPE_CHECKING:
     from flatmin.experiments.config import Experiment
 
-#: What a test batch is filled up with, so that all processes make equally many passes.
+#: The label of fillers in a test batch; all processes then make equally many passes.
 IGNORED = -100
 
 
@@ -50,7 +50,7 @@ class Forecasted(NamedTuple):
 
     Attributes:
         mse: mean squared error, over windows, channels and steps; `WORST` if it is
-            more, or no number.
+            more, or NaN.
         mae: mean absolute error, likewise.
     """
 
@@ -94,11 +94,11 @@ class Task(Protocol):
         ...
 
     def wrong(self, outputs: Tensor, y: Tensor) -> list[Tensor]:
-        """How many predictions are wrong; nothing where none is right or wrong."""
+        """Return a list of the number of wrong predictions; empty for a forecast."""
         ...
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """What a batch adds to a test; the examples that count come last."""
+        """Return what a batch adds to a test; the number of its examples comes last."""
         ...
 
     def tested(self, sums: list[float]) -> Tested | Forecasted:
@@ -138,8 +138,8 @@ class _Classify:
         return Tested(100 * (n - first) / n, 100 * (n - five) / n, loss / n)
 
 
-#: What the errors of a training that has diverged count as: files have no infinity,
-#: and sweeps compare finite errors.
+#: The error of a training that has diverged: files have no infinity, and sweeps compare
+#: finite errors.
 WORST = 1e9
 
 
@@ -155,7 +155,7 @@ class _Forecast:
         return f"{part} MSE {score:.4f}"
 
     def losses(self, outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-        del smoothing  # No experiment has both.
+        del smoothing  # check_forecast refuses it.
         off = mse_loss(outputs, y.to(outputs.dtype), reduction="none")
         return off.flatten(1).mean(1)
 
@@ -187,12 +187,12 @@ FORECAST: Task = _Forecast()
 
 
 def task_of(experiment: Experiment) -> Task:
-    """A forecast where there is a horizon, and else the task of telling classes."""
+    """Return the forecast if there is a horizon, else the classification."""
     return CLASSIFY if experiment.horizon is None else FORECAST
 
 
 def counted(y: Tensor) -> Tensor:
-    """Which examples are none that fill a batch up ``[n]``, bool."""
+    """Mark the examples that are no fillers, bool ``[n]``."""
     return (y != IGNORED).flatten(1).any(1) if y.dim() > 1 else y != IGNORED
 
 
@@ -209,7 +209,7 @@ def check_forecast(experiment: Experiment) -> None:
 
 
 def _excluded(one: Experiment) -> Iterator[tuple[str, str]]:
-    """What to set instead, and why, for each setting that a forecast cannot have."""
+    """Yield what to set instead, and why, for each setting that a forecast excludes."""
     if one.augment:
         yield "augment=[]", "a series is not augmented"
     if one.mixup is not None:

@@ -32,15 +32,15 @@ from flatmin.optim import Probe
 #: Seconds between two checkpoints.
 CHECKPOINT_EVERY = 60.0
 
-#: Steps after which the processes ask whether a checkpoint is due, beside every epoch.
+#: Steps between two checks whether a checkpoint is due; each epoch's end checks too.
 _ASK_EVERY = 100
 
-#: What a result has in common with the last line of metrics, beside the test.
+#: What a result copies from the last line of metrics, besides the test.
 _REPEATED = ("error_sharpness", "gradient_examples", "seconds")
 
 
 def finished(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that is finished, whose checkpoint is not needed any more."""
+    """Return the result of a finished run, or None, and remove its checkpoint."""
     result = fabric.broadcast(Run(folder).result())
     if result is not None and fabric.is_global_zero:
         clear(folder)
@@ -48,7 +48,7 @@ def finished(fabric: Fabric, folder: Path) -> dict[str, Any] | None:
 
 
 class Training:
-    """A network in training; making it writes nothing.
+    """A network in training; to construct it writes no file.
 
     Args:
         fabric: of the processes that train it.
@@ -106,9 +106,9 @@ class Training:
         """Train to the end, from wherever it was left, and return the result.
 
         Every process calls this; the first one writes the files, into a folder that
-        all of them can read. What is killed at any moment continues to the same
-        weights, bit for bit, with as many processes as it was begun with. Where the
-        experiment bootstraps its labels, it is trained twice.
+        all of them can read. A run that was killed at any moment continues to the same
+        weights, bit for bit, if it has as many processes as before. An experiment that
+        bootstraps its labels is trained twice.
 
         Args:
             folder: the run's own.
@@ -154,7 +154,7 @@ class Training:
                 log.watcher.step(state.step, self.steps)
                 if state.step == self.steps:
                     break
-                # The end of an epoch has a line of metrics, before its checkpoint.
+                # At an epoch's end, the line of metrics comes before the checkpoint.
                 if state.step % _ASK_EVERY == 0 and state.step % batches.steps:
                     self._stop_clock()
                     self._save_if_due(log.folder)
@@ -166,11 +166,11 @@ class Training:
         return self._finish(log)
 
     def train_mode(self) -> None:
-        """Before training steps."""
+        """Put the network into training mode."""
         prepare.train_mode(self.experiment, self.model)
 
     def step(self, groups: list[Batch]) -> None:
-        """One step; each group of examples has a perturbation of its own."""
+        """Take one step; each group of examples has a perturbation of its own."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         several, share = len(groups) > 1, 1 / len(groups)
         self.optimizer.zero_grad()
@@ -193,10 +193,10 @@ class Training:
         self.state.step += 1
 
     def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> list[Tensor]:
-        """A gradient of one group, in as many parts as memory asks for.
+        """Take a gradient of one group, in ``accumulate`` parts to save memory.
 
         Returns:
-            How many predictions of each part are wrong; nothing of a forecast.
+            The number of wrong predictions of each part; empty for a forecast.
         """
         parts = min(self.experiment.accumulate, len(x))
         loss, wrong = torch.zeros((), device=x.device), list[Tensor]()
@@ -213,12 +213,12 @@ class Training:
         return wrong
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """What is trained, for each example; of classes with label smoothing."""
+        """Return the training loss of each example, with the label smoothing."""
         return self.task.losses(outputs, y, self.experiment.label_smoothing)
 
     def _backward(self, probe: Probe, losses: Tensor, share: float) -> None:
         if self._mixed:
-            # Fabric scales the loss, and wants to be the one that differentiates it.
+            # Fabric scales the loss, so its own backward has to be called.
             self.fabric.backward(share * losses.mean())
         else:
             probe.backward(losses if share == 1 else share * losses)
@@ -226,13 +226,13 @@ class Training:
             self.state.gradient_examples += len(losses) * self.fabric.world_size
 
     def _note(self, n: int, errors: dict[bool, Tensor]) -> None:
-        """Remember how loss and error of a group of ``n`` were, and how they rose."""
+        """Add a group's loss, and the rise of its loss and error, to the means."""
         found = self.optimizer.statistics
         rise = 100 * (errors[True] - errors[False]) if len(errors) == 2 else None
         self.state.means.add(n, (found.loss, found.sharpness, rise))
 
     def _stop_clock(self) -> None:
-        """Add the time since training went on; the device is waited for."""
+        """Wait for the device, and add the time since training resumed."""
         if self.fabric.device.type != "cpu":
             torch.accelerator.synchronize(self.fabric.device)
         self.state.seconds += time.perf_counter() - self._began
@@ -249,7 +249,7 @@ class Training:
         return last or epoch in at or epoch % self.experiment.evaluate_every == 0
 
     def _look(self, epoch: int) -> dict[str, Any]:
-        """Test the network, and say how the epoch went."""
+        """Test the network, and return the epoch's line of metrics."""
         state, test = self.state, self.batches.test
         line = {"epoch": epoch, "step": state.step, **state.means.read(self.fabric)}
         line["lr"] = float(self.schedule.get_last_lr()[0])
@@ -268,7 +268,7 @@ class Training:
         return line
 
     def _finish(self, log: Log) -> dict[str, Any]:
-        """Measure what was found, store it, and forget the checkpoint."""
+        """Measure the trained network, store the result, and remove the checkpoint."""
         state, rho = self.state, self.experiment.flatness_rho
         repeated = (*self.task.tests, *_REPEATED)
         result = {name: log.last.get(name) for name in repeated}
@@ -291,7 +291,7 @@ class Training:
                 result |= evaluate.flatness(
                     state.network, measured, rho, self._group, self.task
                 )
-            # They are the network's own, and the average only in here.
+            # Stored in the block: only here does the network have its average.
             result = log.finish(state.whole(), predicted, result)
         self.fabric.barrier()
         return result
@@ -301,13 +301,13 @@ class Training:
         return dist.group.WORLD if self.fabric.world_size > 1 else None
 
     def _measured(self) -> evaluate.Images:
-        """This process's training examples, none of them twice."""
+        """This process's training examples, without fillers."""
         kind = next(self.state.network.parameters()).dtype
         real = ((x.to(kind), y, counted(y)) for x, y in self.batches.plain())
         return [(x[here], y[here]) for x, y, here in real]
 
     def _predictions(self, name: str) -> dict[str, Tensor]:
-        """The labels predicted for all test images, in their order; no forecasts.
+        """Return the labels predicted for all test images, in order; no forecasts.
 
         Forecasts would take more room than the weights and the series together.
         """

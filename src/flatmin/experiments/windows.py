@@ -60,7 +60,7 @@ class Windows:
 
         Args:
             parts: indices into ``y``, each with a seed that is not needed.
-            change: of images; a series has none.
+            change: not used: a series is not augmented.
 
         Yields:
             What is shown ``[n, channels, lookback]``, and what follows

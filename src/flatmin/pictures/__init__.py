@@ -1,8 +1,8 @@
-"""Pictures of what `flatmin.diagnostics` measures: for papers, and to be turned.
+"""Pictures of what `flatmin.diagnostics` measures: for papers, and interactive pages.
 
 Models that are compared share directions, axes, heights and colours; nothing is scaled
-for each of them. Colours get lighter as losses get higher, so that they can be told
-apart by everybody, and in grey.
+for one model alone. Colours get lighter as losses get higher, so that they can be told
+apart by colour-blind readers, and in grey.
 """
 
 from flatmin.pictures._scale import Scale

@@ -1,4 +1,4 @@
-"""What pictures that are compared have in common."""
+"""Axes, heights and colours that compared pictures share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flatmin.diagnostics.landscape import Plane
 
-#: The share of all finite losses that is drawn; the others are cut off.
+#: The share of all finite losses that is drawn; higher ones are cut off.
 _DRAWN = 0.75
 
 #: Okabe and Ito's colours and a dash for each: any two differ in grey as well.
@@ -44,11 +44,11 @@ class Scale:
 
     @classmethod
     def of(cls, planes: Iterable[Plane], top: float | None = None) -> Self:
-        """The scale that holds all planes.
+        """Return the scale that holds all planes.
 
         Args:
             planes: at least one.
-            top: where losses are cut off; by default where a quarter of all is higher.
+            top: where losses are cut off; by default, a quarter of all is higher.
 
         Raises:
             ValueError: there is no plane, no finite loss, or none below ``top``; a
@@ -80,7 +80,7 @@ class Scale:
         return cls(low, high, sides[0], sides[1])
 
     def levels(self, count: int = 12) -> NDArray[np.float64]:
-        """Round heights of contour lines, and ``low`` and ``top`` around them."""
+        """Return ``low``, round heights of contour lines, and ``top``."""
         nice = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
         heights = np.asarray(nice.tick_values(self.low, self.top))
         inside = heights[(heights > self.low) & (heights < self.top)]
@@ -90,18 +90,18 @@ class Scale:
 def finer(
     plane: Plane, scale: Scale, points: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates and losses of the same bilinear surface at more points.
+    """Return coordinates and losses of a plane at more points, by interpolation.
 
-    Between points nothing is known; bilinear is what a drawing of the points alone
-    suggests. What is no number stays none; what is far above the top is lowered.
+    Interpolation is bilinear, as a drawing of the measured points alone would suggest.
+    NaN stays NaN, and losses far above the top are lowered.
 
     Args:
         plane: which one.
         scale: of all planes that are compared.
-        points: at least so many along each side, the measured ones among them.
+        points: at least so many along each side; the measured ones are among them.
     """
     high = scale.top + 2 * (scale.top - scale.low)
-    # A minimum with NaN is NaN, so what is no number stays none.
+    # A minimum with NaN is NaN.
     loss = np.minimum(np.asarray(plane.losses, dtype=np.float64), high)
     a, b = (_between(x, points) for x in (plane.a, plane.b))
     along = np.stack([np.interp(a, plane.a, row) for row in loss])
@@ -110,10 +110,11 @@ def finer(
 
 
 def cut(plane: Plane, scale: Scale, points: int) -> NDArray[np.float64]:
-    """Points ``x, y, z`` of a surface that ends at the top, in a clean rim.
+    """Return points ``x, y, z`` of a surface that is cut at the top, in a clean rim.
 
-    The first points above the top move to where the surface crosses it: to the mean of
-    the crossings on the way to their neighbours below. All others above have NaN as z.
+    Points above the top with neighbours below it move to where the surface crosses the
+    top: to the mean of the crossings on the way to these neighbours. All other points
+    above have NaN as z.
     """
     a, b, loss = finer(plane, scale, points)
     grid = np.stack([*np.meshgrid(a, b), loss])
@@ -133,12 +134,12 @@ def cut(plane: Plane, scale: Scale, points: int) -> NDArray[np.float64]:
 
 
 def named(planes: Mapping[str, Plane] | Plane) -> Mapping[str, Plane]:
-    """Planes by the name of their model."""
+    """Return planes by the name of their model; a single plane has none."""
     return {"": planes} if isinstance(planes, Plane) else planes
 
 
 def _between(x: tuple[float, ...], points: int) -> NDArray[np.float64]:
-    """These coordinates and as many between every two as make so many in all."""
+    """Return coordinates with enough new ones between every two for ``points``."""
     times = max(1, math.ceil((points - 1) / max(1, len(x) - 1)))
     k = np.arange((len(x) - 1) * times + 1) / times
     return np.interp(k, np.arange(len(x)), x)

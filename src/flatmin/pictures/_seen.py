@@ -1,4 +1,4 @@
-"""From where landscapes are looked at, and what is to be seen."""
+"""The camera's place for landscapes, and a sentence on what they show."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from flatmin.diagnostics.landscape import Plane
 from flatmin.pictures._scale import Scale
 
-#: How far above the horizon the camera is, in degrees: it looks into a valley.
+#: How far above the horizon the camera is, in degrees, to look into a valley.
 _ELEVATION = 52.0
 
-#: Where it may stand, in degrees from the first axis; a corner is near, no side.
+#: Where it may stand, in degrees from the first axis: near a corner, not a side.
 _AZIMUTHS = (-57.0, 33.0, 123.0, -147.0)
 
 
 def view(planes: Iterable[Plane], scale: Scale) -> tuple[float, float]:
-    """Elevation and azimuth, in degrees, over the lowest corner of all planes."""
+    """Return elevation and azimuth, in degrees, over the planes' lowest corner."""
     planes = list(planes)
     heights = {
         azimuth: sum(_in_the_way(plane, scale, azimuth) for plane in planes)
@@ -28,14 +28,14 @@ def view(planes: Iterable[Plane], scale: Scale) -> tuple[float, float]:
 
 
 def seen(planes: Mapping[str, Plane], loss: str) -> str:
-    """How far the loss rises around each model, in one sentence.
+    """Say in one sentence how far the loss rises around each model.
 
-    It is the mean over a disc of half the planes' size. The sentence is empty if a
-    plane does not surround its model.
+    The rise is the mean over a disc of half the planes' size. The sentence is empty if
+    a plane does not surround its model.
 
     Args:
         planes: by the name of their model.
-        loss: what the loss is called.
+        loss: the name of the loss.
     """
     radius = min(map(_reach, planes.values())) / 2
     if radius <= 0:
@@ -48,7 +48,7 @@ def seen(planes: Mapping[str, Plane], loss: str) -> str:
 
 
 def _in_the_way(plane: Plane, scale: Scale, azimuth: float) -> float:
-    """The mean height of a plane's quarter that is nearest to the camera."""
+    """Return the mean height of the quarter of a plane nearest to the camera."""
     x, y = np.meshgrid(plane.a, plane.b)
     angle = math.radians(azimuth)
     near = (x - np.mean(scale.a)) * math.cos(angle)
@@ -58,12 +58,12 @@ def _in_the_way(plane: Plane, scale: Scale, azimuth: float) -> float:
 
 
 def _reach(plane: Plane) -> float:
-    """How far a plane extends from its middle to the nearest side."""
+    """Return how far a plane extends from its middle to the nearest side."""
     return min(-min(plane.a), max(plane.a), -min(plane.b), max(plane.b))
 
 
 def _rise(plane: Plane, radius: float) -> float:
-    """Mean loss within a distance, minus the loss in the middle; infinite if any is."""
+    """Return the mean loss within a distance, minus the middle's; inf if not finite."""
     x, y = np.meshgrid(plane.a, plane.b)
     losses = np.asarray(plane.losses, dtype=np.float64)
     away = np.hypot(x, y)
@@ -80,7 +80,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _wider(order: list[str], rises: Mapping[str, float]) -> str:
-    """Which minimum is the widest; nothing if the numbers do not tell."""
+    """Name the widest minimum; empty if the numbers do not tell."""
     if len(order) < 2 or min(rises.values()) < 0:
         return ""
     if _by(rises[order[0]]) == _by(rises[order[1]]):

@@ -1,4 +1,4 @@
-"""Landscapes to be turned: plotly, in pages that need no network."""
+"""Landscapes that readers can turn: plotly, in pages that need no network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def page(
     top: float | None = None,
     loss: str = "training loss",
 ) -> str:
-    """One HTML page with landscapes side by side, on one scale, that turn together.
+    """Return an HTML page with landscapes side by side, on one scale, turning together.
 
     The page needs no network: plotly.js, the records and their settings are in it. It
     can be used with a mouse, fingers, or a keyboard, and has the losses as a table. In
@@ -56,7 +56,7 @@ def page(
         title: of the page.
         text: a paragraph below the title.
         top: the highest loss that is drawn; see `Scale`.
-        loss: what the loss is called.
+        loss: the name of the loss.
 
     Raises:
         ValueError: as `Scale.of`.
@@ -74,7 +74,7 @@ def page(
 
 
 def share_plotly(pages: Mapping[str, str]) -> dict[str, str]:
-    """Pages of one folder that load plotly.js once, from a file beside them.
+    """Change the pages of one folder to load plotly.js from a file beside them.
 
     Args:
         pages: by their file's name, as `page` returns them.
@@ -89,13 +89,13 @@ def share_plotly(pages: Mapping[str, str]) -> dict[str, str]:
 
 
 def render(template: str, **context: Any) -> Markup:
-    """A template of ``pictures/templates`` filled in; what it is given is escaped.
+    """Fill in a template of ``pictures/templates``; the values are escaped.
 
     Pages extend ``base.html.j2`` and fill its blocks ``title`` and ``content``.
 
     Args:
         template: name of its file.
-        **context: what the template names; a name that is missing is an error.
+        **context: values of the template's names; a missing one is an error.
     """
     return Markup(_templates().get_template(template).render(**context))
 
@@ -108,14 +108,14 @@ def landscapes(
     loss: str = "training loss",
     captions: Mapping[str, str] | None = None,
 ) -> Markup:
-    """Landscapes that turn together, the buttons that turn them, and what to see.
+    """Return landscapes that turn together, their buttons, and a sentence about them.
 
     Args:
         planes: by the name of their model.
         prefix: of the ids in the page; the picture of the ``k``-th is ``prefix-k``.
         top: the highest loss that is drawn; see `Scale`.
-        loss: what the loss is called.
-        captions: by name; what is said below each picture.
+        loss: the name of the loss.
+        captions: below each picture, by name.
     """
     scale = Scale.of(planes.values(), top)
     looks = view(planes.values(), scale)
@@ -141,14 +141,14 @@ def landscapes(
 def figure(
     drawn: go.Figure, name: str, caption: str, still: Figure, turns: str = ""
 ) -> Markup:
-    """A plotly figure with its caption, and the picture that stands in for it.
+    """Return a plotly figure with its caption, and the picture that can replace it.
 
     Args:
-        drawn: without a template; the page has its own, for light and for dark.
+        drawn: its template is dropped; the page has its own, for light and for dark.
         name: id in the page.
         caption: below the figure.
         still: for print, and for browsers that cannot draw the figure.
-        turns: what a figure is that arrow keys turn; by default they do not.
+        turns: the description of a figure that arrow keys turn; empty for others.
     """
     text: Any = drawn.to_json()
     drawing = json.loads(text)
@@ -165,7 +165,7 @@ def figure(
 
 @cache
 def plotly() -> Markup:
-    """plotly.js, 5 MB of JavaScript."""
+    """Return plotly.js, 5 MB of JavaScript."""
     return Markup(get_plotlyjs())
 
 
@@ -194,7 +194,7 @@ def _address(still: Figure, kind: Literal["svg", "png"]) -> str:
 def _surface(
     plane: Plane, scale: Scale, loss: str, looks: tuple[float, float]
 ) -> go.Figure:
-    """A surface that ends at the top, and where the loss is no number."""
+    """Draw a surface that ends at the top, and where the loss is NaN."""
     x, y, z = (side.astype("float32") for side in cut(plane, scale, _POINTS))
     step = (scale.top - scale.low) / 12
     # plotly drops triangles beyond the axis, and rounding may put the rim there.

@@ -1,4 +1,4 @@
-"""For papers: matplotlib, as vectors or pixels."""
+"""Pictures for papers, by matplotlib, as vectors or pixels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flatmin.diagnostics.landscape import Line, Plane
 from flatmin.pictures._scale import STYLES, Scale, cut, finer, named
 from flatmin.pictures._seen import view
 
-#: Lightness rises from end to end: for everybody, and in grey.
+#: Lightness rises from end to end, for colour-blind readers and in grey.
 _COLOURS = "viridis"
 
-#: Along each side of a surface, at least.
+#: Points along each side of a surface, at least.
 _POINTS = 161
 
 
@@ -27,14 +27,14 @@ def contour(
     top: float | None = None,
     loss: str = "training loss",
 ) -> Figure:
-    """Planes side by side as contours, on one scale.
+    """Draw planes side by side as contours, on one scale.
 
-    What is above ``top`` is white, what is no number is hatched. A cross is the model.
+    Losses above ``top`` are white, NaN is hatched. A cross marks the model.
 
     Args:
         planes: by the name of their model.
         top: the highest loss that is drawn; see `Scale`.
-        loss: what the loss is called.
+        loss: the name of the loss.
 
     Raises:
         ValueError: as `Scale.of`.
@@ -59,14 +59,14 @@ def surface(
     loss: str = "training loss",
     columns: int | None = None,
 ) -> Figure:
-    """Planes side by side as surfaces, on one scale, with contours below.
+    """Draw planes side by side as surfaces, on one scale, with contours below.
 
-    What is above ``top``, or no number, is left out: the surface ends there.
+    The surface ends where the loss is above ``top`` or NaN.
 
     Args:
         planes: by the name of their model.
         top: the highest loss that is drawn; see `Scale`.
-        loss: what the loss is called.
+        loss: the name of the loss.
         columns: pictures in a row; by default all.
 
     Raises:
@@ -90,12 +90,12 @@ def surface(
 
 
 def relief(plane: Plane, scale: Scale, loss: str, looks: tuple[float, float]) -> Figure:
-    """One plane as a surface, on the scale and from the side of several.
+    """Draw one plane as a surface, with the scale and the camera of several.
 
     Args:
         plane: which one.
         scale: of all planes that are compared.
-        loss: what the loss is called.
+        loss: the name of the loss.
         looks: elevation and azimuth of the camera, in degrees.
     """
     figure = Figure(figsize=(4.4, 3.9))
@@ -112,13 +112,13 @@ def line(
     top: float | None = None,
     loss: str = "training loss",
 ) -> Figure:
-    """Losses along a direction; of several lines, their median and range.
+    """Draw losses along a direction; for several lines, their median and range.
 
     Args:
         lines: by the name of their model, one or several (of seeds, or of directions)
             with the same coordinates.
-        top: where the axis ends; by default where the losses do.
-        loss: what the loss is called.
+        top: where the axis ends; by default where the losses end.
+        loss: the name of the loss.
 
     Raises:
         ValueError: lines of one model have different coordinates.
@@ -139,9 +139,9 @@ def line(
 
 
 def encoded(figure: Figure, kind: Literal["svg", "pdf", "png"] = "svg") -> bytes:
-    """A figure as the content of a file; the same figure gives the same bytes."""
+    """Return a figure as a file's content; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    # Text stays text; ids do not depend on chance, nor the file on the date.
+    # Text stays text; neither random ids nor the date change the bytes.
     fixed: Any = {"svg.fonttype": "none", "svg.hashsalt": "flatmin", "pdf.fonttype": 42}
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with mpl.rc_context(fixed):
@@ -184,7 +184,7 @@ def _relief(panel: Any, plane: Plane, scale: Scale, looks: tuple[float, float]) 
 
 
 def _sheet(panel: Any, plane: Plane, scale: Scale, floor: float) -> None:
-    """The surface, its contour lines, and filled contours on the floor below it."""
+    """Draw the surface, its contour lines, and filled contours on the floor below."""
     a, b, loss = finer(plane, scale, _POINTS)
     colours = {"cmap": _COLOURS, "vmin": scale.low, "vmax": scale.top}
     panel.contourf(

@@ -1,4 +1,4 @@
-"""The program: its commands, and what it says when it cannot go on."""
+"""The program: its commands, and its messages when it cannot go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flatmin.experiments.cli.report import report
 from flatmin.experiments.cli.train import sweep, train
 from flatmin.experiments.errors import BadInput, shortened
 
-#: What shells report for a program that Ctrl-C ended; newer typer returns it by itself.
+#: Exit code of a program that Ctrl-C ended; newer typer returns it by itself.
 _INTERRUPTED = 130
 
 #: The commands in the order of the help, each with examples.
@@ -113,7 +113,7 @@ def main() -> None:
     try:
         code = _run()
         sys.stdout.flush()
-    except BrokenPipeError:  # As of `flatmin methods | head -1`
+    except BrokenPipeError:  # For instance by `flatmin methods | head -1`.
         silence()
         code = 1
     sys.exit(code)

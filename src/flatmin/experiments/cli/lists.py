@@ -1,4 +1,4 @@
-"""``flatmin methods``, ``recipes`` and ``fields``: what there is, in 80 columns."""
+"""``flatmin methods``, ``recipes`` and ``fields``: lists in 80 columns."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def fields(as_json: Json = False) -> None:
 
 
 def every_field() -> list[dict[str, Any]]:
-    """Name, type, default and meaning of what ``--set`` takes."""
+    """Return name, type, default and meaning of each field that ``--set`` takes."""
     schemas = Experiment.model_json_schema()["properties"]
     schemas["seeds"] = {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS}
     meanings = _meanings() | {"seeds": "runs of each arm, with seeds 0, 1 and so on."}
@@ -90,7 +90,7 @@ def every_field() -> list[dict[str, Any]]:
 
 
 def _meanings() -> dict[str, str]:
-    """The section "Attributes:" of `Experiment`, by name."""
+    """Return the texts in the section "Attributes:" of `Experiment`, by name."""
     _, _, section = (getdoc(Experiment) or "").partition("Attributes:\n")
     section = section.replace("``", "").replace("None", "null")
     found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
@@ -98,7 +98,7 @@ def _meanings() -> dict[str, str]:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A JSON schema in words: ``number > 0 or null``."""
+    """Write a JSON schema in words: ``number > 0 or null``."""
     if "anyOf" in schema:
         return " or ".join(map(_kind, schema["anyOf"]))
     if "enum" in schema:
@@ -122,7 +122,7 @@ def _short(number: float) -> str:
 
 
 def every_summary() -> list[dict[str, Any]]:
-    """Name, title and size of each recipe."""
+    """Return name, title and size of each recipe."""
     return [
         {
             "name": one.name,
@@ -135,7 +135,7 @@ def every_summary() -> list[dict[str, Any]]:
 
 
 def every_recipe() -> str:
-    """One line for each recipe."""
+    """Write one line for each recipe."""
     lines = [f"{'recipe':<14}  {'cells':>5}  {'runs':>5}  what it shows"]
     for one in every_summary():
         name, cells, number = one["name"], one["cells"], one["runs"]
@@ -144,7 +144,7 @@ def every_recipe() -> str:
 
 
 def one_recipe(recipe: Recipe) -> str:
-    """Its cells, with the paper's numbers and what is trained, and its notes."""
+    """Write a recipe's cells, with the paper's numbers and the arms, and its notes."""
     blocks = [f"{recipe.name}: {recipe.title}\n{_filled(work(recipe))}"]
     for prefix, cells in groupby(recipe.cells, lambda c: c.name.rpartition("/")[0]):
         blocks.append(_group(prefix, list(cells)))
@@ -153,7 +153,7 @@ def one_recipe(recipe: Recipe) -> str:
 
 
 def work(recipe: Recipe) -> str:
-    """How much a recipe trains, in words."""
+    """Say how much a recipe trains."""
     epochs = sum(a.epochs * _times(a) for a in _arms(recipe) if a.steps is None)
     steps = sum((a.steps or 0) * _times(a) for a in _arms(recipe))
     amounts = [
@@ -169,12 +169,12 @@ def work(recipe: Recipe) -> str:
 
 
 def runs(recipe: Recipe) -> int:
-    """How many runs there are, each counted once."""
+    """Return how many runs a recipe has, each counted once."""
     return len(_arms(recipe)) * recipe.seeds
 
 
 def trained(cell: Cell) -> str:
-    """What the arms of a cell are, in a few words."""
+    """Describe the arms of a cell in a few words."""
     if not cell.arms:
         return "quoted"
     alike = cell.arms[0]
@@ -232,7 +232,7 @@ def _filled(text: str, first: str = "", others: str | None = None) -> str:
 
 
 def _arms(recipe: Recipe) -> list[Experiment]:
-    """Of every folder, once."""
+    """Return the arms of a recipe, once for each folder that cells share."""
     return [
         a for arms in {c.folder: c.arms for c in recipe.cells}.values() for a in arms
     ]

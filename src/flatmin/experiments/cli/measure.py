@@ -90,7 +90,7 @@ def _opened(
     classes: int | None,
     size: int | None,
 ) -> list[Run]:
-    """Finished runs, or networks that were trained elsewhere."""
+    """Open finished runs, or networks that were trained elsewhere."""
     from flatmin.experiments.runs.elsewhere import Network, elsewhere
     from flatmin.experiments.runs.opened import finished
 

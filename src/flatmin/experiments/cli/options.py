@@ -1,4 +1,4 @@
-"""What commands have in common: their options, and what the Tab key completes."""
+"""Options that commands share, and the words that the Tab key completes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flatmin.experiments.recipes import RECIPES
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    """The recipes that begin with what was typed."""
+    """List the recipes that begin with what was typed."""
     return [name for name in RECIPES if name.startswith(incomplete)]
 
 
 def field_names(incomplete: str) -> list[str]:
-    """The fields that begin with what was typed, as ``--set`` takes them."""
+    """List the fields that begin with what was typed, as ``--set`` takes them."""
     return [f"{name}=" for name in SETTABLE if name.startswith(incomplete)]
 
 
 def readable(path: Path) -> Path:
-    """A path that messages, JSON and pages can show.
+    """Refuse a path that messages, JSON and pages cannot show.
 
     Raises:
         typer.BadParameter: it is not UTF-8, or has a line break or another sign that
@@ -36,14 +36,14 @@ def readable(path: Path) -> Path:
 
 
 def readable_paths(paths: list[Path] | None) -> list[Path] | None:
-    """`readable` for each of several paths."""
+    """Refuse paths that are not `readable`."""
     for path in paths or ():
         readable(path)
     return paths
 
 
 def folder(path: Path) -> Path:
-    """A readable path that is a folder, or can become one.
+    """Refuse a path that is not a folder and cannot become one.
 
     Raises:
         typer.BadParameter: as `readable`; or the path, or one above it, is a file.
@@ -55,7 +55,7 @@ def folder(path: Path) -> Path:
 
 
 def examples(lines: Iterable[str]) -> str:
-    """The end of a command's help."""
+    """Write the examples at the end of a command's help."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 

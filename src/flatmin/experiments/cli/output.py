@@ -1,4 +1,4 @@
-"""What is printed: in any encoding, and as JSON."""
+"""Print in any encoding, and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ERRORS = "flatmin"
 
 
 def fit_encoding() -> None:
-    """Let stdout and stderr spell what their encoding lacks: ``+-`` for ``±``.
+    """Let stdout and stderr replace signs their encoding lacks: ``±`` by ``+-``.
 
     rich, typer and Python's warnings then print every sign instead of failing at it.
     """
@@ -39,7 +39,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 
 
 def say(line: str) -> None:
-    """Print a line as it is, however long."""
+    """Print a line unchanged, however long."""
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -59,5 +59,5 @@ def _plain(value: Any) -> Any:
 
 
 def silence() -> None:
-    """Nobody reads stdout any more: let Python's last flush find an open file."""
+    """Replace a stdout that was closed, so that Python's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Errors class by class, and the confusion that changed most."""
+"""Errors class by class, and the most changed confusion of two classes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from flatmin.experiments.table import Column, Table
 
 
 def confusion(row: Row, data: DataSet) -> Tensor:
-    """How often a run takes a class for another, on average over the seeds.
+    """Count how often runs take a class for another, on average over the seeds.
 
     Args:
         row: of the runs.
         data: what they were tested on.
 
     Returns:
-        ``[classes, classes]``, float64: test images by their class and by what was
-        predicted.
+        ``[classes, classes]``, float64: test images by true and by predicted class.
     """
     n, y = len(data.classes), data.test.y.cpu()
     counts = torch.zeros(n * n, dtype=torch.float64)
@@ -31,7 +30,7 @@ def confusion(row: Row, data: DataSet) -> Tensor:
 
 
 def table(base: Row, rival: Row, data: DataSet) -> Table:
-    """The error of each class under two methods, those that differ most first."""
+    """List the error of each class under two methods, the largest difference first."""
     found = [_errors(confusion(row, data)) for row in (base, rival)]
     images = data.test.y.cpu().bincount(minlength=len(data.classes))
     order = (found[0] - found[1]).abs().nan_to_num(-1).argsort(descending=True)
@@ -66,5 +65,5 @@ def most_changed(base: Row, rival: Row, data: DataSet) -> str:
 
 
 def _errors(counts: Tensor) -> Tensor:
-    """Per cent of each class ``[classes]``; NaN of a class without test images."""
+    """Return each class's error in per cent; NaN for a class without test images."""
     return 100 * (1 - counts.diagonal() / counts.sum(1))

@@ -1,4 +1,4 @@
-"""Settings that were chosen at the edge of their grid, and how to widen it."""
+"""Warn of settings that were chosen at the edge of their grid, and widen the grid."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Edge:
 def warning(what: Comparison, row: Row) -> str:
     """Say which settings of a row lie at the edge of their grid; empty if none does.
 
-    A grid of one value has no edge. The shortest of two lengths is no news.
+    A grid of one value has no edge. The shortest of two lengths is not reported.
 
     Args:
-        what: was compared.
+        what: the comparison.
         row: of a method.
     """
     edges = list(_edges(what, row))
@@ -70,7 +70,7 @@ def _wider(grid: tuple[float, ...], upper: bool) -> tuple[float, ...]:
 
 
 def _fair(what: Comparison, grids: _Grids) -> _Grids:
-    """The same with more tries for the base, until SAM has no more than it."""
+    """Add lengths and learning rates of the base, until SAM has no more tries."""
     for field in cycle(("lrs", "lengths")):
         try:
             Comparison.model_validate({**what.model_dump(), **grids})

@@ -1,4 +1,4 @@
-"""How long a comparison takes, from a few timed steps and tests."""
+"""Estimate how long a comparison takes, from a few timed steps and tests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from flatmin.experiments.cost import Cost, Images, Meter, estimate
 from flatmin.experiments.datasets import DataSet, Files
 from flatmin.experiments.train import Training
 
-#: Seconds that timing one arm may take, and steps of it, at most.
+#: Most seconds and most steps for timing one arm.
 _PATIENCE, _STEPS = 2.0, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What the runs of a setting take on this machine.
+    """The costs of a setting's runs on this machine.
 
     Attributes:
         costs: of a run, by the name of the arm.
-        start: seconds until a run has begun.
+        start: seconds until a run's training begins.
         base: a training of the base that has taken a few steps.
     """
 
@@ -38,11 +38,11 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Seconds of all runs of one seed, and of what comes after them.
+    """Seconds of all runs of one seed, and of the landscapes.
 
     Attributes:
-        search: of each run that chooses.
-        final: of each run with what was chosen.
+        search: of each run from which settings are chosen.
+        final: of each run with the chosen settings.
         landscapes: of both planes.
     """
 
@@ -83,7 +83,7 @@ def _cost(training: Training, test: float) -> Cost:
 
 
 def _test(training: Training) -> float:
-    """Seconds to test an image."""
+    """Return the seconds to test an image."""
     began = time.perf_counter()
     some = list(islice(training.batches.test(), 2))
     evaluate.tested(training.fabric, training.model, some, training.task)
@@ -91,10 +91,10 @@ def _test(training: Training) -> float:
 
 
 def work(what: Comparison, setting: Setting, data: DataSet, times: Times) -> Work:
-    """What there is to do under a setting.
+    """Estimate the work under a setting.
 
-    What will be chosen is not known: each method's runs with it are taken to be as long
-    as its longest candidates, with and without the average of the weights.
+    The choice is not known yet: each method's final runs, with and without the average
+    of the weights, are taken to be as long as its longest candidates.
     """
     images, n = Images.of(data), len(data.train.y)
     held = len(data.validation.y) if data.validation else round(what.validation * n)
@@ -129,10 +129,10 @@ def _run(experiment: Experiment, images: Images, cost: Cost) -> float:
 def seconds(
     what: Comparison, works: Sequence[Work], processes: int, start: float
 ) -> float:
-    """How long a comparison takes.
+    """Return the seconds that a comparison takes.
 
     Args:
-        what: is compared.
+        what: the comparison.
         works: under each setting.
         processes: that share the runs; the first alone measures landscapes.
         start: seconds until another process begins with its first run.
@@ -149,11 +149,11 @@ def seconds(
 
 
 def _shared(runs: Sequence[float], free: list[float]) -> float:
-    """When all runs are done, if each free process takes the next.
+    """Return when all runs are done, if each free process takes the next.
 
     Args:
         runs: seconds of each, in their order.
-        free: from when on each process is free.
+        free: the time from which each process is free.
     """
     heapq.heapify(free)
     for run in runs:

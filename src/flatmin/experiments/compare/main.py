@@ -42,7 +42,7 @@ def compare(
     """Run a comparison, or what is left of it, and write its report.
 
     Args:
-        what: is compared.
+        what: the comparison.
         root: the folder of its runs and its report.
         data: where data sets are.
         processes: that share the work on this machine.
@@ -52,8 +52,7 @@ def compare(
         The path of ``report.html``.
 
     Raises:
-        BadInput: data, settings, device or folder cannot be used; nothing was written
-            then.
+        BadInput: data, settings, device or folder cannot be used; nothing is written.
     """
     fabric = _launched(what)
     with share_of_threads(processes):
@@ -67,7 +66,7 @@ def compare(
 def _trained(
     fabric: Fabric, what: Comparison, place: Place, processes: int, console: Console
 ) -> list[Chosen]:
-    """Choose the settings of every method, and train with what was chosen."""
+    """Choose the settings of every method, and train with them."""
     with workers.helping(processes - 1, place), bars(console) as progress:
         search = search_jobs(what, place)
         train_jobs(fabric, search, place, "1/2 choosing settings", progress)
@@ -78,7 +77,7 @@ def _trained(
 
 
 def report(root: Path, data: Path, console: Console) -> Path:
-    """Write the report of a finished comparison again, and print what it says.
+    """Write the report of a finished comparison again, and print its results.
 
     Args:
         root: its folder.
@@ -89,7 +88,7 @@ def report(root: Path, data: Path, console: Console) -> Path:
         The path of ``report.html``.
 
     Raises:
-        BadInput: the folder is no comparison's, a run is not finished, or the images
+        BadInput: the folder is not a comparison's, a run is not finished, or the images
             have changed.
     """
     what, place = read_place(root, data)
@@ -104,10 +103,10 @@ def report(root: Path, data: Path, console: Console) -> Path:
 
 
 def numbers(root: Path) -> dict[str, Any]:
-    """What the report of a finished comparison says, for programs.
+    """Return the numbers of a finished comparison's report, for programs.
 
     Raises:
-        BadInput: the folder is no comparison's, or has no report yet.
+        BadInput: the folder is not a comparison's, or has no report yet.
     """
     what, _ = read_place(root, root)
     rows_of = read_json(root / "results.json")
@@ -144,7 +143,7 @@ def preview(what: Comparison, data: Path, processes: int, console: Console) -> N
 
 
 def _launched(what: Comparison) -> Fabric:
-    """Fabric for this process."""
+    """Launch Fabric for this process; refuse torchrun."""
     if world_size() > 1:
         raise BadInput(
             "flatmin compare starts its own processes: give --workers N, not torchrun."
@@ -158,7 +157,7 @@ def _prepared(
     """Read the images, try every arm for a few steps, and say what will be done."""
     with console.status("reading the images"):
         sets = {one.name: images_of(what.common(one), data) for one in what.settings}
-    # Other processes import and read the same.
+    # As an estimate of the start of other processes, which import and read the same.
     start = time.process_time()
     with console.status("timing a few steps"):
         times = [estimate.timed(fabric, what, x, sets[x.name]) for x in what.settings]
@@ -178,7 +177,7 @@ def _prepared(
 def introduction(
     what: Comparison, sets: Sets, seconds: float, processes: int
 ) -> list[str]:
-    """What a comparison will do, and how long it will take."""
+    """Say what a comparison will do, and how long it will take."""
     lines = []
     for one in what.settings:
         images = sets[one.name]
@@ -210,7 +209,7 @@ def _tries(what: Comparison) -> list[str]:
 
 
 def _held(what: Comparison, images: DataSet) -> int:
-    """How many images each seed's settings are chosen on."""
+    """Return on how many images each seed's settings are chosen."""
     if images.validation is not None:
         return len(images.validation.y)
     return max(1, round(what.validation * len(images.train.y)))

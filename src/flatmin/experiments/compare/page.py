@@ -1,4 +1,4 @@
-"""The files that a comparison leaves: report, tables, pictures."""
+"""Write the files of a finished comparison: report, tables, pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Planes = dict[str, Plane]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What the page says of one setting."""
+    """One setting's part of the page."""
 
     setting: Setting
     rows: list[Row]
@@ -51,7 +51,7 @@ class Section:
 
     @property
     def confused(self) -> str:
-        """What they confuse differently."""
+        """The confusion in which these two differ most."""
         base, rival = best_base(self.rows), best_other(self.rows)
         return classes.most_changed(base, rival, self.images)
 
@@ -87,7 +87,7 @@ def write_report(
     """Write the report of a finished comparison and the files beside it.
 
     Args:
-        what: was compared.
+        what: the comparison.
         sets: the images, by the name of the setting.
         rows: of all settings.
         words: the verdict on each.
@@ -127,7 +127,7 @@ def _curve(row: Row) -> Line:
 def _landscapes(
     what: Comparison, rows: list[Row], images: DataSet, place: Place
 ) -> Planes:
-    """Losses around the first seed's minima, measured once and then stored."""
+    """Return losses around the first seed's minima, measured once and then stored."""
     if what.landscape_points == 0 or isinstance(images.train, Files):
         return {}
     shown = [_longest_or_base(rows), best_other(rows)]
@@ -143,5 +143,5 @@ def _landscapes(
 
 
 def _longest_or_base(rows: list[Row]) -> Row:
-    """The base as it is usually trained: to the end of the longest schedule."""
+    """Return the base as it is usually trained: to the end of the longest schedule."""
     return next((row for row in rows if row.longest), best_base(rows))

@@ -1,9 +1,9 @@
-"""Where a comparison is, and what its folder says of it.
+"""The folder of a comparison, and the file that describes it.
 
 FOLDER/
 comparison.json         what decides the numbers, and the fingerprints of the images
-SETTING/search/ARM/POINT/seed-K     runs that choose, tested on held-out images
-SETTING/final/ARM/POINT/seed-K      runs with what was chosen, on all training images
+SETTING/search/ARM/POINT/seed-K     runs to choose from, tested on held-out images
+SETTING/final/ARM/POINT/seed-K      runs with the chosen settings, on all images
 landscapes.json, results.json, table.md, report.html, *.png
 """
 
@@ -23,10 +23,10 @@ from flatmin.experiments.runs.names import COMPARISON
 
 
 class Stored(BaseModel):
-    """What is in the file.
+    """The contents of ``comparison.json``.
 
     Attributes:
-        comparison: what is compared.
+        comparison: its settings.
         data_sha256: the fingerprint of the images, by the name of the setting.
         images: how many there are to train on, by the name of the setting.
     """
@@ -53,17 +53,17 @@ class Place:
 
     @property
     def request(self) -> Request:
-        """What `flatmin.experiments.jobs.train_job` has to know."""
+        """The request for `flatmin.experiments.jobs.train_job`."""
         return Request("compare", root=self.root, data=self.data)
 
 
 def claim(root: Path, data: Path, what: Comparison, sets: dict[str, DataSet]) -> Place:
-    """Make a folder a comparison's, or find that it already is.
+    """Store a comparison in a folder, or check that the folder is its own.
 
     Args:
         root: the folder.
         data: where data sets are.
-        what: is compared.
+        what: the comparison.
         sets: the images, by the name of the setting.
 
     Raises:
@@ -89,7 +89,7 @@ def claim(root: Path, data: Path, what: Comparison, sets: dict[str, DataSet]) ->
 
 
 def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
-    """A comparison that was begun in a folder.
+    """Read the comparison that was begun in a folder.
 
     Raises:
         BadInput: there is none, or its file is damaged.

@@ -1,8 +1,8 @@
-"""What a comparison trains: the settings, the arms, and every candidate of each.
+"""The plan of a comparison: the settings, the arms, and every candidate of each.
 
-Each arm chooses its settings on images that its candidates do not train on: the base
-optimizer the length of its schedule and its learning rate, SAM its radius and length.
-The base has at least as many tries and gradients as SAM.
+Settings are chosen on images that candidates are not trained on: for the base
+optimizer, the length of its schedule and its learning rate; for SAM, its radius and
+length. The base has at least as many tries and gradients as SAM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flatmin.experiments.config import Experiment, validated
 
-#: Epochs between two tests of a run that is tested in its end alone.
+#: Epochs between two tests of a run that is tested only at its end.
 NEVER = 1_000_000
 
 #: Points of a learning curve.
@@ -32,7 +32,7 @@ class Arm:
     Attributes:
         name: of its folder.
         method: of its experiments; ``"sgd"`` is the base optimizer alone.
-        words: what tables say after the base's name; empty for the base.
+        words: its name in tables; empty for the base, whose name is the optimizer's.
         cost: gradients per example and epoch.
     """
 
@@ -42,14 +42,14 @@ class Arm:
     cost: float
 
     def label(self, optimizer: str, *, averaged: bool = False) -> str:
-        """What tables call it, as in ``"SAM, averaged"``."""
+        """Return the arm's name in tables, such as ``"SAM, averaged"``."""
         name = self.words or _OPTIMIZERS[optimizer]
         return f"{name}, averaged" if averaged else name
 
 
 BASE = Arm("base", "sgd", "", 1.0)
 
-#: The base optimizer, the paper's method, and the cheap one with the best evidence.
+#: The base optimizer, the paper's method, and the cheap method with the best evidence.
 ARMS = (
     BASE,
     Arm("sam", "sam", "SAM", 2.0),
@@ -104,7 +104,7 @@ class Comparison(BaseModel):
     landscape_points: int = Field(default=21, ge=0, le=101)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse a base with fewer chances than SAM, and planes of one point.
+        """Refuse a base with fewer tries or gradients than SAM, or planes of one point.
 
         Raises:
             ValueError: the base has fewer tries or gradients than SAM, a number is out
@@ -128,14 +128,14 @@ class Comparison(BaseModel):
                 )
 
     def tries(self, arm: Arm) -> tuple[int, float]:
-        """How many candidates an arm has, and what all of them cost, in ``epochs``."""
+        """Return how many candidates an arm has, and their total cost in ``epochs``."""
         lengths, others = (
             (self.lengths, self.lrs) if arm == BASE else (self.sam_lengths, self.rhos)
         )
         return len(lengths) * len(others), arm.cost * sum(lengths) * len(others)
 
     def common(self, setting: Setting) -> Experiment:
-        """The experiment that all runs of a setting vary.
+        """Return the experiment that the runs of a setting have in common.
 
         Raises:
             BadInput: its fields do not fit together.
@@ -144,7 +144,9 @@ class Comparison(BaseModel):
         return validated(Experiment, fields)
 
     def candidates(self, setting: Setting, arm: Arm) -> list[Experiment]:
-        """What an arm chooses from, the shortest schedule first.
+        """Return the candidates from which an arm's settings are chosen.
+
+        They are in the order of ``lengths`` or ``sam_lengths``.
 
         Raises:
             BadInput: as of `common`.
@@ -163,12 +165,12 @@ class Comparison(BaseModel):
         found: list[Experiment] = []
         for change in changes:
             made = one.model_copy(update={**change, "method": arm.method})
-            if made not in found:  # Lengths of less than an epoch are an epoch.
+            if made not in found:  # Lengths below one epoch become one epoch.
                 found.append(made)
         return found
 
     def decay(self, one: Experiment, images: int) -> float:
-        """The decay of an average that reaches back ``average`` of the schedule.
+        """Return the decay of an average over the last ``average`` of the schedule.
 
         Args:
             one: a candidate.
@@ -178,7 +180,7 @@ class Comparison(BaseModel):
         return round(math.exp(-1 / max(steps, 1)), 6)
 
     def search(self, candidate: Experiment, images: int, seed: int) -> Experiment:
-        """The run that says how good a candidate is.
+        """Return the run that tells how good a candidate is.
 
         It is tested once, on held-out training images that are as noisy as the others.
 
@@ -199,7 +201,7 @@ class Comparison(BaseModel):
         )
 
     def final(self, chosen: Experiment, ema: float | None, seed: int) -> Experiment:
-        """The run on all training images that is tested on the test images.
+        """Return a run on all training images, tested on the test images.
 
         Args:
             chosen: the candidate that was chosen.
@@ -213,7 +215,7 @@ class Comparison(BaseModel):
 
 
 def point_name(arm: Arm, one: Experiment) -> str:
-    """A candidate's folder: ``lr-0.1-epochs-30``, or ``rho-0.05-epochs-30``."""
+    """Name a candidate's folder: ``lr-0.1-epochs-30``, or ``rho-0.05-epochs-30``."""
     first = f"lr-{one.lr:g}" if arm == BASE else f"rho-{one.rho:g}"
     return f"{first}-epochs-{one.epochs}"
 

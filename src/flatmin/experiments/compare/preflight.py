@@ -27,14 +27,15 @@ _WARMUP, _PATIENCE = 5, 4.0
 #: Images that the base has to fit, seconds it has, and the error that counts as fitted.
 _FIT_IMAGES, _FIT_SECONDS, _FIT_ERROR = 256, 20.0, 0.05
 
-#: Smaller rises, relative to the loss, do not matter; nor do smaller shares of the
-#: learning rates.
+#: Rises of the loss, relative to it, and shares of the summed learning rates matter
+#: only from here on.
 _RISE, _TAIL = 1e-3, 0.05
 
-#: Fewer held-out images per class cannot tell settings apart.
+#: Held-out images per class that are needed to tell settings apart.
 _HELD = 5
 
-#: More of BatchNorm's first statistics than this spoil the tests of the last weights.
+#: Most that may be left of BatchNorm's initial statistics when the last weights are
+#: tested.
 _LEFT = 0.05
 
 #: More examples per perturbation than this are worth a note.
@@ -59,11 +60,11 @@ class Finding:
 def checked(
     fabric: Fabric, what: Comparison, setting: Setting, data: DataSet
 ) -> list[Finding]:
-    """All checks of a setting, in about a minute.
+    """Run all checks of a setting, in about a minute.
 
     Args:
         fabric: of this process.
-        what: is compared.
+        what: the comparison.
         setting: of the comparison.
         data: the images of the setting.
 
@@ -83,11 +84,11 @@ def checked(
 def warnings(
     training: Training, what: Comparison, setting: Setting, data: DataSet
 ) -> list[str]:
-    """The warnings of the checks that take seconds.
+    """Return the warnings of the checks that take seconds.
 
     Args:
-        training: of the base, a few steps from its start; it takes none.
-        what: is compared.
+        training: of the base, after a few steps; no more are taken.
+        what: the comparison.
         setting: of the comparison.
         data: the images of the setting.
     """
@@ -124,8 +125,8 @@ def rise(
     """Does the loss at ``w + eps`` rise by an amount that matters?
 
     Args:
-        training: its weights come back as they were.
-        groups: examples of a perturbation of their own each; two are measured.
+        training: its weights are restored afterwards.
+        groups: each has a perturbation of its own; two are measured.
         rho: the radius.
         classes: of the data.
     """
@@ -157,9 +158,9 @@ def rise(
 def _rise(
     training: Training, x: Tensor, y: Tensor, rho: float
 ) -> tuple[float, float, float]:
-    """Loss, its rise at ``w + eps``, and the norm of eps as the weights hold it."""
+    """Return loss, rise at ``w + eps``, and norm of eps after the weights' rounding."""
     weights = [p for p in training.model.parameters() if p.requires_grad]
-    torch.manual_seed(0)  # Both passes drop out the same.
+    torch.manual_seed(0)  # Dropout is the same in both passes.
     loss = training.loss(training.model(x).float(), y).mean()
     slopes = torch.autograd.grad(loss, weights, allow_unused=True)
     pairs = [(p, g) for p, g in zip(weights, slopes, strict=True) if g is not None]
@@ -181,7 +182,7 @@ def gate(experiment: Experiment, rates: Sequence[float]) -> Iterator[Finding]:
     """Does the method climb within the schedule, while the learning rate is high?
 
     Args:
-        experiment: its method's options say when it climbs.
+        experiment: the method's options tell when the method climbs.
         rates: the learning rate of each step of the run, in any unit.
     """
     options, steps, first = experiment.method_options, len(rates), 0
@@ -259,7 +260,7 @@ def fits(fabric: Fabric, what: Comparison, setting: Setting, data: DataSet) -> F
 
     Args:
         fabric: of this process.
-        what: is compared.
+        what: the comparison.
         setting: of the comparison.
         data: the images of the setting.
     """

@@ -1,4 +1,4 @@
-"""What can be compared: the embedded digits, and any folder of images."""
+"""The two comparisons: on the embedded digits, and on any folder of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCRATCH = {"sgd": (0.1, 5e-4), "adamw": (1e-3, 0.05)}
 
 
 def digits() -> Comparison:
-    """The digits that come with scikit-learn: many wrong labels, and few images.
+    """Compare on scikit-learn's digits, with many wrong labels and with few images.
 
     The optimization settings are those of the paper's CIFAR experiments where it
     states them (learning rate 0.1, momentum 0.9, weight decay 5e-4, cosine schedule),
@@ -47,7 +47,7 @@ def digits() -> Comparison:
 def folder(
     path: Path, model: str, weights: str | None, optimizer: Literal["sgd", "adamw"]
 ) -> Comparison:
-    """A folder of the user's images; its labels are left alone.
+    """Compare on a folder of the user's images, without label noise.
 
     Learning rates and weight decay are common ones for fine-tuning and for training
     from scratch; the base tries half and twice the learning rate too.

@@ -1,4 +1,4 @@
-"""From what ``flatmin compare`` is given to what is compared."""
+"""From the command line of ``flatmin compare`` to a `Comparison`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flatmin.experiments.compare.recipes import digits, folder
 from flatmin.experiments.config import Experiment, parsed, validated
 from flatmin.experiments.errors import BadInput
 
-#: What is compared without a folder.
+#: The data that is used without a folder.
 DIGITS = "digits"
 
-#: Fields that the comparison itself decides.
+#: Fields that the comparison sets itself.
 _DECIDED = (
     *("data", "horizon", "lookback", "method", "rho", "seed"),
     *("validation", "noisy_validation", "ema"),
@@ -24,7 +24,7 @@ _DECIDED = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line says.
+    """The arguments of the command line.
 
     Attributes:
         what: ``"digits"``, or a folder of images.
@@ -42,7 +42,7 @@ class Asked:
     settings: tuple[str, ...] = ()
 
     def comparison(self) -> Comparison:
-        """What is compared.
+        """Return the comparison that was asked for.
 
         Raises:
             BadInput: there is no such folder, or a setting is refused.
@@ -61,10 +61,10 @@ class Asked:
 
 
 def changed(what: Comparison, settings: Iterable[str]) -> Comparison:
-    """A comparison with ``field=value`` settings applied; values are JSON, or words.
+    """Apply ``field=value`` settings to a comparison; values are JSON, or plain text.
 
-    Fields are those of `Comparison`, and those of `Experiment` that it does not decide.
-    ``noise`` compares under each of several shares of label noise.
+    Fields are those of `Comparison`, and those of `Experiment` that it does not set.
+    ``noise`` takes one or several shares of label noise, each of which is a setting.
 
     Raises:
         BadInput: a setting names no field, or its value is refused.

@@ -1,4 +1,4 @@
-"""What a comparison has found: a row for each arm under each setting."""
+"""The results of a comparison: rows for each arm under each setting."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Row:
 
     Attributes:
         setting: under which it was trained.
-        arm: how.
-        averaged: whether the average of the weights is what is tested.
-        longest: whether this is the base's longest schedule, which nobody chose.
-        experiment: the candidate that was chosen; its seed counts for nothing.
+        arm: the way in which it was trained.
+        averaged: whether the average of the weights is tested, not the last weights.
+        longest: whether this is the base's longest schedule, which was not chosen.
+        experiment: the candidate that was chosen; its seed has no meaning.
         tries: how many candidates there were.
         ties: how many others the validation images cannot tell from the chosen one.
         validation: its validation error for each seed, per cent.
         results: of the final runs, one for each seed, trained on all training images.
         folders: of these runs.
-        search_examples: gradient examples that the arm's candidates took, all seeds.
-        search_seconds: how long they were trained.
+        search_examples: gradient examples of all the arm's candidates and seeds.
+        search_seconds: of training them.
     """
 
     setting: Setting
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """The row's name in tables."""
         name = self.arm.label(self.experiment.optimizer, averaged=self.averaged)
         return f"{name}, longest schedule" if self.longest else name
 
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def error(self) -> float:
-        """Their mean."""
+        """The mean of `errors`."""
         return self.mean("test_error")
 
     @property
@@ -76,31 +76,31 @@ class Row:
         return self.results[0]["gradient_examples"]
 
     def mean(self, name: str) -> float:
-        """The mean of a number of the results; NaN if a run could not measure it."""
+        """Return the mean of one of the results; NaN if a run could not measure it."""
         values = [result.get(name) for result in self.results]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if len(known) == len(values) else math.nan
 
 
 def best_base(rows: list[Row]) -> Row:
-    """The base with the lowest validation error, averaged or not."""
+    """Return the base with the lowest validation error, averaged or not."""
     base = [row for row in rows if row.arm == BASE and not row.longest]
     return min(base, key=lambda row: mean(row.validation))
 
 
 def best(rows: list[Row]) -> Row:
-    """The row with the lowest validation error; of equal ones, the first."""
+    """Return the row with the lowest validation error; of equal ones, the first."""
     chosen = [row for row in rows if not row.longest]
     return min(chosen, key=lambda row: mean(row.validation))
 
 
 def best_other(rows: list[Row]) -> Row:
-    """The best by validation of those that are not the base optimizer alone."""
+    """Return the best row by validation error that is not the base's."""
     return best([row for row in rows if row.arm != BASE])
 
 
 def by_setting(rows: list[Row]) -> list[list[Row]]:
-    """The rows of each setting, in the order in which they were trained."""
+    """Group the rows by setting, in the order in which they were trained."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.setting.name, []).append(row)

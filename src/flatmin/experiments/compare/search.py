@@ -1,4 +1,4 @@
-"""The search: each arm's candidates are trained, and the best is trained again."""
+"""The search: train each arm's candidates, and train the best again on all images."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Tried:
     results: tuple[Result, ...]
 
     def errors(self, *, averaged: bool) -> tuple[float, ...]:
-        """The validation error of each seed, per cent."""
+        """Return the validation error of each seed, per cent."""
         name = "test_error" if averaged else "last_error"
         return tuple(result[name] for result in self.results)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What an arm has chosen by its validation errors, and the runs with it."""
+    """The settings chosen for an arm by validation errors, and the runs with them."""
 
     setting: Setting
     arm: Arm
@@ -66,7 +66,7 @@ class Chosen:
     tried: tuple[Tried, ...]
 
     def row(self) -> Row:
-        """What is known when all runs are finished."""
+        """Return the row of results, once all runs are finished."""
         spent = [result for one in self.tried for result in one.results]
         return Row(
             setting=self.setting,
@@ -87,7 +87,7 @@ class Chosen:
 def candidates(
     what: Comparison, setting: Setting, arm: Arm, place: Place
 ) -> list[Candidate]:
-    """The tries of an arm under a setting."""
+    """Return the candidates of an arm under a setting, with their runs."""
     home = place.root / setting.name / "search" / arm.name
     images = place.images[setting.name]
     return [
@@ -106,7 +106,7 @@ def candidates(
 
 
 def search_jobs(what: Comparison, place: Place) -> list[Job]:
-    """All runs that choose, seed by seed."""
+    """Return the runs of all candidates, seed by seed."""
     found = [
         candidate.jobs
         for setting in what.settings
@@ -117,7 +117,7 @@ def search_jobs(what: Comparison, place: Place) -> list[Job]:
 
 
 def choose(what: Comparison, place: Place) -> list[Chosen]:
-    """What all arms have chosen, from the results of `search_jobs`."""
+    """Choose the settings of all arms by the results of `search_jobs`."""
     return [one for setting in what.settings for one in _choose(what, setting, place)]
 
 
@@ -145,7 +145,7 @@ def _best(
     averaged: bool = False,
     longest: int | None = None,
 ) -> Chosen:
-    """The candidate with the lowest validation error, of all or of one length."""
+    """Choose the candidate with the least validation error, of all or of one length."""
     some = [one for one in tried if longest in (None, one.experiment.epochs)]
     errors = [one.errors(averaged=averaged) for one in some]
     best = best_of(errors)
@@ -186,8 +186,8 @@ def train_jobs(
 ) -> None:
     """Train runs until all are finished, beside other processes that do the same.
 
-    Runs that another process is at are waited for; if it was killed, they are taken
-    over.
+    A run that another process is training is waited for; if that process was killed,
+    the run is taken over.
 
     Args:
         fabric: of this process.
@@ -206,7 +206,7 @@ def train_jobs(
                     continue
                 if train_job(fabric, job, place.request, progress) is None:
                     continue
-            # The process that trained it may have been killed just before this.
+            # A process that was killed right after training may have left a checkpoint.
             clear(job.folder)
             del left[job.folder]
             done = (f for f in costs if f not in left or Run(f).finished)
@@ -221,7 +221,7 @@ def finished(jobs: list[Job]) -> bool:
 
 
 def cost(experiment: Experiment) -> float:
-    """A run's share of the work: epochs times gradients per example."""
+    """Return a run's share of the work: epochs times gradients per example."""
     arm = next(arm for arm in ARMS if arm.method == experiment.method)
     return experiment.epochs * arm.cost
 
@@ -233,7 +233,7 @@ def _result(job: Job) -> Result:
 
 
 def final_jobs(chosen: list[Chosen]) -> list[Job]:
-    """All runs with what was chosen, seed by seed, each once."""
+    """Return all runs with the chosen settings, seed by seed, each once."""
     found = (
         job for jobs in zip(*(c.jobs for c in chosen), strict=True) for job in jobs
     )

@@ -35,7 +35,7 @@ READING = (
 
 
 def table(group: list[Row]) -> Table:
-    """The rows of one setting."""
+    """Make the table of one setting's rows."""
     base = best_base(group)
     seeds = counted(len(base.errors), "seed")
     return Table(
@@ -47,7 +47,7 @@ def table(group: list[Row]) -> Table:
 
 
 def records(rows: list[Row]) -> list[dict[str, Any]]:
-    """One record per row, in full precision."""
+    """Return one record per row, in full precision."""
     found: list[dict[str, Any]] = []
     for group in by_setting(rows):
         base = best_base(group)
@@ -104,5 +104,5 @@ def _number(value: float) -> str:
 
 
 def _known(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN, which JSON does not have."""
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""What a comparison says in words: a verdict in three sentences, and its caveats."""
+"""A comparison's verdict in three sentences, and its caveats."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Verdict:
 def verdict(
     what: Comparison, rows: list[Row], validation_images: int, shared: list[str]
 ) -> Verdict:
-    """What the rows of one setting say.
+    """Return the verdict on the rows of one setting.
 
     Args:
-        what: was compared.
+        what: the comparison.
         rows: of all arms.
         validation_images: on how many images each seed's settings were chosen.
         shared: sentences on images that are trained on and tested on.
@@ -105,7 +105,7 @@ def _unfitted(row: Row) -> str:
 
 
 def _too_close(base: Row, rival: Row, images: int) -> str:
-    """Whether there are too few validation images to tell the two apart."""
+    """Say so if there are too few validation images to tell the two apart."""
     a, b = mean(base.validation) / 100, mean(rival.validation) / 100
     n = images * len(base.validation)
     error = 100 * math.sqrt(max(a * (1 - a) + b * (1 - b), 1e-12) / n)

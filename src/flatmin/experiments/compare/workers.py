@@ -25,12 +25,14 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import bars
 
-#: How many processes are started at most: without being asked, and when asked.
+#: Most processes by default, and most that ``--workers`` can ask for.
 _ENOUGH, _MOST = 4, 64
 
 
 def checked(processes: int | None) -> int:
-    """How many processes share the work: by default one per core, one with a GPU.
+    """Return how many processes share the work.
+
+    By default one per core, at most 4, or one in all with a GPU.
 
     Raises:
         BadInput: the number that was given is out of range.
@@ -50,11 +52,12 @@ def _cores() -> int:
 def helping(processes: int, place: Place) -> Iterator[None]:
     """Let other processes train runs of a comparison, within the block.
 
-    They end with this process, also if it is killed. Each has as many threads.
+    They end with this process, even if it is killed. Each has as many threads as this
+    one.
 
     Args:
-        processes: beside this one.
-        place: of the comparison, which is written down there.
+        processes: besides this one.
+        place: of the comparison, whose file is written already.
     """
     context = multiprocessing.get_context("spawn")
     arguments = (place.root, place.data, torch.get_num_threads())
@@ -74,7 +77,7 @@ def helping(processes: int, place: Place) -> Iterator[None]:
 
 
 def _help(root: Path, data: Path, threads: int) -> None:
-    # Ctrl-C is the first process's, which ends this one.
+    # On Ctrl-C, the first process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)

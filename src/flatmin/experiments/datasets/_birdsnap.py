@@ -1,4 +1,4 @@
-"""Birdsnap, from the files of its authors' archive; torchvision does not know it."""
+"""Birdsnap, from the files of its authors' archive, which torchvision cannot read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOW = (
 
 
 def birdsnap(folder: Path) -> Parts:
-    """500 species of birds; images that Flickr has no more are left out."""
+    """Read 500 species of birds, without the images that Flickr no longer has."""
     require("Birdsnap", (*_LISTS, _IMAGES), folder, _HOW)
     species, images, tests = (_table(folder / name) for name in _LISTS)
     with reading(folder / "species.txt"):

@@ -1,4 +1,4 @@
-"""Decoded images of a folder, kept for the next time."""
+"""Keep the decoded images of a folder for the next time."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _Decode = Callable[[ImageFiles, int], Tensors]
 def kept(
     cache: Path, splits: Sequence[ImageFiles], side: int, decode: _Decode
 ) -> list[Tensors]:
-    """``decode`` of each split, from a file in ``cache`` if that is of these images.
+    """Decode each split, or read the result from a file in ``cache``.
 
-    A file is of the images if their names, sizes in bytes and times of change are the
-    same. Where nothing can be written, nothing is kept.
+    The file is used if the images' names, sizes in bytes and times of change are those
+    of its images. Where nothing can be written, nothing is kept.
 
     Args:
         cache: a folder; there is one file for each folder of images and side.
@@ -44,7 +44,7 @@ def kept(
                 stack.enter_context(in_turn(cache))
             except BadInput:
                 return [decode(split, side) for split in splits]
-            found = _read(path, key)  # by the process that this one waited for
+            found = _read(path, key)  # Another process may have written it meanwhile.
         if found is None:
             found = [decode(split, side).x for split in splits]
             _write(path, key, found)
@@ -67,7 +67,7 @@ def _key(splits: Sequence[ImageFiles]) -> str:
 def _state(path: Path) -> bytes:
     try:
         found = path.stat()
-    except OSError:  # which `decode` reports
+    except OSError:  # `decode` reports it.
         return b"\0"
     return f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode()
 
@@ -79,7 +79,7 @@ def _read(path: Path, key: str) -> list[Tensor] | None:
             if kept.get("key") != key:
                 return None
             names = map(str, range(len(file.keys())))
-            # Whatever becomes of the file later.
+            # Copies, because the file may change later.
             found = [file.get_tensor(name).clone() for name in names]
     except (OSError, SafetensorError):
         return None
@@ -92,7 +92,7 @@ def _write(path: Path, key: str, found: Sequence[Tensor]) -> None:
     try:
         save_file(tensors, half, {"key": key, "crc": _crc(found)})
         half.replace(path)
-    except (OSError, SafetensorError):  # as of a full disk
+    except (OSError, SafetensorError):  # For instance, the disk is full.
         half.unlink(missing_ok=True)
 
 

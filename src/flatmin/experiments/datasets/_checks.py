@@ -1,4 +1,4 @@
-"""What a user should know about an image folder before training on it."""
+"""Find what a user should know about an image folder before training on it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, ImageFiles
 from flatmin.experiments.errors import BadInput
 
-#: From how many times the images of the smallest class the largest is worth a word.
+#: Classes are reported if the largest has so many times the images of the smallest.
 _UNEQUAL = 2.0
 
-#: Which files are the same, by a key of their bytes; a file is a path and a label.
+#: Files with the same bytes, by the bytes' hash; a file is a path and a label.
 _Twins = Mapping[str, Sequence[tuple[Path, int]]]
 
 
 def findings(data: DataSet) -> list[str]:
-    """Sentences on what may mislead in an image folder; none if nothing was found.
+    """Return sentences on what may mislead in an image folder; none if all is well.
 
-    They are about files that are no images by their names, classes of unequal size,
+    They are about files whose names are not those of images, classes of unequal size,
     training images that are test or validation images too, and training images in two
     classes. Images are the same if their files are, byte for byte. Only files of equal
     size are read.
 
     Args:
-        data: as of `flatmin.experiments.datasets.load`. Of a published data set there
-            is nothing to say.
+        data: as of `flatmin.experiments.datasets.load`; there are no sentences on a
+            published data set.
 
     Raises:
         BadInput: the folder or a file of it cannot be read any more.
@@ -47,7 +47,7 @@ def findings(data: DataSet) -> list[str]:
 
 
 def shared(data: DataSet) -> list[str]:
-    """The sentences of `findings` on images that are trained on and tested on."""
+    """Return the sentences of `findings` on images that are trained and tested on."""
     if data.name in SETS:
         return []
     found = listed(Path(data.name).expanduser())
@@ -130,7 +130,7 @@ def _all_twins(found: Listed) -> _Twins:
 
 
 def _twins(splits: Iterable[ImageFiles]) -> _Twins:
-    """The files that are there more than once."""
+    """Find the files that are there more than once."""
     by_size: dict[int, list[tuple[Path, int]]] = defaultdict(list)
     for images in splits:
         for path, label in zip(_paths(images), images.y.tolist(), strict=True):
@@ -152,6 +152,6 @@ def _sha256(path: Path) -> str:
 
 
 def _examples(root: Path, pairs: Sequence[tuple[Path, Path]]) -> str:
-    """The first two pairs."""
+    """Write the first two pairs."""
     named = [" = ".join(str(p.relative_to(root)) for p in pair) for pair in pairs[:2]]
     return ", ".join(named) + (" and others" if len(pairs) > 2 else "")

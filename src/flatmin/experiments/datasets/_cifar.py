@@ -1,9 +1,9 @@
 """CIFAR-10 and CIFAR-100, which come as pickles.
 
-To unpickle a file is to run what it says. The files are therefore read twice guarded:
-their checksums are compared with those of the published files first, as torchvision
-does, and the unpickler makes nothing but arrays and Python's plain values, which is all
-that the published files hold.
+To unpickle a file is to run the code in it. There are therefore two guards: checksums
+are compared with those of the published files first, as torchvision does, and the
+unpickler makes only arrays and Python's plain values, which is all that the published
+files hold.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def unpickled(path: Path) -> dict[str, Any]:
-    """The dictionary in a pickle of arrays, strings, numbers, lists and dictionaries.
+    """Read the dictionary in a pickle of arrays, strings, numbers, lists and dicts.
 
     Raises:
         BadInput: the file holds anything else, or is damaged.
@@ -55,7 +55,7 @@ def unpickled(path: Path) -> dict[str, Any]:
 
 
 def cifar(name: Literal["CIFAR10", "CIFAR100"], folder: Path) -> Parts:
-    """Either, from torchvision's list of files and checksums."""
+    """Read either data set, by torchvision's list of files and checksums."""
     import torchvision.datasets
 
     known = getattr(torchvision.datasets, name)

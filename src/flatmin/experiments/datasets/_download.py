@@ -1,7 +1,7 @@
-"""One file from a server: whole, checked, and continued where it broke off.
+"""Download one file: whole, checked, and continued where a download broke off.
 
-What has come so far is ``NAME.part``. Beside it, ``NAME.part.json`` keeps the headers
-by which a server tells this version of the file from another.
+The bytes so far are in ``NAME.part``. Beside it, ``NAME.part.json`` keeps the headers
+that tell this version of the file from another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VERSION = ("ETag", "Last-Modified")
 _CHUNK = 1 << 16
 _SECONDS = 60
 
-#: Told how many bytes there are, and of how many if that is known.
+#: Called with the number of bytes so far, and of all bytes if that is known.
 _Tick = Callable[[int, int | None], None]
 
 
@@ -59,16 +59,16 @@ class _Part:
 
 
 def download(url: str, md5: str | None, path: Path, progress: Progress) -> None:
-    """Have the file at ``path``, or what has come of it beside it.
+    """Download a file to ``path``; if that breaks off, leave the part beside it.
 
-    A part that is there is continued if the server can do that and has the same file
-    still. Without a checksum, the server must be able to tell. A part that turns out to
-    be of another file is thrown away, and the download starts over, once.
+    An existing part is continued if the server can do that and still has the same file.
+    Without a checksum, the server must tell that by its headers. If the part turns out
+    to be of another file, it is removed, and the download starts over, once.
 
     Args:
         url: where the file is.
         md5: its checksum; None if none is known.
-        path: where it belongs; there is nothing yet.
+        path: where the file belongs; nothing is there yet.
         progress: gets a bar, in megabytes.
 
     Raises:
@@ -92,7 +92,7 @@ def download(url: str, md5: str | None, path: Path, progress: Progress) -> None:
 
 
 def _complete(url: str, part: _Part, checked: bool, progress: Progress) -> None:
-    """Connect again as long as each connection brings more than there was."""
+    """Connect until the part is complete, as long as each connection adds to it."""
     task = progress.add_task(part.path.stem, total=None, note="MB")
 
     def tick(done: int, total: int | None) -> None:
@@ -113,10 +113,10 @@ def _complete(url: str, part: _Part, checked: bool, progress: Progress) -> None:
 
 
 def _receive(url: str, part: _Part, checked: bool, tick: _Tick) -> bool:
-    """One connection.
+    """Receive the rest of a part in one connection.
 
     Returns:
-        True: the part is complete. False: it was of another file, and is gone.
+        True: the part is complete. False: it was of another file, and was removed.
 
     Raises:
         OSError, HTTPException: the connection broke off.
@@ -154,17 +154,17 @@ def _open(url: str, have: int, condition: str | None) -> Any:
 
 
 def _condition(version: dict[str, str]) -> str | None:
-    """What names a version down to the byte, for If-Range (RFC 9110, 13.1.5)."""
+    """Return the header that identifies the bytes, for If-Range (RFC 9110, 13.1.5)."""
     tag = version.get("ETag", "W/")
     return version.get("Last-Modified") if tag.startswith("W/") else tag
 
 
 def _continues(answer: Any, have: int, version: dict[str, str]) -> bool:
-    """Whether an answer is about the very file of the part, from its end on."""
+    """Whether an answer continues the part: the same file, from the part's end on."""
     told = answer.headers
     if any(told[name] not in (None, kept) for name, kept in version.items()):
         return False
-    # 416: nothing is left after the part, which is the whole file if it is as long.
+    # 416: no bytes follow the part, which is the whole file if the lengths are equal.
     place = rf"{have}-\d+/\d+" if answer.status == 206 else rf"\*/{have}"
     return re.fullmatch(f"bytes {place}", told["Content-Range"] or "") is not None
 

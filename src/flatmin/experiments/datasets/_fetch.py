@@ -1,4 +1,4 @@
-"""Files of data sets: used whole or not at all, checked, unpacked."""
+"""Download, check and unpack files of data sets; partial files are never used."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """What the file is called."""
+        """The file's name."""
         return self.url.rpartition("/")[2]
 
 
 def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -> None:
-    """Have each file, or what its archive holds, in ``folder / inside``.
+    """Bring each file, or the contents of its archive, into ``folder / inside``.
 
     A download that broke off is continued. Of several processes, one downloads and the
     others wait.
@@ -54,7 +54,7 @@ def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -
     place = folder / inside
     if _needed(files, place):
         with open_bars() as progress, _alone(title, folder, progress):
-            # Not what another process has brought meanwhile.
+            # Asked again: another process may have brought some meanwhile.
             _bring(title, _needed(files, place), place, progress)
     for file in files:
         if file.holds is None:
@@ -62,7 +62,7 @@ def fetch(title: str, files: Sequence[Remote], folder: Path, inside: str = "") -
 
 
 def require(title: str, names: Sequence[str], folder: Path, how: str) -> None:
-    """Have these files and folders in ``folder``.
+    """Refuse a ``folder`` without these files and folders.
 
     Raises:
         BadInput: one is missing; ``how`` says what to do.
@@ -73,10 +73,10 @@ def require(title: str, names: Sequence[str], folder: Path, how: str) -> None:
 
 
 def check(path: Path, md5: str | None) -> None:
-    """Have the file with this checksum, or any if it is None.
+    """Refuse a file that has another checksum; None accepts any file.
 
     Raises:
-        BadInput: it is missing, or another.
+        BadInput: the file is missing, or has another checksum.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -88,7 +88,7 @@ def check(path: Path, md5: str | None) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a reader raises about a damaged file, the user reads which one."""
+    """Turn any error of a reader into one that names the damaged file."""
     try:
         yield
     except BadInput:
@@ -98,7 +98,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, why: object) -> BadInput:
-    """The error about a file that is not what it should be."""
+    """Return the error about a damaged file."""
     line = _line(why)
     if path.is_dir():
         return BadInput(f"{path}: a file is damaged or missing ({line}).")
@@ -147,7 +147,7 @@ def _unpack(archive: Path, holds: str) -> None:
     with _part(archive.parent) as part:
         try:
             with tarfile.open(archive) as tar:
-                # As the library's documentation has it for Pythons without the filter.
+                # As Python's documentation advises for versions without the filter.
                 default = getattr(tarfile, "data_filter", lambda member, _: member)
                 tar.extraction_filter = default
                 tar.extractall(part)
@@ -162,7 +162,7 @@ def _unpack(archive: Path, holds: str) -> None:
 
 @contextmanager
 def _part(place: Path) -> Iterator[Path]:
-    """Where an archive is unpacked; what a killed process left there is thrown away."""
+    """Yield a place to unpack an archive, without the leftovers of killed processes."""
     part = place / _PART
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -24,10 +24,10 @@ from flatmin.experiments.datasets._types import (
 )
 from flatmin.experiments.errors import BadInput
 
-#: Images up to this side, in pixels, lie in memory.
+#: Images up to this side, in pixels, are kept in memory.
 SMALL = 64
 
-#: Bytes of images that are read into memory to be measured.
+#: Most bytes of images that are read into memory to be measured.
 _MOST = 8 * 2**30
 
 #: How many images are looked at to find the side of most.
@@ -49,11 +49,11 @@ def digits() -> tuple[Tensors, Tensors, tuple[str, ...], str]:
 
 
 def folder(root: Path, size: int | None, cache: Path) -> Parts:
-    """The images of a folder, in memory if they are small.
+    """Read the images of a folder, into memory if they are small.
 
     Args:
         root: as of `listed`.
-        size: side to which images are brought; None for the middle one of some
+        size: side to which images are brought; None for the median side of some
             training images.
         cache: folder in which images in memory are kept for the next time.
 
@@ -68,9 +68,9 @@ def folder(root: Path, size: int | None, cache: Path) -> Parts:
 
 
 def folder_in_memory(root: Path, side: int, outputs: int | None) -> DataSet:
-    """All images of a folder, or of its ``train``, to be measured on.
+    """Read all images of a folder, or of its ``train``, to measure on them.
 
-    They are cut as tests cut files. The test images are the same.
+    They are cropped like test images. The test set consists of the same images.
 
     Args:
         root: as of `listed`.
@@ -107,7 +107,7 @@ def _centre(images: ImageFiles, index: int, side: int) -> Tensor:
 
 
 def in_memory(images: ImageFiles, size: int) -> Tensors:
-    """All of them as RGB ``[n, 3, size, size]``: shorter side resized, centre."""
+    """Read images as RGB ``[n, 3, size, size]``: resize the shorter side, cut out."""
     pixels = [_square(images.root / name, size) for name in images.names]
     return Tensors(torch.stack(pixels), images.y)
 

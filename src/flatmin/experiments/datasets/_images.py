@@ -1,4 +1,4 @@
-"""Open pictures as RGB, whatever their format, depth and orientation."""
+"""Open pictures of any format, depth and orientation as RGB."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flatmin.experiments.errors import BadInput
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Pillow tries no other: its EPS reader, for one, starts Ghostscript.
+#: The only formats that Pillow tries: its EPS reader, for one, starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
 
 
 def open_image(path: Path) -> Image:
-    """A picture as RGB, turned as its EXIF orientation says.
+    """Open a picture as RGB, turned by its EXIF orientation.
 
-    16-bit grey levels are scaled to 8 bits. What is transparent becomes white. Of an
+    16-bit grey levels are scaled to 8 bits. Transparent pixels become white. Of an
     animation, the first frame is read.
 
     Raises:
@@ -56,7 +56,7 @@ def open_image(path: Path) -> Image:
 
 
 def rgb(name: object, picture: Image) -> Image:
-    """An open picture as RGB, as `open_image` makes it.
+    """Convert an open picture to RGB, as `open_image` does.
 
     Args:
         name: what errors call it.
@@ -83,7 +83,7 @@ def rgb(name: object, picture: Image) -> Image:
 
 
 def _levels(picture: Image, tags: Any) -> NDArray[np.uint8]:
-    """Grey levels of up to 16 bits, as of 8 bits; ``tags`` are those of a TIFF file."""
+    """Scale grey levels of up to 16 bits to 8 bits; ``tags`` are a TIFF file's."""
     top = 2 ** int(tags.get(_BITS, (16,))[0]) - 1
     deep = np.asarray(picture).astype(np.uint32)
     levels = ((deep * 255 + top // 2) // top).astype(np.uint8)

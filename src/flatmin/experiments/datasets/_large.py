@@ -23,7 +23,7 @@ _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 def imagenet(folder: Path) -> Parts:
-    """ImageNet 2012, put there by hand; its archives are unpacked if need be."""
+    """Read ImageNet 2012, put there by hand; unpack its archives if need be."""
     from torchvision.datasets import ImageNet
     from torchvision.datasets.imagenet import load_meta_file
 
@@ -48,7 +48,7 @@ def imagenet(folder: Path) -> Parts:
 
 
 def flowers(folder: Path) -> Parts:
-    """Oxford Flowers 102; train and val are trained on."""
+    """Read Oxford Flowers 102; train and val are trained on."""
     from torchvision.datasets import Flowers102
 
     class Checked(Flowers102):
@@ -75,7 +75,7 @@ def flowers(folder: Path) -> Parts:
 
 
 def pets(folder: Path) -> Parts:
-    """Oxford-IIIT Pets: 37 breeds."""
+    """Read Oxford-IIIT Pets: 37 breeds."""
     from torchvision.datasets import OxfordIIITPet
 
     resources = OxfordIIITPet._RESOURCES
@@ -90,7 +90,7 @@ def pets(folder: Path) -> Parts:
 
 
 def food101(folder: Path) -> Parts:
-    """Food-101."""
+    """Read Food-101."""
     from torchvision.datasets import Food101
 
     fetch("Food-101", [Remote(Food101._URL, Food101._MD5, "food-101")], folder)
@@ -101,7 +101,7 @@ def food101(folder: Path) -> Parts:
 
 
 def cars(folder: Path) -> Parts:
-    """Stanford Cars, put there by hand."""
+    """Read Stanford Cars, put there by hand."""
     from torchvision.datasets import StanfordCars
 
     lists = (
@@ -120,10 +120,10 @@ def cars(folder: Path) -> Parts:
 
 
 def aircraft(folder: Path) -> Parts:
-    """FGVC-Aircraft: 100 variants."""
+    """Read FGVC-Aircraft: 100 variants."""
     from torchvision.datasets import FGVCAircraft
 
-    # No checksum is known to torchvision. The one within gzip notices a broken archive.
+    # torchvision has no checksum; gzip's own detects a broken archive.
     archive = Remote(FGVCAircraft._URL, None, "fgvc-aircraft-2013b")
     fetch("FGVC-Aircraft", [archive], folder)
     base = folder / "fgvc-aircraft-2013b"
@@ -142,7 +142,7 @@ def _mat(path: Path) -> None:
 
 
 def _pairs(found: Any) -> list[tuple[str, int]]:
-    """Path and label of each image of a data set whose loader gives back the path."""
+    """List path and label of each image of a data set whose loader returns the path."""
     return [found[i] for i in range(len(found))]
 
 
@@ -154,7 +154,7 @@ def _official(
 
 
 def _listed(root: Path, pairs: Sequence[tuple[str | Path, int]]) -> Files:
-    """The images of a list, all of which must be there."""
+    """Return the images of a list, or refuse if one is missing."""
     for path, _ in pairs:
         if not Path(path).is_file():
             raise BadInput(f"no such file: {path}")

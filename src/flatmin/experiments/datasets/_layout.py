@@ -1,4 +1,4 @@
-"""What is in an image folder: parts, classes and files, of which none is opened."""
+"""Find the parts, classes and files of an image folder without opening a file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from flatmin.experiments.datasets._types import ImageFiles
 from flatmin.experiments.errors import BadInput
 
-#: By which images are known, in lower case.
+#: Suffixes of images, in lower case.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp"),
     *(".gif", ".webp", ".tif", ".tiff"),
 )
 _SPLIT_SEED = 0
 
-#: Share of each class that is tested on, of a folder without test and validation.
+#: Test share of each class, in a folder without test and validation.
 _TEST_SHARE = 0.2
 
-#: What folders are called that hold a part of the images, in lower case.
+#: Names of folders that hold a part of the images, in lower case.
 _PARTS = {
     "train": "train",
     "training": "train",
@@ -35,10 +35,10 @@ _PARTS = {
     "testing": "test",
 }
 
-#: Folders in which systems and archives keep copies of pictures.
+#: Folders in which operating systems and archives keep copies of pictures.
 _COPIES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 
-#: Control characters, ends of lines, turns of direction, and bytes that are not UTF-8.
+#: Control characters, line ends, changes of direction, and bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -63,15 +63,14 @@ class Listed(NamedTuple):
 
 
 def listed(root: Path) -> Listed:
-    """The images of a folder.
+    """List the images of a folder.
 
     Sub-folders of a class belong to it, and symbolic links are followed. Hidden files
     and folders are left out.
 
     Args:
         root: holds ``CLASS/*``, or ``train/CLASS/*`` and perhaps ``val/CLASS/*`` and
-            ``test/CLASS/*``. Of a folder with neither, a fifth of each class is tested
-            on.
+            ``test/CLASS/*``. Without the last two, a fifth of each class is tested on.
 
     Raises:
         BadInput: this is no folder of images in classes, or a name in it cannot be
@@ -92,7 +91,7 @@ def listed(root: Path) -> Listed:
 
 
 def trained(root: Path) -> tuple[ImageFiles, tuple[str, ...]]:
-    """The images and classes of a folder, or of its ``train``; none are split off.
+    """List the images and classes of a folder, or of its ``train``, without a split.
 
     Raises:
         BadInput: as `listed`.
@@ -104,7 +103,7 @@ def trained(root: Path) -> tuple[ImageFiles, tuple[str, ...]]:
 
 
 def left_out(root: Path) -> list[Path]:
-    """The files in the folders of a folder that are no images by their names."""
+    """List the files in a folder's folders whose names are not those of images."""
     files = (path for name in _folders(root) for path in _walk(root, root / name))
     return [path for path in files if path.suffix.lower() not in SUFFIXES]
 
@@ -112,7 +111,7 @@ def left_out(root: Path) -> list[Path]:
 def split_each_class(
     y: Tensor, share: float, seed: int = _SPLIT_SEED
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the examples that stay, and of ``share`` of each class.
+    """Return indices of the examples that stay, and of the ``share`` of each class.
 
     At least one example of each class is taken and one stays, if it has two.
     """
@@ -128,7 +127,7 @@ def split_each_class(
 
 
 def shuffled(n: int, seed: int = _SPLIT_SEED) -> Tensor:
-    """The numbers from 0 to n - 1 in an order that is the same every time."""
+    """Return the numbers from 0 to n - 1 in an order that depends on the seed alone."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
@@ -159,9 +158,9 @@ def _drawn(root: Path, whole: ImageFiles, classes: tuple[str, ...]) -> Listed:
 
 
 def _parts(root: Path) -> dict[str, str]:
-    """The folders that hold parts of the images; none where they are classes.
+    """Return the folders of ``root`` that hold parts; none if its folders are classes.
 
-    ``train`` beside classes such as ``car`` is a class.
+    A ``train`` beside classes such as ``car`` is a class.
     """
     found: dict[str, str] = {}
     names = _folders(root)
@@ -194,7 +193,7 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _checked(root: Path, part: str, classes: Sequence[str]) -> ImageFiles:
-    """The images of test or validation."""
+    """List the images of test or validation, or refuse the folder."""
     here = _with_images(root / part, _folders(root / part))
     if not here:
         raise BadInput(
@@ -238,7 +237,7 @@ def _with_images(root: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _files(root: Path, folder: Path) -> Iterator[Path]:
-    """The images of a folder and its sub-folders, in order."""
+    """Yield the images of a folder and its sub-folders, in order."""
     for path in _walk(root, folder):
         if path.suffix.lower() in SUFFIXES:
             _printable(path)
@@ -246,7 +245,7 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
 
 
 def _walk(root: Path, folder: Path) -> Iterator[Path]:
-    # A link may lead to where the walk came from.
+    # A link may lead back to a folder that was visited.
     seen = {_identity(place) for place in (root, *root.resolve().parents)}
     walk = os.walk(folder, onerror=_refuse, followlinks=True)
     for place, folders, files in walk:

@@ -1,4 +1,4 @@
-"""Images that show nothing, in memory, in place of those of a data set."""
+"""Made-up images in memory, in place of those of a data set."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flatmin.experiments.datasets._types import DataSet, Parts, Tensors, data_se
 #: Training images of each class; there are half as many test images.
 _EACH = 4
 
-#: Classes and pixels of what stands for photographs.
+#: Number of classes, and side in pixels, in place of photographs.
 _CLASSES, _SIDE = 6, 48
 
 
 def made_up_images(experiment: Experiment) -> DataSet:
-    """What an experiment trains and tests on in a smoke test, always the same.
+    """Make the data of an experiment's smoke test, always the same.
 
-    Channels, size and number of classes are those of its data set; photographs are of 6
-    classes. In place of a series there is one of few windows.
+    Channels, size and number of classes are those of its data set, but photographs have
+    6 classes. In place of a series there is one of few windows.
 
     Args:
         experiment: on a data set of `SETS`.
@@ -47,7 +47,7 @@ def made_up_images(experiment: Experiment) -> DataSet:
 def made_up_split(
     n: int, classes: int, channels: int, side: int, generator: Generator
 ) -> Tensors:
-    """Images of classes in turn, each class of one colour, with noise."""
+    """Make images of all classes in turn, each class of one colour, with noise."""
     y = torch.arange(n) % classes
     shape = (n, channels, side, side)
     colour = torch.linspace(50, 200, classes).round().long()[y, None, None, None]

@@ -1,4 +1,4 @@
-"""Which examples are trained on and tested on, from the labels alone."""
+"""Choose the examples to train and to test on, from the labels alone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from flatmin.experiments.datasets._types import (
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.noise import flip_labels
 
-#: Seeds of the noise of validation labels begin here.
+#: First seed of the noise of validation labels.
 _NOISE_SEEDS = 1_000_000
 
 
 def first_n(y: Tensor, n: int) -> Tensor:
-    """Indices of ``n`` examples, drawn with a fixed seed, in ascending order.
+    """Return indices of ``n`` examples, drawn with a fixed seed, in ascending order.
 
-    More examples include those of fewer.
+    A larger ``n`` includes the examples of a smaller one.
 
     Args:
         y: labels ``[examples]``.
@@ -45,10 +45,10 @@ def first_n(y: Tensor, n: int) -> Tensor:
 
 
 def held_out(y: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices that stay, and those of ``share`` of each class, in ascending order.
+    """Return indices that stay, and of the ``share`` of each class that is held out.
 
-    Of a class, at least one example is held out and one stays; a class with a single
-    example keeps it.
+    Both are in ascending order. Of a class, at least one example is held out and one
+    stays; a class with a single example keeps it.
 
     Args:
         y: labels ``[examples]``.
@@ -60,15 +60,15 @@ def held_out(y: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def prepared(data: DataSet, experiment: Experiment) -> DataSet:
-    """The data that an experiment trains and tests on.
+    """Return the data that an experiment trains and tests on.
 
-    ``train_examples`` of the training images are drawn first; ``validation`` of these
-    then takes the place of the test set, or the validation images that the data set
-    has of its own. Mean and standard deviation stay those of the whole training set.
-    Label noise comes later, and leaves validation labels right, unless
-    ``noisy_validation`` says otherwise.
+    ``train_examples`` of the training images are drawn first. If ``validation`` is set,
+    that share of them then takes the place of the test set, or the data set's own
+    validation images do. Mean and standard deviation stay those of the whole training
+    set. Label noise comes later, and leaves validation labels right unless
+    ``noisy_validation`` is set.
 
-    Of a series, windows are chosen first; one of ``train_examples`` is one of these.
+    Of a series, windows are chosen first; ``train_examples`` then counts windows.
 
     Raises:
         BadInput: there are too few training images or windows, or the data is not what
@@ -88,7 +88,7 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
 
 
 def _validation(data: DataSet, experiment: Experiment) -> DataSet:
-    """The data with validation images in the place of the test set."""
+    """Return the data with validation images in place of the test set."""
     if (own := data.validation) is not None:
         images = "the folder's own validation images"
         split = "the series' own validation part" if isinstance(own, Series) else images
@@ -107,8 +107,8 @@ def _validation(data: DataSet, experiment: Experiment) -> DataSet:
 
 
 def _with_noise(data: DataSet, experiment: Experiment) -> DataSet:
-    """The data with test labels as noisy as the training labels will be."""
-    # The training labels have the seed itself.
+    """Return the data with test labels as noisy as the training labels will be."""
+    # Not the experiment's seed, with which the training labels are drawn.
     seed, classes = _NOISE_SEEDS + experiment.seed, len(data.classes)
     y = flip_labels(
         data.test.y.cpu(),
@@ -125,11 +125,11 @@ def images_of(
     root: Path,
     load: Callable[[str, Path, int | None], DataSet] = load,
 ) -> DataSet:
-    """What an experiment trains and tests on.
+    """Load the data that an experiment trains and tests on.
 
     Args:
-        experiment: says which images, and of a folder their size. Those of a set are
-            brought to another size on their way to the network.
+        experiment: names the data, and the size of a folder's images. Images of a set
+            are resized only on their way to the network.
         root: where data sets are.
         load: reads a data set; may remember what it has read.
 
@@ -141,7 +141,7 @@ def images_of(
 
 
 def chosen(split: Split, index: Tensor) -> Split:
-    """The examples of these indices."""
+    """Return the examples of these indices."""
     if isinstance(split, Tensors):
         return Tensors(split.x[index], split.y[index])
     if isinstance(split, Series):

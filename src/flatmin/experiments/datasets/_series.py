@@ -31,16 +31,15 @@ MONTHS = (12, 4, 4)
 #: Series of the data set: six loads, and the temperature of the oil.
 _CHANNELS = 7
 
-#: Windows to train on of a series that is made up; there are half as many to test on.
+#: Training windows of a made-up series; there are half as many to test on.
 _MADE_UP = 24
 
 
 def etth1(folder: Path) -> Parts:
-    """Two years of a transformer, hour by hour.
+    """Read two years of a transformer, hour by hour.
 
-    The file is read from ``folder``, or from the folder above, where it may be
-    compressed: ``ETTh1.csv`` or ``ETTh1.csv.xz``. Else it is downloaded into
-    ``folder``.
+    The file, ``ETTh1.csv`` or compressed ``ETTh1.csv.xz``, is read from ``folder`` or
+    from the folder above. If it is in neither, it is downloaded into ``folder``.
     """
     places = [place / _ETTH1.name for place in (folder, folder.parent)]
     found = [path for plain in places for path in (plain, _compressed(plain))]
@@ -51,7 +50,7 @@ def etth1(folder: Path) -> Parts:
     with reading(path):
         text = path.read_bytes()
         text = lzma.decompress(text) if path.suffix == ".xz" else text
-    # Not `check`: of a compressed file the checksum is that of what it holds.
+    # Not `check`: the checksum is that of the file before it was compressed.
     if hashlib.md5(text, usedforsecurity=False).hexdigest() != _ETTH1.md5:
         raise damaged(path, f"the MD5 checksum of {_ETTH1.name} is not {_ETTH1.md5}")
     with reading(path):
@@ -60,7 +59,7 @@ def etth1(folder: Path) -> Parts:
 
 
 def parts(values: Tensor, lengths: tuple[int, ...]) -> Parts:
-    """A series cut into steps to train on, to validate on and to test on.
+    """Cut a series into steps to train on, to validate on and to test on.
 
     Args:
         values: ``[channels, time]``.
@@ -88,10 +87,11 @@ def check_kind(experiment: Experiment, name: str, *, series: bool) -> None:
 
 
 def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
-    """The data with the windows of a forecast; images as they are.
+    """Return the data with the windows of a forecast; images stay as they are.
 
-    A window belongs to the part in which all it forecasts lies. What it shows may be
-    earlier: the first windows of validation and test show the end of the part before.
+    A window belongs to the part that holds all the steps it forecasts. The steps it
+    shows may be earlier: the first windows of validation and test show the end of the
+    part before.
 
     Raises:
         BadInput: a series is to be classified, images are to be forecast, or a part is
@@ -123,7 +123,7 @@ def _windowed(
 
 
 def made_up_series(experiment: Experiment, windows: int = _MADE_UP) -> DataSet:
-    """Waves with noise, always the same: as long as a few windows of each part need.
+    """Make waves with noise, always the same, long enough for a few windows per part.
 
     Args:
         experiment: how long windows are.
@@ -146,7 +146,7 @@ def _compressed(path: Path) -> Path:
 
 
 def _numbers(text: str) -> Tensor:
-    """A table with a heading and a date in each row, as ``[channels, time]``."""
+    """Read a table with a heading and a date in each row, as ``[channels, time]``."""
     heading, *rows = csv.reader(text.splitlines())
     if len(heading) != 1 + _CHANNELS:
         raise ValueError(f"{len(heading) - 1} series, not {_CHANNELS}")

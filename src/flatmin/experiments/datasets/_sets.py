@@ -29,14 +29,14 @@ class Source:
     """A data set with a name.
 
     Attributes:
-        title: what it is called.
+        title: its name in tables and messages.
         classes: how many there are; 0 of a series.
         channels: of its images, or of the series.
         size: side of its images, in pixels; None where they differ.
         train: how many images, or steps of a series, are trained on.
         test: how many are tested on.
         large: whether images are read one by one, and not kept in memory.
-        load: reads it from a folder, into which it is downloaded if it can be.
+        load: reads it from a folder, and downloads it there if possible.
         url: its authors' page.
         policy: AutoAugment's policy for it; that of ImageNet for photographs, as in
             AutoAugment's paper.
@@ -204,19 +204,19 @@ SETS: dict[str, Source] = {
 
 
 def load(name: str, root: Path, image_size: int | None = None) -> DataSet:
-    """A data set, downloaded into ``root / name`` if it is not there and can be.
+    """Read a data set; if possible, download it to ``root / name`` if it is not there.
 
     Args:
         name: a key of `SETS`, or the path of an image folder: ``FOLDER/CLASS/*``, of
             which a fifth of each class becomes the test set, or
             ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``. The images of
             ``FOLDER/val/CLASS/*`` are for the choice of settings, or the test set of a
-            folder that has no other.
-        root: where data sets are; image folders are elsewhere, and their images in
-            memory are kept in ``root / ".cache"``, until one of them changes.
+            folder without ``test``.
+        root: where data sets are. Image folders are elsewhere; their decoded images
+            are kept in ``root / ".cache"`` until one of them changes.
         image_size: side to which images in memory are brought; None for their own.
             Images of a folder are in memory if this side, or that of most images, is at
-            most 64. Files have the size they have.
+            most 64. Images that are read from files keep their size.
 
     Raises:
         BadInput: there is no such data set, or its files are missing, damaged or
@@ -268,6 +268,6 @@ def _sized(split: Split, size: int | None) -> Split:
         return split
     from torchvision.transforms.v2.functional import resize
 
-    # In parts: on its way an image needs several times its memory.
+    # In parts, because resizing takes several times the images' memory.
     parts = [resize(part, [size, size], antialias=True) for part in split.x.split(4096)]
     return Tensors(torch.cat(parts), split.y)

@@ -16,7 +16,7 @@ from flatmin.experiments.datasets._types import Parts, Tensors
 
 
 def svhn(folder: Path) -> Parts:
-    """Street numbers; the training images are those of train and of extra."""
+    """Read street numbers; the training images are those of train and of extra."""
     from torchvision.datasets import SVHN
 
     files = [Remote(url, md5) for url, _, md5 in SVHN.split_list.values()]
@@ -48,9 +48,9 @@ def _svhn(folder: Path, *splits: Literal["train", "extra", "test"]) -> Tensors:
 
 
 def fashion_mnist(folder: Path) -> Parts:
-    """Zalando's articles, from the compressed files: torchvision reads unpacked ones.
+    """Read Zalando's articles from the compressed files.
 
-    The checksums are those of the compressed files.
+    torchvision reads unpacked ones, but the checksums are those of the compressed.
     """
     from torchvision.datasets import FashionMNIST
 
@@ -70,7 +70,7 @@ def fashion_mnist(folder: Path) -> Parts:
 
 
 def _idx(path: Path, dimensions: int) -> Tensor:
-    """An array of bytes: two zeros, type 8, the dimensions as big-endian integers."""
+    """Read an array of bytes after two zeros, type 8, and big-endian dimensions."""
     check(path, None)
     with reading(path):
         data = gzip.decompress(path.read_bytes())
@@ -82,7 +82,7 @@ def _idx(path: Path, dimensions: int) -> Tensor:
 
 
 def digits() -> Parts:
-    """Handwritten digits; their grey levels 0 to 16 become 0 to 240."""
+    """Read handwritten digits; their grey levels 0 to 16 become 0 to 240."""
     train, test, names, split = raw_digits()
     train, test = (Tensors(part.x * 15, part.y) for part in (train, test))
     return Parts(train, test, names, split)

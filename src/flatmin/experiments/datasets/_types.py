@@ -1,4 +1,4 @@
-"""What a loaded data set is."""
+"""The types of a loaded data set and its parts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flatmin.experiments.datasets._images import open_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The statistics of ImageNet's training images that networks for it were trained with.
+#: The statistics of ImageNet's training images with which its networks were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageFiles(Dataset[tuple["Image", int]]):
-    """Images on disk, each opened when it is asked for.
+    """Images on disk, each opened when it is read.
 
     Args:
         root: folder below which they are.
@@ -41,7 +41,7 @@ class ImageFiles(Dataset[tuple["Image", int]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[Image, int]:
-        """The image as RGB, and its label.
+        """Return the image as RGB, and its label.
 
         Raises:
             BadInput: the file is missing or no image.
@@ -51,7 +51,7 @@ class ImageFiles(Dataset[tuple["Image", int]]):
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """A split that lies in memory.
+    """A split in memory.
 
     Attributes:
         x: images ``[n, channels, height, width]``, uint8.
@@ -67,9 +67,9 @@ class Files:
     """A split that is read image by image.
 
     Attributes:
-        images: gives pairs of an RGB image of PIL, of any size, and a label.
-        y: labels ``[n]``, int64. Where they are replaced, they count, and not those
-            that ``images`` gives.
+        images: yields pairs of an RGB image of PIL, of any size, and a label.
+        y: labels ``[n]``, int64. They are the ones used, even where they differ from
+            those of ``images``.
     """
 
     images: Dataset[tuple[Image, int]]
@@ -78,11 +78,11 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A part of a series of numbers, all of which lies in memory.
+    """A part of a series of numbers; the whole series is in memory.
 
     Attributes:
-        values: all of the series ``[channels, time]``, float64, as it was measured.
-        y: the steps of this part ``[n]``, int64, in ascending order. Where windows have
+        values: the whole series ``[channels, time]``, float64, as it was measured.
+        y: the steps of this part ``[n]``, int64, in ascending order. Once windows have
             been chosen, the first step of each window's forecast.
     """
 
@@ -94,7 +94,7 @@ Split = Tensors | Files | Series
 
 
 class Parts(NamedTuple):
-    """What a reader finds."""
+    """The parts of a data set, as its reader returns them."""
 
     train: Split
     test: Split
@@ -105,20 +105,20 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set, split for good.
+    """A data set with its final split.
 
     Attributes:
         name: a key of ``SETS``, or the path of an image folder.
         train: what is trained on.
         test: what is tested on.
         classes: the names of the classes; none of a series.
-        mean: per channel, of pixels from 0 to 1: of the training images where they lie
-            in memory, else ImageNet's. Of a series, of the numbers to train on.
-        std: likewise.
+        mean: per channel, of pixels from 0 to 1: of the training images if they are in
+            memory, else ImageNet's. For a series, that of the steps to train on.
+        std: standard deviation, likewise.
         policy: AutoAugment's policy for such images; None if there is none.
         split: one sentence on where the test set comes from.
-        validation: what the settings are chosen by; None where some of ``train`` has to
-            be held out for that.
+        validation: for the choice of settings; None where some of ``train`` has to be
+            held out for that.
     """
 
     name: str
@@ -132,10 +132,10 @@ class DataSet:
     validation: Split | None = None
 
     def digest(self) -> str:
-        """A fingerprint, to notice that data has changed.
+        """Return a fingerprint that tells whether data has changed.
 
-        Of every pixel and label of images in memory; of every number and window of a
-        series; of the labels, paths and sizes in bytes of files.
+        It covers every pixel and label of images in memory; every number and window of
+        a series; the labels, paths and sizes in bytes of files.
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
@@ -151,19 +151,19 @@ class DataSet:
 
 
 def memory(x: Tensor) -> memoryview:
-    """The bytes of a tensor in main memory; of a copy if it is not contiguous."""
+    """Return the bytes of a tensor in main memory; of a copy if not contiguous."""
     array: Any = x.contiguous().numpy()
     return memoryview(array)
 
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel; pixels are from 0 to 1."""
+    """Return mean and standard deviation per channel; pixels are from 0 to 1."""
     if isinstance(split, Files):
         return IMAGENET_MEAN, IMAGENET_STD
     if isinstance(split, Series):
         std, mean = torch.std_mean(split.values[:, split.y], dim=1, correction=0)
         return tuple(mean.tolist()), tuple(std.clamp_min(1e-6).tolist())
-    # Counts of the 256 levels are exact, and need no copy of the images as floats.
+    # Counting the 256 levels is exact, and needs no copy of the images as floats.
     channels = split.x.unbind(1)
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in channels])
     share = counts.double() / counts.sum(1, keepdim=True)
@@ -174,7 +174,7 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def data_set(name: str, parts: Parts, policy: Policy | None) -> DataSet:
-    """What a reader has found, with its statistics."""
+    """Make a data set of a reader's parts, with its statistics."""
     mean, std = statistics(parts.train)
     return DataSet(name, *parts[:3], mean, std, policy, parts.split, parts.validation)
 

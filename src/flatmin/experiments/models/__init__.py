@@ -1,4 +1,4 @@
-"""Networks of the paper's experiments, one file per paper, and any other of timm's."""
+"""Networks of the paper's experiments, one file per paper, and all those of timm."""
 
 from flatmin.experiments.models._inputs import input_size, normalisation
 from flatmin.experiments.models._weights import restore

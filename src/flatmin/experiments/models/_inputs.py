@@ -11,10 +11,10 @@ _Channels = tuple[float, ...]
 
 
 def input_size(experiment: Experiment) -> int | None:
-    """Side to which images are brought, in pixels; None for their own.
+    """Return the side to which images are brought, in pixels; None for their own.
 
-    The experiment's ``image_size``, or else that with which timm's network was trained
-    whose weights are taken.
+    It is the experiment's ``image_size``, or else the size with which the pretrained
+    weights of timm were trained.
     """
     if experiment.image_size is not None or not _pretrained(experiment):
         return experiment.image_size
@@ -23,10 +23,10 @@ def input_size(experiment: Experiment) -> int | None:
 
 
 def normalisation(experiment: Experiment, data: DataSet) -> tuple[_Channels, _Channels]:
-    """Mean and standard deviation per channel, of pixels from 0 to 1.
+    """Return mean and standard deviation per channel, of pixels from 0 to 1.
 
-    Those with which timm's network was trained whose weights are taken, but for data
-    sets that have their own, such as CIFAR-10.
+    They are those with which the pretrained weights of timm were trained. Data sets in
+    memory that have a name, such as CIFAR-10, keep their own.
     """
     own = data.name in SETS and isinstance(data.train, Tensors)
     if own or not _pretrained(experiment):

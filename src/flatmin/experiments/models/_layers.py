@@ -1,4 +1,4 @@
-"""What the networks have in common: initialisation, head, zero-padded shortcuts."""
+"""Parts that the networks share: initialisation, head, zero-padded shortcuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def initialised(model: M) -> M:
-    """The same network with the initial weights of the SAM code.
+    """Give a network the initial weights of the SAM code, and return it.
 
     Convolutions are normal with variance ``2 / fan_out``, the last layer is uniform
     between ``-1 / sqrt(classes)`` and ``1 / sqrt(classes)``, biases are zero.
@@ -30,22 +30,22 @@ def initialised(model: M) -> M:
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """``[n, inputs, h, w]`` to ``[n, outputs, h / stride, w / stride]``."""
+    """Map ``[n, inputs, h, w]`` to ``[n, outputs, h / stride, w / stride]``."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
 def head(features: int, classes: int) -> tuple[nn.Module, ...]:
-    """The mean over the image, then one row of ``classes`` numbers per image."""
+    """Return layers for the mean over the image, then ``classes`` numbers per image."""
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)
 
 
 def zero_padded(x: Tensor, channels: int) -> Tensor:
-    """``x`` with channels of zeros behind its own, ``channels`` in all."""
+    """Append channels of zeros to ``x``, up to ``channels`` in all."""
     return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 def blocks_per_stage(network: str, depth: int, extra: int, per_block: int) -> int:
-    """How many blocks each of three stages has, of ``per_block`` layers.
+    """Return how many blocks of ``per_block`` layers each of three stages has.
 
     Raises:
         ValueError: no whole number of blocks makes this depth.

@@ -1,4 +1,4 @@
-"""Networks of timm's, their published weights, and the images these expect."""
+"""timm's networks, their published weights, and the images that these expect."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flatmin.experiments.errors import BadInput
 
 PREFIX = "timm/"
 
-#: Seconds in which the hub of the weights has to answer.
+#: Seconds within which the hub of the weights has to answer.
 _PATIENCE = 4.0
 
-#: Options of ``timm.create_model`` that ``build`` decides by its own arguments.
+#: Options of ``timm.create_model`` that ``build`` sets from its own arguments.
 _DECIDED = {
     "pretrained",
     "pretrained_cfg",
@@ -31,12 +31,12 @@ _DECIDED = {
 
 
 def library(name: str) -> Any:
-    """The package timm.
+    """Import and return the package timm.
 
     Raises:
         BadInput: it is not installed.
     """
-    # It takes seconds to import, and most networks do not need it.
+    # Imported late: it takes seconds, and most networks do not need it.
     try:
         import timm
     except ModuleNotFoundError as missing:
@@ -52,7 +52,7 @@ def library(name: str) -> Any:
 def create(
     name: str, classes: int, channels: int, pretrained: bool, options: dict[str, Any]
 ) -> nn.Module:
-    """A network of timm's.
+    """Build one of timm's networks.
 
     Args:
         name: as timm has it.
@@ -75,12 +75,12 @@ def create(
         in_chans=channels,
         **options,
     )
-    # It would count its retries on the terminal; the error says what is needed.
+    # Keep the hub from printing its retries; the error below says enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         with _hub() if pretrained else nullcontext():
             network: nn.Module = make(pretrained=pretrained)
-    except Exception as error:  # Each network raises its own, and so does the hub.
+    except Exception as error:  # Networks and the hub raise errors of many kinds.
         if pretrained and _builds(make):
             raise BadInput(
                 f"the pretrained weights of {name} cannot be had ({_line(error)}). "
@@ -92,15 +92,15 @@ def create(
 
 
 def knows_classes(network: Any, classes: int) -> bool:
-    """Whether the last layer came with its pretrained weights."""
+    """Whether the last layer has its pretrained weights, being for as many classes."""
     return bool(network.pretrained_cfg["num_classes"] == classes)
 
 
 @contextmanager
 def _hub() -> Iterator[None]:
-    """Within, the hub takes what it has on this machine if it cannot be reached.
+    """Within the block, use only weights on this machine if the hub does not answer.
 
-    By itself it would try again for most of a minute.
+    By itself, the hub's client would retry for most of a minute.
     """
     from huggingface_hub import constants
 
@@ -121,7 +121,7 @@ def _answers() -> bool:
         with suppress(Exception):
             found.append(get_session().head(constants.ENDPOINT, timeout=_PATIENCE))
 
-    # Looking up a name has no timeout of its own.
+    # In a thread, because looking up a host's name has no timeout.
     asking = Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE)
@@ -129,7 +129,7 @@ def _answers() -> bool:
 
 
 def images_for(name: str) -> dict[str, Any]:
-    """The ``input_size``, ``mean`` and ``std`` that timm's weights were trained with.
+    """Return the ``input_size``, ``mean`` and ``std`` of timm's pretrained weights.
 
     Raises:
         BadInput: timm is not installed, or has no such weights.
@@ -146,7 +146,7 @@ def images_for(name: str) -> dict[str, Any]:
 
 
 def _builds(make: Callable[[], nn.Module]) -> bool:
-    """Whether only the weights are the trouble."""
+    """Whether the network can be built without its weights."""
     try:
         with torch.device("meta"):
             make()

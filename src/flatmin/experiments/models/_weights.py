@@ -1,4 +1,4 @@
-"""Weights of a network, read from a file without running what it holds."""
+"""Read a network's weights from a file, without running code that it may hold."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flatmin.experiments.errors import BadInput
 
 _PICKLES = (".pth", ".pt", ".bin")
 
-#: Under what training programs keep the weights, beside other things.
+#: Keys under which training programs store the weights beside other things.
 _KEYS = ("state_dict", "model")
 
-#: Counted by BatchNorm since torch 0.4.1; older files lack it.
+#: A buffer that BatchNorm has since torch 0.4.1; older files lack it.
 _COUNTED = "num_batches_tracked"
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Give a network the weights in a file.
 
-    The last layer is zero if the file has it for another number of classes, or not at
-    all: see `forget_classes`.
+    The last layer becomes zero if the file lacks it or has it for another number of
+    classes: see `forget_classes`.
 
     Args:
         network: any.
@@ -32,8 +32,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
             or a dictionary with one under ``"state_dict"`` or ``"model"``.
 
     Raises:
-        BadInput: the file is missing, holds anything but weights, or those of another
-            network; the message names two that differ.
+        BadInput: the file is missing, or holds anything but weights, or weights of
+            another network; the message names two that differ.
     """
     found, own = _read(path), network.state_dict()
     last = [name for name in own if name.rpartition(".")[0] in _last_layers(network)]
@@ -45,11 +45,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def forget_classes(network: nn.Module) -> None:
-    """Make the last layer zero, before the others are fine-tuned for new classes.
+    """Make the last layer zero, before the network is fine-tuned for new classes.
 
-    The first loss is then that of guessing. Random weights of that layer send the
-    others a gradient that can ruin them in a few steps: timm's are so large for few
-    classes that EfficientNet-Lite0 begins with a loss of 9 in the place of 2.3.
+    The first loss is then that of guessing. Random weights of that layer would send
+    the other layers gradients that can ruin them in a few steps: timm's are so large
+    for few classes that EfficientNet-Lite0 begins with a loss of 9 instead of 2.3.
     """
     named = _last_layers(network)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def forget_classes(network: nn.Module) -> None:
 
 
 def restore(network: nn.Module, path: Path) -> None:
-    """Give a network all the weights in a file, those of its last layer too.
+    """Give a network all the weights in a file, the last layer's too.
 
     Raises:
         BadInput: as `load_weights`.
@@ -111,7 +111,7 @@ def _state_dict(path: Path, whole: Any) -> dict[str, Tensor]:
 
 
 def _last_layers(network: nn.Module) -> tuple[str, ...]:
-    """The names of the layers that make the output; timm knows those of its own."""
+    """Name the layers that make the output: by timm's list, or the last linear one."""
     config: Any = getattr(network, "pretrained_cfg", None)
     if config is not None:
         named = config["classifier"]

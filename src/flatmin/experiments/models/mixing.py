@@ -1,4 +1,4 @@
-"""Layers that multiply by random numbers: one in the forward pass, one in backward."""
+"""Layers that multiply by random numbers, which differ in forward and backward."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Mixing(nn.Module):
-    """What Shake-Shake and ShakeDrop share.
+    """The common base of Shake-Shake and ShakeDrop.
 
     Attributes:
         true_gradient: whether the backward pass uses the numbers of the forward pass,
-            so that the gradient is that of the loss which the forward pass computed.
-            False unless `true_gradient` says otherwise.
+            so that the gradient is that of the computed loss. False outside of a block
+            of `true_gradient`.
     """
 
     def __init__(self) -> None:
@@ -23,17 +23,17 @@ class Mixing(nn.Module):
         self.true_gradient = False
 
     def draw(self, x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """A uniform number for each image, ``[n, 1, 1, 1]``, float32 whatever ``x`` is.
+        """Draw a uniform number for each image, ``[n, 1, 1, 1]``, always float32.
 
-        It is drawn from torch's own generator of the device, which SAM's passes
-        replay. A layer draws the same numbers whether they are used or not: layers
-        after it must not notice ``true_gradient``.
+        The numbers come from torch's own generator of the device, which SAM's passes
+        replay. A layer draws them even if it does not use them, so that the draws of
+        later layers do not depend on ``true_gradient``.
         """
         numbers = torch.empty(len(x), 1, 1, 1, dtype=torch.float32, device=x.device)
         return numbers.uniform_(low, high)
 
     def scaled(self, x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-        """``forward * x``, differentiated as if it were ``backward * x``."""
+        """Return ``forward * x``, differentiated as if it were ``backward * x``."""
         forward, backward = forward.to(x.dtype), backward.to(x.dtype)
         if self.true_gradient:
             return forward * x
@@ -43,16 +43,16 @@ class Mixing(nn.Module):
 
 @contextmanager
 def true_gradient(model: nn.Module, when: bool = True) -> Iterator[None]:
-    """Within, every mixing layer's gradient is that of the loss it computed.
+    """Let mixing layers have the gradient of the computed loss within the block.
 
-    SAM climbs along the gradient of the loss. Shake-Shake and ShakeDrop replace this
-    gradient by a random one, which is how they regularise, but it need not point
-    uphill. The SAM code therefore switches the replacement off in the ascent pass and
-    keeps it in the other. Backward belongs inside as well where activations are
-    recomputed. Networks without such layers are left alone.
+    SAM climbs along the gradient of the loss. Shake-Shake and ShakeDrop regularise by
+    replacing this gradient with a random one, which need not point uphill. The SAM code
+    therefore switches the replacement off in the ascent pass and keeps it in the other.
+    Backward belongs into the block as well if activations are recomputed. Networks
+    without such layers are left alone.
 
-    A step of radius zero has only a pass at ``w``, which does not climb; nor do the
-    steps that methods take without a perturbation.
+    A step of radius zero has only a pass at ``w``, which does not climb. Neither do
+    steps that a method takes without a perturbation.
 
     Args:
         model: the network, wrapped or not.

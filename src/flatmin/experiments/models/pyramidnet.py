@@ -25,9 +25,9 @@ class ShakeDrop(Mixing):
     ``beta`` between 0 and 1. In ``eval()`` mode the factor is its expectation,
     ``keep``. Where ``true_gradient`` is set, ``beta`` is ``alpha``.
 
-    All three are drawn for each image, as in the SAM code: what happens to an image
-    then does not depend on how a batch is spread over devices. Other implementations
-    draw ``b`` once for a batch.
+    All three are drawn for each image, as in the SAM code, so that they do not depend
+    on how a batch is spread over devices. Other implementations draw ``b`` once for a
+    batch.
     """
 
     def __init__(self, keep: float) -> None:
@@ -93,18 +93,18 @@ def pyramidnet(
     shakedrop: bool = False,
     rounded: bool = False,
 ) -> nn.Sequential:
-    """PyramidNet-depth: block l of L has ``16 + alpha l / L`` channels.
+    """Build PyramidNet-depth: block l of L has ``16 + alpha l / L`` channels.
 
-    ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, takes any
-    size. With 3 channels and 10 classes, 272 with bottlenecks and alpha 200 has
-    26,049,562 parameters (26.0 M in the paper), 110 with alpha 270 has 28,485,477
+    It maps ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, it
+    takes any size. With 3 channels and 10 classes, 272 with bottlenecks and alpha 200
+    has 26,049,562 parameters (26.0 M in the paper), 110 with alpha 270 has 28,485,477
     (28.3 M in the paper; its formula makes 28.5 M, and so do other implementations).
 
     Differs from the paper: initial weights, which are those of the SAM code.
 
-    Differs from the SAM code: it rounds channels to the nearest number where the paper
-    rounds down, and so has 26,210,842 parameters; ``rounded`` does that. It contains
-    the network with ShakeDrop alone.
+    Differs from the SAM code: that rounds channels to the nearest number where the
+    paper rounds down, and so has 26,210,842 parameters; ``rounded`` does the same. The
+    SAM code contains only the network with ShakeDrop.
 
     Args:
         depth: ``9 k + 2`` with bottlenecks, ``6 k + 2`` without; k blocks in a stage.
@@ -115,7 +115,7 @@ def pyramidnet(
         alpha: how many channels are added from the first block to the last.
         shakedrop: whether `ShakeDrop` ends each branch; block l of L is kept with
             probability ``1 - l / 2 L``.
-        rounded: to the nearest number of channels, instead of down.
+        rounded: whether channels are rounded to the nearest number, instead of down.
 
     Raises:
         ValueError: no whole number of blocks makes this depth.

@@ -21,7 +21,7 @@ from flatmin.experiments.models.shake_shake import shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
 
-#: In place of a file of weights, for a network with its initial ones.
+#: In place of a file of weights: train from scratch.
 SCRATCH = "none"
 
 
@@ -83,8 +83,8 @@ FORECASTERS: dict[str, Entry] = {
     "samformer": Entry(samformer, "Ilbert et al. 2024, arXiv:2402.10198", None),
 }
 
-#: The network of ``flatmin compare``, and those above at their smallest, to try a
-#: training run in seconds.
+#: The network of ``flatmin compare``, and the smallest of each kind above, which train
+#: in seconds.
 SMALL: dict[str, Callable[..., nn.Module]] = {
     "small-convnet": small_convnet,
     "resnet-8": partial(resnet_cifar, 8),
@@ -107,9 +107,9 @@ def build(
     weights: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """The network of that name, ``[n, channels, h, w]`` to ``[n, classes]``.
+    """Build the network of a name; it maps ``[n, channels, h, w]`` to ``[n, classes]``.
 
-    Those of `FORECASTERS` map windows of a series ``[n, channels, lookback]`` to
+    The networks of `FORECASTERS` map windows of a series ``[n, channels, lookback]`` to
     ``[n, channels, classes]``.
 
     Args:
@@ -119,16 +119,16 @@ def build(
         classes: length of the output rows: the classes, or the steps of a forecast.
         channels: of the images, or of the series.
         weights: ``"none"`` to start from scratch, or a ``.safetensors`` or ``.pth``
-            file with those of the network. None for the pretrained weights of timm,
+            file with the network's weights. None for the pretrained weights of timm,
             which are downloaded; networks that are not timm's then start from scratch.
-            The last layer is zero if the weights are those of other classes.
+            The last layer is zero if the weights are for another number of classes.
         options: for the function that builds the network, ``alpha=84`` of a
             PyramidNet; of a network of timm's, those of ``timm.create_model``, such as
             ``drop_rate=0.1``.
 
     Raises:
         BadInput: no network has this name (the message has the nearest), timm is not
-            installed, an option is refused, or the weights are not to be had.
+            installed, an option is refused, or the weights cannot be had.
 
     Example:
         >>> from flatmin.experiments.models import build
@@ -149,7 +149,7 @@ def build(
 
 
 def is_timms(name: str) -> bool:
-    """Whether it is not one of the networks here."""
+    """Whether a name is not that of one of the networks here."""
     return name not in _PUBLISHED and name not in SMALL
 
 
@@ -161,7 +161,7 @@ def _made(name: str, make: Callable[..., nn.Module], **options: Any) -> nn.Modul
 
 
 def known_to_timm(name: str) -> str:
-    """The name as timm has it.
+    """Return a network's name in timm.
 
     Raises:
         BadInput: timm has no such network, or is not installed.

@@ -15,7 +15,7 @@ from flatmin.experiments.models._layers import (
 
 
 class _Block(nn.Module):
-    """Convolution and BatchNorm, twice; ReLU behind the first and behind the sum."""
+    """Convolution and BatchNorm, twice; ReLU after the first and after the sum."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -32,18 +32,19 @@ class _Block(nn.Module):
 
 
 def _option_a(x: Tensor, outputs: int, stride: int) -> Tensor:
-    """Every ``stride``-th pixel, and channels of zeros behind those of ``x``."""
+    """Take every ``stride``-th pixel of ``x``, and append channels of zeros."""
     return zero_padded(x[:, :, ::stride, ::stride], outputs)
 
 
 def resnet_cifar(depth: int, classes: int, channels: int = 3) -> nn.Sequential:
-    """ResNet-depth for CIFAR: three stages of 16, 32 and 64 channels.
+    """Build ResNet-depth for CIFAR: three stages of 16, 32 and 64 channels.
 
-    ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, takes any
-    size. With 3 channels and 10 classes, ResNet-20 has 269,722 parameters (0.27 M in
-    the paper), ResNet-32 has 464,154 (0.46 M), ResNet-110 has 1,727,962 (1.7 M).
+    It maps ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, it
+    takes any size. With 3 channels and 10 classes, ResNet-20 has 269,722 parameters
+    (0.27 M in the paper), ResNet-32 has 464,154 (0.46 M), ResNet-110 has 1,727,962 (1.7
+    M).
 
-    Shortcuts are the paper's option A, for which it does not say where the channels of
+    Shortcuts are the paper's option A. The paper does not say where the channels of
     zeros go; here they are the last ones. The SAM paper's label noise experiments use
     ResNet-32; the SAM code does not contain it.
 

@@ -13,12 +13,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-#: Added to the variance of a window: a channel may stand still.
+#: Added to the variance of a window, because a channel may be constant.
 _EPS = 1e-5
 
 
 class RevIN(nn.Module):
-    r"""Take each window's own mean and deviation away, and give them back.
+    r"""Remove each window's own mean and deviation, and restore them in the forecast.
 
     .. math::
         z = \gamma \frac{x - \mu(x)}{\sqrt{\sigma^2(x) + 10^{-5}}} + \beta
@@ -48,7 +48,7 @@ class RevIN(nn.Module):
         return (x - mean) / std * self.weight + self.bias, mean, std
 
     def inverse(self, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Bring normalised windows back to the scale that they came from."""
+        """Return normalised windows to their original scale."""
         return (z - self.bias) / self.weight * std + mean
 
 
@@ -88,10 +88,10 @@ class SAMformer(nn.Module):
         self.head = nn.Linear(lookback, horizon)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From windows ``[n, channels, lookback]`` to ``[n, channels, horizon]``."""
+        """Map windows ``[n, channels, lookback]`` to ``[n, channels, horizon]``."""
         z, mean, std = self.norm(x)
         q, k, v = self.queries(z), self.keys(z), self.values(z)
-        # Not torch's fused attention, which has no second derivative.
+        # Written out, because torch's fused attention has no second derivative.
         attention = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
         return self.norm.inverse(self.head(z + attention @ v), mean, std)
 
@@ -99,7 +99,7 @@ class SAMformer(nn.Module):
 def samformer(
     classes: int, channels: int, lookback: int = 512, width: int = 16
 ) -> SAMformer:
-    """The network as `flatmin.experiments.models.build` makes it.
+    """Build the network with the arguments of `flatmin.experiments.models.build`.
 
     Args:
         classes: length of the output rows, which is the horizon.

@@ -56,7 +56,7 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class _Shortcut(nn.Module):
-    """Half of the channels from every second pixel, half from the pixels between."""
+    """Take half of the channels from every second pixel, half from those between."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -73,18 +73,18 @@ class _Shortcut(nn.Module):
 def shake_shake(
     depth: int, width: int, classes: int, channels: int = 3
 ) -> nn.Sequential:
-    """Shake-Shake depth 2x(width)d: stages of ``1, 2, 4`` times ``width`` channels.
+    """Build Shake-Shake depth 2x(width)d: stages of ``width`` times 1, 2, 4 channels.
 
-    ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, takes any
-    size. With 3 channels and 10 classes, 26 2x96d has 26,192,922 parameters (26.2 M in
-    the paper). It is what the SAM paper's tables also call "WRN 26-2x6" and the SAM
-    code ``WideResnet28x6_ShakeShake``: ``96 = 6 * 16``.
+    It maps ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, it
+    takes any size. With 3 channels and 10 classes, 26 2x96d has 26,192,922 parameters
+    (26.2 M in the paper). It is what the SAM paper's tables also call "WRN 26-2x6" and
+    the SAM code ``WideResnet28x6_ShakeShake``: ``96 = 6 * 16``.
 
     Differs from the paper: nothing known but the last layer's initial weights, which
     are those of the SAM code.
 
-    Differs from the SAM code: its shortcut has no ReLU and shifts the image to the
-    upper left; the paper's code has one and shifts to the lower right.
+    Differs from the SAM code: that code's shortcut has no ReLU and shifts the image to
+    the upper left; the paper's code has a ReLU and shifts to the lower right.
 
     Args:
         depth: ``6 k + 2``, with k blocks in each stage.

@@ -1,4 +1,4 @@
-"""The network of the comparison."""
+"""The network of ``flatmin compare``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def small_convnet(channels: int, classes: int, width: int = 32) -> nn.Sequential:
-    """Four 3x3 convolutions with BatchNorm, for images of any size.
+    """Build four 3x3 convolutions with BatchNorm, for images of any size.
 
     Args:
         channels: of the input ``[n, channels, height, width]``.

@@ -15,9 +15,10 @@ from flatmin.experiments.models._layers import (
 
 
 class _Block(nn.Module):
-    """BatchNorm, ReLU, convolution, twice; the shortcut is a 1x1 convolution at most.
+    """BatchNorm, ReLU and convolution, twice; the shortcut is the identity.
 
-    Where the number of channels changes, the shortcut starts behind the first ReLU.
+    Where the number of channels changes, the shortcut is a 1x1 convolution after the
+    first ReLU.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -35,7 +36,7 @@ class _Block(nn.Module):
 
 
 class _BareBlock(nn.Module):
-    """The same with biases in place of BatchNorm, and a scale that starts at zero."""
+    """A `_Block` with biases in place of BatchNorm, and a scale that starts at zero."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -59,25 +60,25 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Conv2d | None:
 def wide_resnet(
     depth: int, width: int, classes: int, channels: int = 3, *, batch_norm: bool = True
 ) -> nn.Sequential:
-    """WideResNet-depth-width: three stages of ``16, 32, 64`` times ``width`` channels.
+    """Build WideResNet-depth-width: stages of ``16, 32, 64`` times ``width`` channels.
 
-    ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, takes any
-    size. With 3 channels and 10 classes, 28-10 has 36,479,194 parameters (36.5 M in the
-    paper), 16-8 has 10,961,370 (11.0 M), 40-2 has 2,243,546 (2.2 M).
+    It maps ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, it
+    takes any size. With 3 channels and 10 classes, 28-10 has 36,479,194 parameters
+    (36.5 M in the paper), 16-8 has 10,961,370 (11.0 M), 40-2 has 2,243,546 (2.2 M).
 
     Differs from the paper: no dropout, and initial weights are those of the SAM code,
     whose last layer is wider than usual.
 
-    Differs from the SAM code: where channels change, its shortcut is an average over
-    2 x 2 pixels and channels of zeros, as in AutoAugment's network; the paper's is a
-    1x1 convolution (258,560 parameters of 28-10).
+    Differs from the SAM code: where channels change, that code's shortcut is an average
+    over 2 x 2 pixels and channels of zeros, as in AutoAugment's network. The paper's,
+    which is taken here, is a 1x1 convolution (258,560 parameters of 28-10).
 
-    Without BatchNorm a residual network's activations grow with depth and it does not
+    Without BatchNorm a residual network's activations grow with depth, and it does not
     train. The SAM paper does not say what its WideResNet-40-10 without BatchNorm does
-    about that, and the code does not contain it. Here each residual branch ends with a
-    scalar that is learned and starts at zero (SkipInit), so that the network begins
-    as its shortcuts and ReLUs alone; convolutions other than shortcuts have biases.
-    40-10 then has 55,828,300 parameters.
+    about that, and the SAM code does not contain the network. Here each residual branch
+    ends with a learned scalar that starts at zero (SkipInit), so that the network
+    begins with only its shortcuts and ReLUs. Convolutions other than shortcuts have
+    biases. 40-10 then has 55,828,300 parameters.
 
     Args:
         depth: ``6 k + 4``, with k blocks in each stage.

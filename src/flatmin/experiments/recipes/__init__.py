@@ -41,7 +41,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by its name, or a part of it by words that its cells' names begin with.
+    """Return a recipe by its name, or the part of it whose cells' names begin so.
 
     Raises:
         BadInput: there is none; the message has the nearest name.

@@ -1,4 +1,4 @@
-"""A recipe with other settings, and what is said about them."""
+"""Change the settings of a recipe, and note what differs from the paper."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flatmin.experiments.recipes._recipe import Recipe
 #: Fields that mean nothing to the base optimizer alone.
 _OF_METHODS = ("rho", "method_options")
 
-#: Fields that leave the experiment what it is, but for rounding.
+#: Fields that do not change an experiment's numbers, but for rounding.
 _ELSEWHERE = ("device", "strategy", "evaluate_every", "channels_last")
 
 #: How many names a message lists.
@@ -28,17 +28,17 @@ _MOST = 4
 
 
 def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """``recipe`` with ``field=value`` settings in every arm of every cell.
+    """Apply ``field=value`` settings to every arm of every cell of ``recipe``.
 
-    Values are JSON, or words. ``seeds`` is the recipe's, all others are those of
-    `Experiment`. ``rho`` and ``method_options`` leave SGD alone. A field that tells
-    the recipe's cells or arms apart cannot be set, or labels would lie: choose a part
-    in which it is the same everywhere. What differs from the paper is added to
-    ``scale``.
+    Values are JSON, or plain text. ``seeds`` is a field of the recipe, all others are
+    fields of `Experiment`. ``rho`` and ``method_options`` leave SGD alone. A field in
+    which the recipe's cells or arms differ cannot be set, because their labels would
+    become wrong: choose a part in which it is the same everywhere. What differs from
+    the paper is added to ``scale``.
 
     Raises:
-        BadInput: a setting has no ``=``, names no field or one that tells cells apart,
-            counts for nothing, or its value is refused.
+        BadInput: a setting has no ``=``, names no field or one in which cells differ,
+            has no effect, or its value is refused.
 
     Example:
         >>> from flatmin.experiments.recipes import changed, recipe
@@ -77,7 +77,7 @@ def _seeds(value: Any) -> int:
 
 
 def _check(recipe: Recipe, field: str, given: dict[str, Any]) -> None:
-    """Refuse a field that tells cells apart, or counts for none of them."""
+    """Refuse a field in which cells differ, or which has no effect on any of them."""
     arms = [(cell.name, arm) for cell in recipe.cells for arm in cell.arms]
     known = [
         (name, getattr(arm, field))
@@ -99,7 +99,7 @@ def _check(recipe: Recipe, field: str, given: dict[str, Any]) -> None:
 
 
 def _advice(recipe: Recipe, known: list[tuple[str, Any]]) -> str:
-    """The largest parts in which a field is the same everywhere."""
+    """Name the largest parts in which a field is the same everywhere."""
     parts: list[str] = []
     for prefix in recipe.prefixes():
         inside = [v for name, v in known if f"{name}/".startswith(f"{prefix}/")]

@@ -1,6 +1,6 @@
-"""What has to be known of more than one recipe."""
+"""Notes that several recipes have."""
 
-#: Of every recipe in which SAM and SGD are compared.
+#: For every recipe that compares SAM and SGD.
 EQUAL_COST = (
     "Cells without SAM are trained for the epochs of SAM and for twice as many, and "
     "the better mean is reported: the paper's rule, since a step of SAM takes two "
@@ -23,7 +23,7 @@ DEVICES = (
     "SAM gains by not sharing perturbations."
 )
 
-#: Of recipes on CIFAR, SVHN and Fashion-MNIST.
+#: For recipes on CIFAR, SVHN and Fashion-MNIST.
 COMMON = (EQUAL_COST, SGD, DECAY, DEVICES)
 
 SHAKE_SHAKE = (

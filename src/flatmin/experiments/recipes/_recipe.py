@@ -1,4 +1,4 @@
-"""What a recipe is: the cells of one table or figure, and the paper's numbers."""
+"""Recipes: the cells of a table or figure, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput, unknown
 
-#: What a cell reports, per cent but for the two of the Hessian and ``test_mse``, which
-#: is of a standardised series. ``error_sharpness`` is by how much the training error
-#: rises from w to w + eps; ``lambda_ratio`` is the largest eigenvalue by the fifth.
+#: The number that a cell reports. Errors and accuracies are in per cent; ``test_mse``
+#: is of a standardised series. ``error_sharpness`` is the rise of the training error
+#: from w to w + eps; ``lambda_ratio`` is the largest eigenvalue divided by the fifth.
 Metric = Literal[
     "test_error",
     "test_accuracy",
@@ -37,7 +37,7 @@ class Paper:
         value: in the unit of the cell's metric, per cent for errors.
         spread: what follows the ±; None if nothing does.
         below: whether the paper prints "<" before the spread.
-        text: all of it as printed, for tables; made of the others if not given.
+        text: all of it as printed, for tables; made of the other fields if not given.
     """
 
     value: float
@@ -53,10 +53,10 @@ class Paper:
 
     @classmethod
     def printed(cls, text: str) -> Paper:
-        """From what the paper prints.
+        """Read a number as the paper prints it.
 
         Raises:
-            ValueError: that is no number.
+            ValueError: the text is no number.
 
         Example:
             >>> from flatmin.experiments.recipes import Paper
@@ -71,7 +71,7 @@ class Paper:
 
 
 def rows(text: str) -> list[list[Paper | None]]:
-    """The lines of a table as the paper prints them; None where it prints "-"."""
+    """Read the lines of a table as the paper prints it; None where it prints "-"."""
     return [
         [None if word == "-" else Paper.printed(word) for word in line.split()]
         for line in text.strip().splitlines()
@@ -84,15 +84,15 @@ class Cell:
 
     Attributes:
         name: unique: ``table4/noise-40/sam``.
-        labels: where it stands in the table, one for each of the recipe's headings.
-        arms: what is trained. Of several, which differ in length or in a setting that
-            the paper tries too, the one with the best mean is reported. None for a
-            number that the paper quotes from others.
+        labels: its place in the table, one for each of the recipe's headings.
+        arms: the experiments that are trained; they differ in length or in a setting
+            that the paper tries too, and the one with the best mean is reported. Empty
+            for a number that the paper quotes from others.
         metric: what is reported of a run.
         paper: the paper's number; None where it prints none.
         notes: what a reader of this number has to know.
-        folder: of its runs, under which each arm has one; the name if not given. Cells
-            that report different numbers of the same runs share it.
+        folder: of its runs, with a folder in it for each arm; the name if not given.
+            Cells that report different numbers of the same runs share it.
         at: which of the arms' ``spectrum_at`` is reported, counted from 0; None for
             the end of training.
 
@@ -126,7 +126,7 @@ class Cell:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch after which its number is measured; None for the last."""
+        """The epoch after which the number is measured; None for the last."""
         return None if self.at is None else self.arms[0].spectrum_at[self.at]
 
 
@@ -135,16 +135,16 @@ class Recipe:
     """A table or figure of the paper that can be run.
 
     Attributes:
-        name: as the command line knows it: ``table4``.
+        name: on the command line: ``table4``.
         title: what it shows.
-        headings: what the labels of its cells are.
+        headings: above the labels of its cells.
         cells: its numbers, or some of them.
         seeds: runs per arm, with seeds from 0 on; the paper's intervals are over 5.
         spread: what the paper's ± is.
-        notes: where the paper is silent, contradicts itself or its code, and what is
+        notes: where the paper is silent or contradicts itself or its code, and what is
             done here.
         scale: "paper", "smoke", or in words what differs from the paper.
-        rhos: what ``flatmin sweep`` tries where it is not told.
+        rhos: what ``flatmin sweep`` tries by default.
 
     Raises:
         ValueError: no seeds, no cells, a cell's name occurs twice or does not start
@@ -178,10 +178,10 @@ class Recipe:
                 raise ValueError(f"{cell.folder} would hold runs of different arms")
 
     def part(self, prefix: str) -> Recipe:
-        """The cells whose names begin with whole words of a path.
+        """Return the recipe with only those cells whose paths begin with ``prefix``.
 
         Raises:
-            BadInput: none does; the message has the nearest that would.
+            BadInput: no path does; the message has the nearest prefix of one.
         """
         prefix = prefix.rstrip("/")
         inside = [c for c in self.cells if f"{c.name}/".startswith(f"{prefix}/")]
@@ -190,7 +190,7 @@ class Recipe:
         return replace(self, cells=tuple(inside))
 
     def prefixes(self) -> tuple[str, ...]:
-        """Everything that `part` takes, the short ones first."""
+        """Return everything that `part` takes, short ones first."""
         paths = [cell.name.split("/") for cell in self.cells]
         depth = max(len(path) for path in paths)
         found = ("/".join(p[:n]) for n in range(1, depth + 1) for p in paths)

@@ -1,4 +1,4 @@
-"""A recipe in seconds: the same cells, with the smallest networks and few images."""
+"""Make a recipe take seconds: the same cells, the smallest networks, few images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _STEPS = 2
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """Every cell in two steps, once: a test of the code, with no meaning otherwise.
+    """Reduce every cell to two steps and one seed, to test the code and nothing else.
 
-    Data set, augmentation, noise and method are the recipe's. Networks have their
-    initial weights. Groups of ``m`` examples are 1 or 4 of a batch of 8; a spectrum
-    is measured after the 1st, 2nd, ... of as many epochs. Sharpness after training is
-    not: it would take longer than the training.
+    Data set, augmentation, noise and method are the recipe's. Networks start from
+    random weights. Groups of ``m`` examples are 1 or 4 of a batch of 8. Spectra are
+    measured after the 1st, 2nd, ... of as many epochs. Sharpness after training is not
+    measured, because it would take longer than the training.
     """
     cells = tuple(
         replace(cell, arms=tuple(_smallest(arm) for arm in cell.arms))
@@ -60,7 +60,7 @@ def _smallest(arm: Experiment) -> Experiment:
 
 
 def _group(arm: Experiment) -> int | None:
-    """At most half of the batch, if that was so before."""
+    """Return the new ``m``: at most half of the batch, if that was so before."""
     if arm.m is None or arm.m == arm.batch_size:
         return arm.m and _BATCH
     return math.gcd(arm.m, _BATCH // 2)

@@ -13,7 +13,7 @@ from flatmin.experiments.config import (
 )
 from flatmin.experiments.recipes._arms import M
 
-#: Name in paths, name in tables, and what it does.
+#: Name in paths, name in tables, and the augmentations.
 AUGMENTATIONS: tuple[tuple[str, str, tuple[Augmentation, ...]], ...] = (
     ("basic", "Basic", BASIC),
     ("cutout", "Cutout", CUTOUT),
@@ -47,7 +47,7 @@ class Row:
     rho: tuple[float, float]
 
     def base(self, k: int, augment: tuple[Augmentation, ...]) -> Experiment:
-        """What SAM and SGD have in common on the k-th data set of `CIFAR`."""
+        """Return what SAM and SGD have in common on the k-th data set of `CIFAR`."""
         return Experiment(
             data=CIFAR[k][0],
             augment=augment,

@@ -11,7 +11,7 @@ from flatmin.experiments.recipes import _notes
 from flatmin.experiments.recipes._arms import sam, sgd
 from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
 
-#: Name of the data set, and in tables.
+#: Name of the data set, and its name in tables.
 SETS = {
     "aircraft": "FGVC Aircraft",
     "flowers": "Flowers",
@@ -78,7 +78,7 @@ class Network:
     fields: dict[str, Any]
 
     def base(self, data: str) -> Experiment:
-        """What SAM and SGD have in common on a data set."""
+        """Return what SAM and SGD have in common on a data set."""
         fields = {
             "data": data,
             "augment": _CIFAR if data.startswith("cifar") else _CROP,

@@ -14,7 +14,7 @@ NOISE = (20, 40, 60, 80)
 #: rho of SAM by noise.
 RHO = {20: 0.1, 40: 0.1, 60: 0.1, 80: 0.05}
 
-#: Of mixup, of which the best is reported.
+#: alpha of mixup; the best is reported.
 ALPHAS = (1.0, 8.0, 16.0, 32.0)
 
 METHODS = {

@@ -31,14 +31,14 @@ __all__ = ["numbers", "report"]
 def report(
     folders: Sequence[Path], find: Callable[[str], Recipe], console: Console
 ) -> list[Path]:
-    """Report on folders of runs; each gets its own files, and its tables are printed.
+    """Report on folders of runs: write files into each, and print its tables.
 
-    Runs may be going on meanwhile: what is unfinished is pending. Nothing is written
-    unless every folder can be read.
+    Runs may still be training: unfinished ones are pending. Nothing is written unless
+    every folder can be read.
 
     Args:
         folders: each is what ``flatmin train`` writes to.
-        find: gives the recipe of a name, or raises `BadInput`.
+        find: returns the recipe of a name, or raises `BadInput`.
         console: where to print.
 
     Returns:
@@ -63,7 +63,7 @@ def report(
 def numbers(
     folders: Sequence[Path], find: Callable[[str], Recipe]
 ) -> list[dict[str, Any]]:
-    """What `report` says, for programs: the arms of each recipe in each folder.
+    """Return the numbers of `report` for programs: the arms of each folder's recipes.
 
     Args:
         folders: as of `report`.

@@ -1,4 +1,4 @@
-"""From runs to numbers: means and intervals over seeds, the better arm, what waits."""
+"""From runs to numbers: means and intervals over seeds, the best arm, missing runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from flatmin.experiments.runs.asked import Asked
 from flatmin.experiments.runs.names import arm_name, run_folder
 from flatmin.experiments.tasks import task_of
 
-#: Of a recipe with no more cells than this, those without runs are listed too.
+#: A recipe with no more cells than this has those without runs listed too.
 SMALL = 24
 
-#: Runs that differ in one of these are not set beside the paper's number.
+#: Runs that differ in one of these are not compared with the paper's number.
 _DATA_AND_NETWORK = (
     "data",
     "horizon",
@@ -37,12 +37,12 @@ _DATA_AND_NETWORK = (
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What was trained for a cell, over all its seeds.
+    """An experiment of a cell, and its runs with all seeds.
 
     Attributes:
         name: of its folder.
         own: the experiment as the recipe has it.
-        cell: what it is an arm of.
+        cell: the cell to which it belongs.
         runs: finished or not.
     """
 
@@ -53,7 +53,7 @@ class Arm:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """Those of finished runs."""
+        """The results of finished runs."""
         return [run.result for run in self.runs if run.result is not None]
 
     @property
@@ -69,7 +69,7 @@ class Arm:
 
     @property
     def mean(self) -> float:
-        """Of the values; NaN if there is none."""
+        """The mean of the values; NaN if there is none."""
         return mean(self.values)
 
     @property
@@ -84,7 +84,7 @@ class Arm:
 
     @property
     def error(self) -> float:
-        """What arms are chosen by: the mean of the error that the cell is about."""
+        """The mean error by which the reported arm is chosen."""
         if self.cell.metric == "top5_error":
             return math.inf if math.isnan(self.mean) else self.mean
         score = task_of(self.own).score
@@ -98,8 +98,8 @@ class Row:
     Attributes:
         cell: the recipe's.
         arms: in the recipe's order.
-        seeds: runs of each arm that were asked for.
-        smoke: whether they have no meaning.
+        seeds: how many runs of each arm were asked for.
+        smoke: whether they are smoke runs, whose numbers have no meaning.
     """
 
     cell: Cell
@@ -114,19 +114,19 @@ class Row:
 
     @property
     def done(self) -> int:
-        """Finished runs among those that were asked for."""
+        """How many of the runs that were asked for are finished."""
         return sum(min(len(arm.results), self.seeds) for arm in self.arms)
 
     @property
     def asked(self) -> int:
-        """Runs that were asked for, of all arms together."""
+        """How many runs were asked for, of all arms together."""
         return self.seeds * len(self.arms)
 
     @property
     def reported(self) -> Arm | None:
-        """The arm with the least mean error; None while a run of any arm is missing.
+        """The arm with the least mean error.
 
-        None as well for a number without arms, which the paper quotes.
+        None while a run of any arm is missing, and for a quoted number without arms.
         """
         if self.done < self.asked or not self.arms:
             return None
@@ -134,9 +134,9 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's, in the unit of the metric.
+        """Our number minus the paper's, in the unit of the metric.
 
-        None without either, and of a smoke run.
+        None if one of them is missing, and for smoke runs.
         """
         if self.reported is None or self.cell.paper is None or self.smoke:
             return None
@@ -160,13 +160,13 @@ class Report:
 
     @property
     def shown(self) -> list[Row]:
-        """The cells that tables list: those with runs, or all of a small recipe."""
+        """The rows that tables list: those with runs or only quoted, or all if few."""
         small = len(self.rows) <= SMALL
         return [row for row in self.rows if small or row.started or not row.arms]
 
     @property
     def runs(self) -> Iterator[tuple[Arm, StoredRun]]:
-        """Every run once, also where two cells report it."""
+        """Every run once, even where two cells report it."""
         seen: set[Path] = set()
         for arm in (arm for row in self.rows for arm in row.arms):
             for run in arm.runs:
@@ -176,7 +176,7 @@ class Report:
 
 
 def collect(root: Path, recipe: Recipe, started: Asked) -> Report:
-    """The recipe's runs in a folder.
+    """Read the recipe's runs in a folder.
 
     Raises:
         BadInput: a file is damaged, or runs of an arm differ in more than the seed.
@@ -214,24 +214,24 @@ def _record(report: Report, row: Row, arm: Arm) -> dict[str, Any]:
 
 
 def _rows(root: Path, cell: Cell, asked: Asked) -> Iterator[Row]:
-    """The row of a cell, and one for each other data or network its arms ran on."""
+    """Yield a row for each data and network that a cell's arms were run on."""
     arms = [_arm(root, cell, own) for own in cell.arms]
     found = {arm.name: _foreign(arm) for arm in arms if arm.runs}
     kinds = sorted(set(found.values())) or [""]
     for kind in kinds:
-        # Arms without runs wait beside the paper's, if there are any.
+        # Arms without runs go to the first row, which is the paper's if there is one.
         mine = [arm for arm in arms if found.get(arm.name, kinds[0]) == kind]
         if kind:
             other = _without_paper(cell, kind, apart=len(kinds) > 1)
             mine = [replace(arm, cell=other) for arm in mine]
         else:
-            # The paper's number is of all arms: those that ran on others are missing.
+            # The paper's number is of all arms: those run on other data are missing.
             mine = [arm if arm in mine else replace(arm, runs=()) for arm in arms]
         yield _row(mine, cell, asked)
 
 
 def _row(arms: list[Arm], cell: Cell, asked: Asked) -> Row:
-    # The record is that of the last command; others may have written to the folder.
+    # ``asked`` is of the last command only; earlier ones may have been smoke runs.
     smoke = asked.smoke or any(run.smoke for arm in arms for run in arm.runs)
     here = arms[0].cell if arms else cell
     return Row(here, tuple(arms), asked.seeds_of(cell.name), smoke)
@@ -243,7 +243,7 @@ def _arm(root: Path, cell: Cell, own: Experiment) -> Arm:
 
 
 def _foreign(arm: Arm) -> str:
-    """The settings of an arm's runs that make its data or network another; or none."""
+    """Name the settings in which an arm's runs have other data or another network."""
     trained = arm.runs[0].config.experiment
     names = differences(trained, arm.own, _DATA_AND_NETWORK)
     return ", ".join(setting(name, getattr(trained, name)) for name in names)
@@ -268,11 +268,11 @@ def _value(run: StoredRun, cell: Cell) -> float:
 
 
 def _spectrum(run: StoredRun, at: int) -> dict[str, Any] | None:
-    """The epoch after which the run measured this one of its spectra."""
+    """Return the metrics of the epoch in which a run measured spectrum ``at``."""
     epochs = run.config.experiment.spectrum_at[at : at + 1]
     return next((one for one in run.epochs if one["epoch"] in epochs), None)
 
 
 def _finite(number: float | None) -> float | None:
-    """JSON has no NaN."""
+    """Return None for NaN and infinity, which JSON does not have."""
     return None if number is None or not math.isfinite(number) else number

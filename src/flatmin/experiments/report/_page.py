@@ -15,7 +15,7 @@ from flatmin.pictures import html
 
 
 def render(reports: Sequence[Report]) -> str:
-    """The page, as text."""
+    """Return the page as text."""
     whole = html.render(
         "report.html.j2",
         sections=[_section(k, report) for k, report in enumerate(reports)],
@@ -25,7 +25,7 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def _section(k: int, report: Report) -> dict[str, Any]:
-    """What the template shows of a recipe."""
+    """Return what the template shows of a recipe."""
     return {
         "title": report.recipe.title,
         "commands": _scale.commands(report),

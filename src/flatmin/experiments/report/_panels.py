@@ -1,4 +1,4 @@
-"""What figures show: learning curves, and results against a number in the labels."""
+"""The panels of figures: learning curves, and results against a number in labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flatmin.experiments.tasks import task_of
 
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?%)?")
 
-#: Fewer points are no line.
+#: A line has at least so many points.
 _POINTS = 3
 
 #: An axis that spans this ratio is logarithmic.
@@ -23,10 +23,10 @@ _WIDE = 1000
 
 
 def curves(report: Report) -> list[Panel]:
-    """Test error over training, of arms tested more than once.
+    """Draw the test error over training, for arms that were tested more than once.
 
     Cells that share runs are drawn once. Lines in one panel differ in the heading
-    "method", or else in the last one that tells runs apart.
+    "method"; without it, in the last heading that is the same in cells that share runs.
     """
     rows_of: dict[str, list[Row]] = {}
     for row in report.rows:
@@ -47,9 +47,9 @@ def curves(report: Report) -> list[Panel]:
 
 
 def trends(report: Report) -> list[Panel]:
-    """Results against the last heading whose labels are three or more numbers.
+    """Draw results against the last heading whose labels are three or more numbers.
 
-    Lines in one panel differ in the heading "method", or else in the last other one.
+    Lines in one panel differ in the heading "method"; without it, in the last other.
     """
     known = [row for row in report.rows if _is_known(row)]
     at = next((k for k in reversed(_all(report)) if _numeric(known, k)), None)
@@ -70,7 +70,7 @@ def trends(report: Report) -> list[Panel]:
 
 
 def _score(row: Row) -> Metric:
-    """What learning curves show."""
+    """Return the metric that learning curves show."""
     arms = row.cell.arms
     forecast = bool(arms) and arms[0].horizon is not None
     return "test_mse" if forecast else "test_error"
@@ -85,7 +85,7 @@ def _same(heading: int) -> Callable[[list[Row]], bool]:
 
 
 def _compared(report: Report, headings: Sequence[int]) -> int | None:
-    """The heading in which lines differ; None if all is one line."""
+    """Return the heading in which lines differ; None if there is one line."""
     names = {report.recipe.headings[k]: k for k in headings}
     return names.get("method", headings[-1] if headings else None)
 
@@ -121,7 +121,7 @@ def _curves(row: Row, name: str) -> list[Line]:
 
 
 def _points(arm: Arm) -> list[list[tuple[float, float]]]:
-    """Cost and test error of every run that has been tested."""
+    """Return cost and test error at each test of every run that has been tested."""
     score = task_of(arm.own).score
     return [
         [(epoch["gradient_examples"], epoch[score]) for epoch in run.epochs]
@@ -142,7 +142,7 @@ def _number(label: str) -> float:
 
 
 def _trend(name: str, rows: list[Row], heading: int) -> Line:
-    """The reported arms; the band is the 95 % interval."""
+    """Draw a line through the reported arms; its band is the 95 % interval."""
     points = []
     paper = []
     for row in rows:

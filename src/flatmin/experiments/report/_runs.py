@@ -1,4 +1,4 @@
-"""The runs of an arm, read once."""
+"""Read the runs of an arm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.runs.stored import Config
 
-#: Seeds are told by folders, devices by the environment.
+#: Fields in which runs of one experiment may differ.
 _ELSEWHERE = ("seed", "device")
 
 
@@ -36,12 +36,12 @@ class StoredRun:
 
     @property
     def smoke(self) -> bool:
-        """Whether a command that started it says so."""
+        """Whether a command that started it has ``--smoke``."""
         return any("--smoke" in (one.get("command") or ()) for one in self.starts)
 
 
 def runs_of(arm: Path) -> tuple[StoredRun, ...]:
-    """The runs in the folder of an arm, in order of their seeds.
+    """Read the runs in the folder of an arm, in order of their seeds.
 
     Raises:
         BadInput: a file is damaged, or runs differ in more than the seed.
@@ -64,7 +64,7 @@ def differences(
     other: Experiment,
     fields: Iterable[str] = Experiment.model_fields,
 ) -> list[str]:
-    """The fields in which two experiments differ, but for the seed and the device."""
+    """List the fields in which two experiments differ, except seed and device."""
     names = (name for name in fields if name not in _ELSEWHERE)
     return [name for name in names if getattr(one, name) != getattr(other, name)]
 

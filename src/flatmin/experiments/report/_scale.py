@@ -1,4 +1,4 @@
-"""What is other than in the paper, and on what machines it ran."""
+"""How runs differ from the paper's, and on which machines they ran."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MOST = 4
 
 
 def warning(report: Report) -> str:
-    """That numbers mean nothing, if so."""
+    """Return the warning that numbers mean nothing, if there are smoke runs."""
     return _SMOKE if any(row.smoke for row in report.rows) else ""
 
 
 def summary(report: Report) -> str:
-    """In one line, how the runs differ from the paper's."""
+    """Say in one line how the runs differ from the paper's."""
     found = scale(report)
     more = f"; and {len(found) - _MOST} more, below" if len(found) > _MOST else ""
     words = f"Differs from the paper: {'; '.join(found[:_MOST])}{more}."
@@ -35,7 +35,7 @@ def summary(report: Report) -> str:
 
 
 def scale(report: Report) -> list[str]:
-    """What separates these runs from the paper's, one thing per line.
+    """List how these runs differ from the paper's.
 
     Stored experiments are compared with the recipe's own, field by field.
     """
@@ -46,7 +46,7 @@ def scale(report: Report) -> list[str]:
 
 
 def environments(report: Report) -> list[tuple[str, ...]]:
-    """Where runs were started, and how many; a line in the order of `PLACES`."""
+    """Count the runs that were started in each place; the columns are `PLACES`."""
     places: Counter[tuple[str, str, str]] = Counter()
     for _, run in report.runs:
         world = str(run.config.world)
@@ -56,7 +56,7 @@ def environments(report: Report) -> list[tuple[str, ...]]:
 
 
 def commands(report: Report) -> list[str]:
-    """The commands that started runs, each once; if unknown, what was asked for."""
+    """List the commands that started runs, each once, or else the one asked for."""
     starts = (start for _, run in report.runs for start in run.starts)
     return list(dict.fromkeys(map(_command, starts))) or [_asked(report.started)]
 
@@ -100,7 +100,7 @@ def _software(start: dict[str, Any]) -> str:
 
 
 def _command(start: dict[str, Any]) -> str:
-    """As typed, but for where the program is."""
+    """Return a command as typed, without the program's folder."""
     program, *arguments = map(str, start.get("command") or ["?"])
     name = PurePath(program).name
     return shlex.join(["flatmin" if name == "__main__.py" else name, *arguments])

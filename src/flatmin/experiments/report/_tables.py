@@ -22,7 +22,7 @@ _MEANING = {
 }
 
 
-#: The columns after the labels; the terminal leaves cost to the files.
+#: The columns after the labels; the terminal hides cost and notes.
 _COLUMNS = {
     "quantity": Column("quantity", left=True),
     "arm": Column("arm", left=True),
@@ -37,7 +37,7 @@ _COLUMNS = {
 
 
 def markdown(report: Report) -> str:
-    """The tables of a recipe, with its title, notes and scale, for documents."""
+    """Write a recipe's tables in Markdown, with its title, notes and scale."""
     paragraphs = [
         f"# {plain(report.recipe.title)}",
         plain(f"Run with: {'; '.join(_scale.commands(report))}"),
@@ -55,7 +55,7 @@ def markdown(report: Report) -> str:
 
 
 def results(report: Report) -> Table:
-    """A line for each cell that has runs, or may have."""
+    """Return one row per trainable cell."""
     rows = [row for row in report.shown if row.arms]
     several = _several(report)
     texts = [_result(row, several) for row in rows]
@@ -63,7 +63,7 @@ def results(report: Report) -> Table:
 
 
 def arms(report: Report) -> Table:
-    """A line for each arm that has runs; none if every cell has only one."""
+    """Return one row per arm that has runs; none if every cell has only one arm."""
     found = [
         (row, arm)
         for row in report.shown
@@ -83,27 +83,27 @@ def arms(report: Report) -> Table:
 
 
 def quoted(report: Report) -> Table:
-    """A line for each number that the paper takes from others."""
+    """Return one row per number that the paper takes from others."""
     rows = [row for row in report.shown if not row.arms]
     title = f"Quoted by the paper: {report.recipe.title}"
     return _table(report, rows, [{"paper": _paper(row)} for row in rows], title)
 
 
 def footnotes(report: Report) -> list[str]:
-    """The notes of the cells in the tables, in order; numbered from 1."""
+    """List the notes of the cells in the tables, in order; they are numbered from 1."""
     notes = (note for row in report.shown for note in row.cell.notes)
     return list(dict.fromkeys(notes))
 
 
 def waiting(report: Report) -> str:
-    """How many cells are not in the tables; empty if all are."""
+    """Say how many cells are not in the tables; empty if all are."""
     hidden = len(report.rows) - len(report.shown)
     cells = "cell" if hidden == 1 else "cells"
     return f"{hidden} {cells} pending, without any run yet." if hidden else ""
 
 
 def reading(report: Report) -> str:
-    """What the columns of the results mean, those that there are."""
+    """Explain the columns of the results that are present."""
     meaning = {**_MEANING, "paper": f"± is its {report.recipe.spread}"}
     columns = results(report).columns[len(report.recipe.headings) :]
     names = [column.heading for column in columns]
@@ -112,7 +112,7 @@ def reading(report: Report) -> str:
 
 
 def estimate(arm: Arm) -> str:
-    """The mean of an arm's finished runs, and the interval if there is one."""
+    """Write the mean of an arm's finished runs, and the interval if there is one."""
     if not arm.results:
         return "pending"
     if not math.isfinite(arm.mean):
@@ -126,7 +126,7 @@ def estimate(arm: Arm) -> str:
 def _table(
     report: Report, rows: Sequence[Row], texts: list[dict[str, str]], title: str
 ) -> Table:
-    """Adds what every table has: quantities if nothing else says them, and notes.
+    """Make a table, with the columns for quantities, if they are unclear, and notes.
 
     Columns without any text are left out.
     """
@@ -187,7 +187,7 @@ def _several(report: Report) -> bool:
 
 
 def _said(report: Report) -> bool:
-    """Whether the title says the quantity, being one, or the labels of a column do."""
+    """Whether a reader knows the quantities: there is one, or a label names each."""
     cells = [row.cell for row in report.shown]
     metrics = {cell.metric for cell in cells}
     pairs = (
@@ -205,7 +205,7 @@ def _under(title: str, text: str) -> str:
 
 
 def _listed(title: str, items: Sequence[str], mark: str = "-") -> str:
-    """A list in Markdown; ``{}`` in the mark is the item's number."""
+    """Write a list in Markdown; ``{}`` in the mark is the item's number."""
     lines = (f"{mark.format(k)} {plain(item)}" for k, item in enumerate(items, 1))
     text = "\n".join(lines)
     return _under(title, text) if title else text

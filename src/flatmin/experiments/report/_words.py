@@ -1,4 +1,4 @@
-"""Arms, settings and costs in words."""
+"""Write arms, settings and costs in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flatmin.experiments.recipes._recipe import Metric
 if TYPE_CHECKING:
     from flatmin.experiments.report._numbers import Arm
 
-#: How tables and figures call what cells report.
+#: Names of metrics in tables and figures.
 QUANTITIES: dict[Metric, str] = {
     "test_error": "test error (%)",
     "test_accuracy": "test accuracy (%)",
@@ -23,10 +23,10 @@ QUANTITIES: dict[Metric, str] = {
     "lambda_ratio": "lambda ratio",
 }
 
-#: Digits after the point, where they are not two.
+#: Digits after the point, if not two.
 _DIGITS: dict[Metric, int] = {"test_mse": 4}
 
-#: Fields as the paper or plain English has them.
+#: How fields are written with their values.
 _FIELDS = {
     "mixup": "alpha {}",
     "epochs": "{} epochs",
@@ -40,14 +40,14 @@ _FIELDS = {
     "model": "network {}",
 }
 
-#: What None stands for.
+#: How None is written.
 _UNSET = {"train_examples": "all", "image_size": "the data set's", "horizon": "no"}
 
 
 def arm(arm: Arm) -> str:
-    """What tells an arm from the others of its cell: ``alpha 8, 400 epochs``.
+    """Name an arm by what differs in its cell, and its length: ``alpha 8, 400 epochs``.
 
-    Lengths and settings are those of its runs, if it has any.
+    Settings and length are those of its runs, if it has any.
     """
     trained = arm.runs[0].config.experiment if arm.runs else arm.own
     told = [name for name in Experiment.model_fields if _tells(arm, name)]
@@ -57,13 +57,13 @@ def arm(arm: Arm) -> str:
 
 
 def setting(name: str, value: Any) -> str:
-    """A field of an experiment and its value: ``30 epochs``, ``rho 0.05``."""
+    """Write a field of an experiment with its value: ``30 epochs``, ``rho 0.05``."""
     text = _FIELDS.get(name, f"{name} {{}}").format(shown(value, name))
     return text.removesuffix("s") if text.startswith("1 ") else text
 
 
 def shown(value: Any, name: str = "") -> str:
-    """A field's value alone."""
+    """Write a field's value alone."""
     if value is None:
         return _UNSET.get(name, "unset")
     if isinstance(value, tuple):
@@ -74,12 +74,12 @@ def shown(value: Any, name: str = "") -> str:
 
 
 def compact(count: float) -> str:
-    """A count in thousands, millions and so on: ``1.2 M``."""
+    """Write a count in thousands, millions and so on: ``1.2 M``."""
     return EngFormatter(places=1)(count).replace(".0", "").replace("G", "B")
 
 
 def number(metric: Metric, value: float, sign: str = "") -> str:
-    """A number as tables show it; with a sign if ``"+"``."""
+    """Write a number as tables show it; always with its sign if ``sign`` is ``"+"``."""
     return f"{value:{sign}.{_DIGITS.get(metric, 2)}f}"
 
 

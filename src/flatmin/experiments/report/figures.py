@@ -18,16 +18,16 @@ from flatmin.pictures._scale import STYLES
 #: The horizontal axis of learning curves.
 COST = "gradient examples"
 
-#: Lines with no more points than this have marks at them.
+#: Lines with no more points than this have marks at the points.
 _MARKED = 20
 
 #: Panels in a row of a file.
 _COLUMNS = 3
 
-#: A legend with more lines than this stands beside its panel.
+#: A legend with more lines than this is placed beside its panel.
 _INSIDE = 5
 
-#: Where a page has the legend: the toolbar is above the axes.
+#: Place of a page's legend: below the axes, because the toolbar is above them.
 _BELOW = {"orientation": "h", "y": -0.22, "yanchor": "top", "itemwidth": 45}
 
 
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes and their lines; ``log`` is whether the horizontal one is logarithmic."""
+    """Axes and their lines; ``log`` makes the horizontal axis logarithmic."""
 
     title: str
     x: str
@@ -64,11 +64,11 @@ class Panel:
 
 
 def curve(name: str, seeds: Sequence[Sequence[tuple[float, float]]]) -> Line:
-    """The mean of several seeds and their range, as far as all of them have come.
+    """Return the mean and the range of several seeds, up to the shortest of them.
 
     Args:
         name: in the legend.
-        seeds: the points of each: what it had cost, and its test error then.
+        seeds: the points of each: the cost so far, and the test error then.
 
     Example:
         >>> curve("SAM", [[(100, 5.0), (200, 3.0)], [(100, 7.0)]])
@@ -90,7 +90,7 @@ def html(panels: Sequence[Panel], name: str, caption: str) -> list[Markup]:
 
     Args:
         panels: what they show.
-        name: of the ids in the page; the figure of the ``k``-th is ``name-k``.
+        name: for ids in the page; the figure of the ``k``-th panel is ``name-k``.
         caption: below each, after the panel's title.
     """
     return [
@@ -105,7 +105,7 @@ def html(panels: Sequence[Panel], name: str, caption: str) -> list[Markup]:
 
 
 def drawn(panel: Panel) -> go.Figure:
-    """One panel for a page."""
+    """Draw one panel for a page."""
     figure = go.Figure()
     for k, line in enumerate(panel.lines):
         colour, _, dash = _style(k)
@@ -157,7 +157,7 @@ def drawn(panel: Panel) -> go.Figure:
 
 
 def printed(panels: Sequence[Panel], warning: str = "") -> Figure:
-    """All panels in one figure for a file, below a warning if there is one."""
+    """Draw all panels in one figure for a file, below a warning if there is one."""
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     most = max(len(panel.lines) for panel in panels)
@@ -175,7 +175,7 @@ def printed(panels: Sequence[Panel], warning: str = "") -> Figure:
 
 
 def _label(axes: Any, panel: Panel) -> None:
-    """Axes and legend; names are text, never TeX."""
+    """Set axes and legend; names are plain text, never TeX."""
     axes.set_xscale("log" if panel.log else "linear")
     if panel.x == COST:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: compact(x)))
@@ -206,12 +206,12 @@ def _draw(axes: Any, line: Line, k: int, shade: float) -> None:
 
 
 def _style(k: int) -> tuple[str, Any, str]:
-    """Colour and dash (matplotlib's, plotly's); 25 in all are told apart."""
+    """Return colour and dash (matplotlib's, plotly's); 25 lines look different."""
     many = len(STYLES)
     _, dash, called = STYLES[(k + k // many) % many]
     return STYLES[k % many][0], dash, called
 
 
 def _shade(panel: Panel) -> float:
-    """How opaque bands are: lines stay visible below many of them."""
+    """Return the opacity of bands: low where many of them could hide the lines."""
     return 0.2 if len(panel.lines) <= _INSIDE else 0.06

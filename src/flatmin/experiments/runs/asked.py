@@ -13,22 +13,22 @@ from flatmin.experiments.runs.lock import in_turn
 from flatmin.experiments.runs.names import COMPARISON
 from flatmin.experiments.runs.record import Run
 
-#: More runs per arm than this are a mistake.
+#: Most runs per arm; a larger number is a mistake.
 _MOST = 10_000
 
 Seeds = Annotated[int, Field(ge=1, le=_MOST)]
 
 
 class Asked(BaseModel):
-    """What was asked for of a recipe.
+    """What commands have asked for of a recipe.
 
     Attributes:
         recipe: its name.
-        part: the cells that the last command was for.
+        part: the cells that the last command asked for.
         settings: ``field=value``, as the last command gave them.
         smoke: whether the last command made the recipe as small as possible.
-        seeds: runs per arm that the last command was for.
-        parts: the most runs per arm that any command was for, by its part.
+        seeds: runs per arm that the last command asked for.
+        parts: for each part, the most runs per arm that any command asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,14 +40,14 @@ class Asked(BaseModel):
     parts: dict[str, Seeds] = Field(default_factory=dict)
 
     def seeds_of(self, cell: str) -> int:
-        """The most runs per arm that any command asked for of a cell."""
+        """Return the most runs per arm that any command asked for of a cell."""
         path = f"{cell}/"
         asked = [n for part, n in self.parts.items() if path.startswith(f"{part}/")]
         return max(asked, default=self.seeds)
 
 
 def sign(root: Path, asked: Asked) -> None:
-    """Write down what a command asks for, beside what earlier ones did.
+    """Store what a command asks for, together with earlier commands.
 
     Args:
         root: the folder of all runs.
@@ -57,7 +57,7 @@ def sign(root: Path, asked: Asked) -> None:
         BadInput: the file of an earlier command is damaged.
     """
     path, part = root / f"recipe-{asked.recipe}.json", asked.part or asked.recipe
-    # Another process may be starting with the same recipe.
+    # Another process may be starting the same recipe.
     with in_turn(root):
         old = _read(path)
         parts = {} if old is None else dict(old.parts)
@@ -74,10 +74,10 @@ def has_runs(folder: Path) -> bool:
 
 
 def recipes_of(folder: Path) -> dict[Path, Asked]:
-    """What was asked for in a folder, by file, in order of names.
+    """Read what was asked for in a folder, by file, in order of names.
 
     Raises:
-        BadInput: the folder is none of runs, or a file is damaged.
+        BadInput: it is no folder of runs, or a file is damaged.
     """
     found = {path: _read(path) for path in sorted(folder.glob("recipe-*.json"))}
     asked = {path: one for path, one in found.items() if one is not None}

@@ -1,11 +1,11 @@
-"""The files of a run's checkpoint; what they hold is `flatmin.experiments.state`'s.
+"""The files of a run's checkpoint; `flatmin.experiments.state` defines the contents.
 
 FOLDER/
 checkpoint.json             which step, and of how many processes
 checkpoint/step-120/rank-0.pt ...
 
 A step's files are written first, then ``checkpoint.json`` names them, then older ones
-go: whichever process is killed at whatever moment, the file that is named is whole.
+are removed. The files that are named are therefore whole, even if a process is killed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs.files import read_json, write_json
 
-#: What to do about a damaged checkpoint.
+#: What messages advise about a damaged checkpoint.
 _REMOVE = "and this run starts from its beginning."
 
 
 def part(folder: Path, step: int, rank: int) -> Path:
-    """The file of one process, in a run's folder."""
+    """Return the path of one process's file in a run's folder."""
     return folder / "checkpoint" / f"step-{step}" / f"rank-{rank}.pt"
 
 
 def commit(folder: Path, step: int, world: int) -> None:
-    """Name the step whose files are all written, and remove older ones."""
+    """Make a step whose files are all written the checkpoint; remove older ones."""
     write_json(_index(folder), {"step": step, "world": world})
     mine = part(folder, step, 0).parent
     for old in mine.parent.iterdir():
@@ -36,7 +36,7 @@ def commit(folder: Path, step: int, world: int) -> None:
 
 
 def committed(folder: Path, world: int) -> int | None:
-    """Which step the checkpoint is of, if there is one.
+    """Return the step of the checkpoint; None if there is none.
 
     Raises:
         BadInput: its file is damaged, or another number of processes wrote it.
@@ -58,13 +58,13 @@ def committed(folder: Path, world: int) -> int | None:
 
 
 def damaged(folder: Path, path: Path, error: Exception) -> BadInput:
-    """What to say of a part that cannot be read."""
+    """Return the error about a part that cannot be read."""
     kind = type(error).__name__
     return BadInput(f"{path} is damaged ({kind}). Remove {_index(folder)}, {_REMOVE}")
 
 
 def clear(folder: Path) -> None:
-    """Forget a finished run's checkpoint."""
+    """Remove a finished run's checkpoint."""
     _index(folder).unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 

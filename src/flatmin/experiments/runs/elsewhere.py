@@ -22,8 +22,8 @@ class Network:
 
     Attributes:
         model: the name that all of them have, see `flatmin.experiments.models.build`.
-        classes: how many outputs they have; None for one for each class of the images.
-        size: side to which images are brought, in pixels; None for that with which
+        classes: how many outputs they have; None for one per class of the images.
+        size: side to which images are brought, in pixels; None for the side with which
             timm's weights of this name were trained.
     """
 
@@ -32,10 +32,10 @@ class Network:
     size: int | None = None
 
     def experiment(self, images: Path) -> Experiment:
-        """What stands for the training that is not known.
+        """Return an experiment in place of the training, which is not known.
 
         Raises:
-            BadInput: the size is not one of images, or is not known.
+            BadInput: the size cannot be that of images, or is not known.
         """
         found = validated(
             Experiment,
@@ -56,12 +56,12 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A file of weights, in the place of `flatmin.experiments.runs.record.Run`.
+    """A file of weights, in place of a `flatmin.experiments.runs.record.Run`.
 
     Attributes:
         folder: the file.
-        experiment: what stands for its training.
-        data: what it is measured on.
+        experiment: in place of its training.
+        data: on which it is measured.
     """
 
     folder: Path
@@ -74,11 +74,11 @@ class Weights:
         return described(self.data, self.experiment)
 
     def labels(self) -> Tensor:
-        """The labels of the images ``[n]``, int64."""
+        """Return the labels of the images ``[n]``, int64."""
         return self.data.train.y
 
     def model(self) -> nn.Module:
-        """The network with these weights, in evaluation mode, on the CPU.
+        """Return the network with these weights, in evaluation mode, on the CPU.
 
         Raises:
             BadInput: there is no such network, or the weights are missing, damaged, or
@@ -102,23 +102,23 @@ class Measured(Finished):
 
     @property
     def title(self) -> str:
-        """What pictures call it, which is the same."""
+        """The name in pictures, which is the same."""
         return self.method
 
     @property
     def words(self) -> dict[str, str | int | float]:
-        """What tables say of it: nobody knows seed and noise."""
+        """What tables show; seed and noise are not known."""
         return {"method": self.method}
 
 
 def elsewhere(files: Sequence[Path], images: Path, network: Network) -> list[Finished]:
-    """Networks with the weights in some files, in the files' order.
+    """Open networks with the weights in some files, in the files' order.
 
     Args:
-        files: state dicts, ``.safetensors`` or what ``torch.save`` wrote.
-        images: a folder, ``CLASS/*`` or ``train/CLASS/*``; the loss is that on all of
-            them. The classes in the order of their names are the network's outputs.
-        network: which network the weights are of.
+        files: state dicts, ``.safetensors`` or written by ``torch.save``.
+        images: a folder, ``CLASS/*`` or ``train/CLASS/*``; the loss is that on all its
+            images. The network's outputs are the classes in the order of their names.
+        network: whose weights these are.
 
     Raises:
         BadInput: a file is given twice, the images are not there or too many for the

@@ -1,4 +1,4 @@
-"""What a start of a run notes: versions, machine, command, and the source's commit."""
+"""The record of a run's start: versions, machine, command, and the source's commit."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def start() -> dict[str, Any]:
 
 @cache
 def source(package: Path) -> tuple[str | None, bool | None]:
-    """The commit of a package's source, and whether its files differ from it.
+    """Return the commit of a package's source, and whether its files differ from it.
 
-    Both are None where the package is no part of a git checkout: an installed package
-    that lies inside of somebody's checkout does not have that checkout's commit.
+    Both are None if git does not track the package: a package that is installed inside
+    of another checkout does not have that checkout's commit.
 
     Args:
         package: the folder of the package.
@@ -56,7 +56,7 @@ def source(package: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None if it is not installed, or refuses."""
+    """Return what git prints; None if git is not installed, or fails."""
     try:
         done = subprocess.run(
             ["git", *arguments],

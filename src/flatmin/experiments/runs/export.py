@@ -22,7 +22,7 @@ from flatmin.experiments.runs.images import Images, Transform, Window
 from flatmin.experiments.runs.network import restored
 from flatmin.experiments.runs.record import EXPORTED, Run
 
-#: What to do about a damaged export.
+#: What messages advise about a damaged export.
 _AGAIN = "Export the run again."
 
 
@@ -34,7 +34,7 @@ class Exported(BaseModel):
         architecture: the network's name, see ``flatmin.experiments.models.build``.
         timm: whether it is one of timm's.
         options: for the function that builds it.
-        images: what it is shown.
+        images: how images become its input.
         experiment: how it was trained, by field.
     """
 
@@ -48,12 +48,12 @@ class Exported(BaseModel):
 
 
 class Loaded(NamedTuple):
-    """A trained network that can be shown pictures.
+    """A trained network, ready for images.
 
     Attributes:
         model: in evaluation mode, on the CPU.
         classes: their names, in the order of the model's outputs.
-        transform: from a picture of PIL to the model's input, without a batch.
+        transform: from a PIL image to the model's input, without a batch.
     """
 
     model: nn.Module
@@ -62,7 +62,7 @@ class Loaded(NamedTuple):
 
 
 def load(folder: Path) -> Loaded:
-    """The network of a finished run, or of a folder that ``flatmin export`` wrote.
+    """Load the network of a finished run, or of a folder that ``flatmin export`` wrote.
 
     Raises:
         BadInput: the folder is neither, is damaged, or is of an older flatmin.
@@ -74,7 +74,7 @@ def load(folder: Path) -> Loaded:
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write a finished run's network for others.
+    """Write a finished run's network for use elsewhere.
 
     Args:
         folder: of the run.
@@ -100,7 +100,7 @@ def export(folder: Path, out: Path) -> None:
 
 
 def snippet(out: Path) -> str:
-    """A program that classifies a picture with an exported network."""
+    """Return a program that classifies a picture with an exported network."""
     return f"""\
 import torch
 from PIL import Image
@@ -116,7 +116,7 @@ print(f"{{classes[best]}}: {{100 * shares[best]:.1f}} %")
 
 
 def _finished(folder: Path) -> tuple[Run, Images]:
-    """A run that can be exported, and what it is shown."""
+    """Return a run that can be exported, and how images become its input."""
     run = Run(folder)
     if not run.begun and not run.finished:
         raise BadInput(

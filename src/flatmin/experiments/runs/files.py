@@ -1,4 +1,4 @@
-"""JSON files, read with one message for all damage and written in one stroke."""
+"""Read JSON files, with one message for all damage, and write them atomically."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["check", "differences", "read_json", "read_lines", "write", "write_js
 
 Record = TypeVar("Record", bound=BaseModel)
 
-#: What to do about a damaged file that the program can make anew.
+#: What messages advise about a damaged file that the program can make again.
 REMOVE = "Remove it and start again."
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one stroke."""
+    """Write a JSON file atomically."""
     write(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -43,7 +43,7 @@ def read_json(path: Path, advice: str = REMOVE) -> Any:
 
 
 def check(kind: type[Record], value: Any, place: object, advice: str) -> Record:
-    """Make a record of what a file holds.
+    """Make a record of a value that was read from a file.
 
     Args:
         kind: of the record.
@@ -69,8 +69,8 @@ def check(kind: type[Record], value: Any, place: object, advice: str) -> Record:
 def read_lines(path: Path, kind: type[BaseModel]) -> list[dict[str, Any]]:
     """Read a file of JSON lines, each checked to be a record of a kind.
 
-    A last line without its end was cut short when the program was killed: it is left
-    out. A file that does not exist has no lines.
+    A last line that was cut short when the program was killed is left out. A file that
+    does not exist has no lines.
 
     Raises:
         BadInput: another line is damaged; the message has its number.
@@ -93,7 +93,7 @@ def _line(line: bytes, kind: type[BaseModel], place: str) -> dict[str, Any]:
 
 
 def _whole(rest: bytes, kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """The last line, if nothing but its end is missing."""
+    """Return the last line if only its line end is missing, else nothing."""
     try:
         return [_line(rest, kind, "the last line")]
     except BadInput:
@@ -104,8 +104,8 @@ def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
     """Name the fields in which a stored configuration differs from another.
 
     Args:
-        theirs: what is stored; it may be damaged.
-        mine: what it is compared with.
+        theirs: the stored one; it may be damaged.
+        mine: the other.
     """
     old = theirs if isinstance(theirs, dict) else {}
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""How data becomes a network's input: what a run stores of it, and the transform."""
+"""How data becomes a network's input: the record that a run stores, the transform."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Images(BaseModel):
     Attributes:
         classes: their names; a network's outputs are in this order.
         mean: per channel, of pixels from 0 to 1.
-        std: likewise.
-        size: height and width in pixels, as they are stored or cut out.
-        side: to which they are then brought, in pixels; None to leave them.
-        files: whether they are read from files, so that tests cut out the centre.
+        std: standard deviation, likewise.
+        size: height and width in pixels, as images are stored or cut out.
+        side: to which images are then brought, in pixels; None to leave them.
+        files: whether images are read from files, so that tests cut out the centre.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -48,7 +48,7 @@ class Images(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the function that builds the network has to know beside them."""
+        """More arguments of the function that builds the network."""
         return {}
 
 
@@ -56,8 +56,8 @@ class Window(BaseModel):
     """How a window of a series becomes a network's input.
 
     Attributes:
-        mean: of each channel, taken away before.
-        std: of each channel, by which it is then divided.
+        mean: of each channel, which is subtracted first.
+        std: of each channel, by which the result is divided.
         lookback: steps that are shown.
         horizon: steps that are forecast.
     """
@@ -80,7 +80,7 @@ class Window(BaseModel):
 
 
 def described(data: DataSet, experiment: Experiment) -> Images | Window:
-    """Describe what an experiment is tested on."""
+    """Describe how an experiment's test data becomes the network's input."""
     if isinstance(data.test, Series):
         assert experiment.horizon is not None
         return Window(
@@ -107,7 +107,7 @@ def described(data: DataSet, experiment: Experiment) -> Images | Window:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """From a picture to what the network gets in tests.
+    """From a picture to the network's input in tests.
 
     Attributes:
         images: what the network was tested on.
@@ -118,9 +118,9 @@ class Transform:
     dtype: torch.dtype = torch.float32
 
     def __call__(self, picture: Image) -> Tensor:
-        """The picture as ``[channels, height, width]``.
+        """Return a picture as ``[channels, height, width]``.
 
-        It is turned as its EXIF orientation says; what is transparent becomes white.
+        It is turned by its EXIF orientation; transparent pixels become white.
 
         Raises:
             BadInput: its pixels are 32-bit numbers of unknown range.

@@ -1,4 +1,4 @@
-"""Locks on folders: one process writes at a time; a killed process lets go."""
+"""Locks on folders: one process writes at a time; a killed process frees its lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from flatmin.experiments.errors import BadInput
 
-#: The file in a folder that is locked; it stays there.
+#: The file in a folder on which the lock is; it stays there.
 LOCK = ".lock"
 
 
@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes into a folder, then do as `locked`.
+    """Wait until no other process writes into a folder, then lock it as `locked` does.
 
     Raises:
         BadInput: the folder cannot be made.

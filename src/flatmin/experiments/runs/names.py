@@ -1,4 +1,4 @@
-"""What the folders of runs are called."""
+"""Names of the folders of runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes._recipe import Cell
 
-#: The file that makes a folder a comparison's.
+#: The file by which the folder of a comparison is known.
 COMPARISON = "comparison.json"
 
 
 def run_folder(root: Path, cell: Cell, arm: Experiment, seed: int) -> Path:
-    """The folder of one run, as in ``runs/table4/noise-40/sam/x1/seed-0``.
+    """Return the folder of one run: ``runs/table4/noise-40/sam/x1/seed-0``.
 
     Args:
         root: the folder of all runs.
         cell: the recipe's cell.
-        arm: one of the cell's arms, as the cell has it: neither seed nor settings
-            have a part in the name.
+        arm: one of the cell's arms, as the cell has it: seed and settings are not in
+            the name.
         seed: of the run.
 
     Raises:
@@ -31,12 +31,12 @@ def run_folder(root: Path, cell: Cell, arm: Experiment, seed: int) -> Path:
 
 
 def sweep_folder(root: Path, cell: Cell) -> Path:
-    """The folder of a sweep, as in ``runs/sweep/table4/noise-40/sam``."""
+    """Return the folder of a sweep: ``runs/sweep/table4/noise-40/sam``."""
     return root / "sweep" / cell.name
 
 
 def point_folder(sweep: Path, point: Mapping[str, float]) -> Path:
-    """The folder of a sweep's point, which has one for each seed.
+    """Return the folder of a sweep's point, which holds one for each seed.
 
     Args:
         sweep: the folder of the sweep.
@@ -46,10 +46,10 @@ def point_folder(sweep: Path, point: Mapping[str, float]) -> Path:
 
 
 def arm_name(cell: Cell, arm: Experiment) -> str:
-    """An arm by what tells it from the others: ``x2``, or ``x1-mixup-8``.
+    """Name an arm by its length and what differs in the cell: ``x2``, ``x1-mixup-8``.
 
-    The length is always named; then every other field in which the arms differ, in
-    the order of `Experiment`. Names are safe in paths.
+    After the length comes every other field in which the arms differ, in the order of
+    `Experiment`. Names are safe in paths.
 
     Raises:
         ValueError: the cell has no such arm, or another one of the same name.

@@ -1,4 +1,4 @@
-"""A trained network, built again from its name and its weights."""
+"""Build a trained network again from its name and its weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def restored(
     path: Path,
     advice: str,
 ) -> nn.Module:
-    """A network with stored weights, in evaluation mode, on the CPU.
+    """Build a network with stored weights, in evaluation mode, on the CPU.
 
     Args:
         name: of the network, see `flatmin.experiments.models.build`.
         options: for the function that builds it.
-        images: what it is shown.
+        images: how data becomes its input.
         path: of its weights.
-        advice: what to do if they cannot be used.
+        advice: what to do if the weights cannot be used.
 
     Raises:
         BadInput: there is no such network, or the weights are missing, damaged, or
@@ -51,7 +51,7 @@ def restored(
 
 
 def tensors(path: Path, advice: str) -> dict[str, Tensor]:
-    """The tensors in a file, by name.
+    """Read the tensors in a file, by name.
 
     Raises:
         BadInput: it is missing or damaged.

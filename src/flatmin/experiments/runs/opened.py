@@ -1,4 +1,4 @@
-"""The finished runs in folders of the command line, and their training loss."""
+"""Open the finished runs in folders of the command line, for their training loss."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Finished:
 
     Attributes:
         run: its folder, or a file of weights.
-        data: gives what it was trained on. It is read when it is asked for, so that
+        data: reads the data it was trained on. It is called only when needed, so that
             many runs can be open at once.
     """
 
@@ -60,17 +60,17 @@ class Finished:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The folder of the run."""
         return self.run.folder
 
     @property
     def experiment(self) -> Experiment:
-        """What was trained."""
+        """The experiment that was trained."""
         return self.run.experiment
 
     @property
     def method(self) -> str:
-        """What it was trained with, in a few words: ``SAM 2x epochs, rho 0.05``."""
+        """The method of training in a few words: ``SAM 2x epochs, rho 0.05``."""
         one = self.experiment
         name = one.optimizer if one.method == "sgd" else one.method
         words = _LABELS.get(name, name)
@@ -80,7 +80,7 @@ class Finished:
 
     @property
     def title(self) -> str:
-        """What pictures call its model: ``SAM, rho 0.05, CIFAR-10``."""
+        """The model's name in pictures: ``SAM, rho 0.05, CIFAR-10``."""
         name = self.experiment.data
         images = SETS[name].title if name in SETS else Path(name).name
         words = [self.method, images]
@@ -92,7 +92,7 @@ class Finished:
 
     @property
     def words(self) -> dict[str, str | int | float]:
-        """What tables say of it."""
+        """What tables show of the run."""
         one = self.experiment
         return {"noise": one.noise, "method": self.method, "seed": one.seed}
 
@@ -111,7 +111,7 @@ class Finished:
         self._labels(self.data())
 
     def batches(self, size: int) -> Recut:
-        """All it was trained on, in order.
+        """Return all the training data, in order.
 
         Args:
             size: examples per batch.
@@ -137,7 +137,7 @@ class Finished:
         return y
 
     def objective(self, size: int) -> Objective:
-        """The loss on the training set with the labels that were trained.
+        """Return the loss on the training set, with the labels that were trained.
 
         BatchNorm uses its running statistics, so that the loss is a function of the
         weights alone.
@@ -161,10 +161,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Recut:
-    """The training images in their order, as often as they are read.
+    """The training images in order, in batches of ``size``; can be read repeatedly.
 
-    Only the images as bytes stay in memory: standardised, they take four times as
-    much, and more where the network wants them larger.
+    Only the uint8 images stay in memory: standardised, they would take four times as
+    much, and more where they are enlarged for the network.
     """
 
     batches: Batches
@@ -184,7 +184,7 @@ class Recut:
 
 
 def device_like(wanted: str) -> torch.device:
-    """The kind of device that a run was trained on, or the CPU if none is here."""
+    """Return the kind of device that a run was trained on, or else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True)
     if found is None or wanted not in ("auto", found.type):
         return torch.device("cpu")
@@ -192,15 +192,15 @@ def device_like(wanted: str) -> torch.device:
 
 
 def percent(share: float) -> str:
-    """A share of label noise, for people."""
+    """Write a share of label noise in per cent."""
     return f"{100 * share:g} %"
 
 
 def names(runs: Sequence[Finished]) -> list[str]:
-    """A name for each run, no two alike.
+    """Return a name for each run, no two alike.
 
-    Titles; with seeds if titles do not tell runs apart; and if seeds do not either,
-    paths below the folder that holds them all.
+    Names are the titles, or titles with seeds if titles are not distinct. If these are
+    not either, they are paths below the folder that holds all runs.
     """
     titles = [run.title for run in runs]
     seeded = [f"{run.title}, seed {run.experiment.seed}" for run in runs]
@@ -211,13 +211,13 @@ def names(runs: Sequence[Finished]) -> list[str]:
 
 
 def paths(runs: Sequence[Finished]) -> list[str]:
-    """The runs' folders below the one that holds them all."""
+    """Return the paths of runs below the folder that holds them all."""
     common = os.path.commonpath([run.folder for run in runs])
     return [run.folder.relative_to(common).as_posix() for run in runs]
 
 
 def finished(folders: Sequence[Path], data: Path) -> list[Finished]:
-    """The finished runs in some folders, in the folders' order.
+    """Open the finished runs in some folders, in the folders' order.
 
     Args:
         folders: each is a run or a folder above runs, as far up as ``--out``.
@@ -225,10 +225,10 @@ def finished(folders: Sequence[Path], data: Path) -> list[Finished]:
 
     Raises:
         BadInput: a folder is something else, damaged, or without a finished run; the
-            images are not there, have changed, or are read from files; a run comes
+            images are not there, have changed, or are read from files; a run is given
             twice.
     """
-    # Runs share their data sets, as long as they are open.
+    # Runs share their data sets while they are open.
     shared = lru_cache(maxsize=2)(load)
     runs = [run for folder in folders for run in _inside(folder)]
     counts = Counter(run.folder for run in runs)
@@ -248,7 +248,7 @@ def _inside(folder: Path) -> list[Run]:
         )
     for run in homes:
         run.check()
-    # What lies inside of a run, such as Bootstrap's teacher, is none.
+    # A run inside of a run, such as Bootstrap's teacher, is not opened.
     below = [run for run in homes if run.finished and run.folder.is_relative_to(here)]
     if not below:
         raise BadInput(
@@ -258,10 +258,10 @@ def _inside(folder: Path) -> list[Run]:
 
 
 def _homes(here: Path) -> list[Run]:
-    """This run, those below, or one above it."""
+    """Return the run at a path, or those below it, or the one above it."""
     if Run(here).begun:
         return [Run(here)]
-    # Elsewhere, "below" can be a whole disk.
+    # Only in folders of runs, because a search elsewhere could be of a whole disk.
     if any(has_runs(folder) for folder in (here, *here.parents)):
         below = runs_below(here)
         if below:
@@ -269,12 +269,12 @@ def _homes(here: Path) -> list[Run]:
     # The depth of a run's folder in an older comparison.
     above = [Run(folder) for folder in list(here.parents)[:3]]
     around = [run for run in above if run.begun][:1]
-    # Without its configuration it is damaged, which is said when that is read.
+    # A result without a configuration is a damaged run; reading it raises the error.
     return around or [run for run in [Run(here)] if run.finished]
 
 
 def _by_number(path: Path) -> list[str | int]:
-    """Order in which 10 comes after 9."""
+    """Return a sort key by which 10 comes after 9."""
     words = re.split(r"(\d+)", str(path))
     return [int(word) if word.isdigit() else word for word in words]
 

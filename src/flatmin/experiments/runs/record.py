@@ -9,8 +9,8 @@ tensorboard/         the metrics again
 checkpoint.json, checkpoint/       while it is trained, see `runs.checkpoint`
 predictions.safetensors, weights.safetensors, result.json   when it is finished
 
-Files are whole or absent, whatever moment the program is killed at; of files with
-lines, the last line can be cut short.
+Even if the program is killed, files are whole or absent; only in files with lines can
+the last line be cut short.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from flatmin.experiments.runs.lock import LOCK
 from flatmin.experiments.runs.network import restored, tensors
 from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
 
-#: What to do about a damaged file that cannot be made anew without training.
+#: What messages advise about a damaged file that only training can make again.
 _TRAIN = "Remove the run's folder and train again."
 
-#: The file by which a folder that ``flatmin export`` wrote is told from a run's.
+#: The file that only folders of ``flatmin export`` have, not those of runs.
 EXPORTED = "model.safetensors"
 
-#: What a start that was killed at once may have left.
+#: Files that may be left by a start that was killed at once.
 _OWN = {LOCK, ".config.json.part"}
 
 
@@ -82,7 +82,7 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """What decides the run's numbers.
+        """The settings that decide the run's numbers.
 
         Raises:
             BadInput: the file is missing or damaged, or an older ``flatmin compare``
@@ -118,7 +118,7 @@ class Run:
         return self.config.images
 
     def starts(self) -> list[dict[str, Any]]:
-        """What each start has noted: versions, machine, command, commit.
+        """Read the record of each start: versions, machine, command, commit.
 
         Raises:
             BadInput: a line is damaged.
@@ -126,7 +126,7 @@ class Run:
         return read_lines(self._path("environment.jsonl"), Start)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The tests so far, with their epoch, step and error.
+        """Read the tests so far, with their epoch, step and error.
 
         Raises:
             BadInput: a line is damaged.
@@ -134,7 +134,7 @@ class Run:
         return read_lines(self._path("metrics.jsonl"), Epoch)
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's numbers; None while it is unfinished.
+        """Read the finished run's numbers; None while it is unfinished.
 
         Raises:
             BadInput: the file is damaged.
@@ -158,7 +158,7 @@ class Run:
         self.result()
 
     def labels(self) -> Tensor:
-        """The labels that were trained ``[n]``, int64; of a series, where windows are.
+        """Read the labels that were trained ``[n]``, or a series' windows, int64.
 
         Raises:
             BadInput: the file is missing or damaged, or a label is no class.
@@ -177,7 +177,7 @@ class Run:
         return y
 
     def weights(self) -> dict[str, Tensor]:
-        """The trained weights.
+        """Read the trained weights.
 
         Raises:
             BadInput: the file is missing or damaged.
@@ -185,7 +185,7 @@ class Run:
         return tensors(self._path("weights.safetensors"), _TRAIN)
 
     def model(self) -> nn.Module:
-        """The network with the trained weights, in evaluation mode, on the CPU.
+        """Build the network with the trained weights, in evaluation mode, on the CPU.
 
         Raises:
             BadInput: as `config` and `weights`, or the weights are another network's.
@@ -194,15 +194,15 @@ class Run:
         return restored(one.model, one.model_options, self.images, path, _TRAIN)
 
     def claim(self, experiment: Experiment, data: DataSet, world: int = 1) -> None:
-        """Make the folder this experiment's, or find that it already is.
+        """Store an experiment in the folder, or check that the folder is its own.
 
         Args:
             experiment: what will be trained.
-            data: on what.
+            data: on which it is trained.
             world: by how many processes.
 
         Raises:
-            BadInput: it holds another experiment, or something else.
+            BadInput: the folder holds another experiment, or something else.
         """
         config = Config(
             experiment=experiment,
@@ -239,10 +239,10 @@ class Run:
         with self._path("metrics.jsonl").open("a") as file:
             file.write(_lines([epoch]))
         if self._board is None:
-            # It takes a second to import, and only the first process writes.
+            # Imported late: it takes a second, and only the first process writes.
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            # What an interrupted start wrote from this step on is hidden.
+            # purge_step hides what an interrupted start wrote from this step on.
             folder = self._path("tensorboard")
             self._board = SummaryWriter(folder, purge_step=epoch["step"])
         for name, value in epoch.items():
@@ -251,7 +251,7 @@ class Run:
         self._board.flush()
 
     def keep(self, epochs: list[dict[str, Any]]) -> None:
-        """Forget all tests but these; what came after a checkpoint comes again."""
+        """Remove all tests but these; those after a checkpoint will be made again."""
         write(self._path("metrics.jsonl"), _lines(epochs))
 
     def keep_labels(self, y: Tensor) -> None:
@@ -263,13 +263,13 @@ class Run:
 
         Args:
             predicted: under ``"test"``, ``[n]``, int64; with an average of the weights
-                also under ``"last"``, those of the weights as they ended.
+                also under ``"last"``, those of the last weights.
         """
         if predicted:
             write(self._path("predictions.safetensors"), save(dict(predicted)))
 
     def predictions(self) -> dict[str, Tensor]:
-        """What `keep_predictions` stored.
+        """Read what `keep_predictions` stored.
 
         Raises:
             BadInput: the file is missing or damaged.
@@ -277,13 +277,13 @@ class Run:
         return tensors(self._path("predictions.safetensors"), _TRAIN)
 
     def finish(self, weights: Mapping[str, Tensor], result: dict[str, Any]) -> None:
-        """Store the trained weights and the result; the run is finished."""
+        """Store the trained weights and the result, with which the run is finished."""
         cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
         write(self._path("weights.safetensors"), save(cpu))
         write_json(self._path("result.json"), result)
 
     def close(self) -> None:
-        """Let go of TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
             self._board = None
@@ -297,7 +297,7 @@ def _lines(records: list[dict[str, Any]]) -> str:
 
 
 def runs_below(folder: Path) -> list[Run]:
-    """The runs in a folder, at any depth, finished or not."""
+    """Find the runs in a folder, at any depth, finished or not."""
     names = ("config.json", "result.json")
     found = {path.parent for name in names for path in folder.rglob(name)}
     runs = [Run(folder) for folder in found if not (folder / EXPORTED).is_file()]
@@ -305,5 +305,5 @@ def runs_below(folder: Path) -> list[Run]:
 
 
 def _inside_a_run(run: Run) -> bool:
-    """Whether it is a part of a run, such as Bootstrap's teacher."""
+    """Whether a run is a part of another, such as Bootstrap's teacher."""
     return any(Run(folder).begun for folder in list(run.folder.parents)[:3])

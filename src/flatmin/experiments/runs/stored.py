@@ -1,4 +1,4 @@
-"""What the files of a run hold, as records that check what is read."""
+"""Records of a run's files, which check the values that are read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Start(BaseModel):
 
 
 class _Numbers(BaseModel):
-    """Numbers are numbers, and finite; None is what could not be measured.
+    """Finite numbers, or None for those that could not be measured.
 
     A test of a classifier has an error, and one of a forecaster a mean squared error.
     """

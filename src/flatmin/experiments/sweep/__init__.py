@@ -29,13 +29,13 @@ from flatmin.experiments.tasks import task_of
 
 __all__ = ["sweep"]
 
-#: The environment variable that ``--storage`` can be given in: it may hold a password.
+#: The environment variable in place of ``--storage``, whose URL may hold a password.
 STORAGE = "FLATMIN_STORAGE"
 
-#: More processes than this are a slip of the keyboard.
+#: Most processes; a larger number is a typing error.
 _MOST = 256
 
-#: Seconds between two looks at what helpers are doing.
+#: Seconds between two looks at the helpers.
 _EVERY = 0.5
 
 _Helpers = list[subprocess.Popen[bytes]]
@@ -44,17 +44,17 @@ _Helpers = list[subprocess.Popen[bytes]]
 def sweep(
     request: Request, console: Console, storage: str | None = None, workers: int = 1
 ) -> bool:
-    """Train what is left of a sweep, and say what was found.
+    """Train what is left of a sweep, and print what was found.
 
-    Any number of processes may do so at the same time, on one machine or, with a
+    Any number of processes may call this at the same time, on one machine or, with a
     ``storage`` that all of them reach, on several.
 
     Args:
         request: a cell, settings, and where things are.
         console: to print on.
         storage: URL of the data base; None for an SQLite file in the sweep's folder.
-        workers: processes of this machine, with this one; no more are started than
-            there are points.
+        workers: processes of this machine, with this one; at most one is used for each
+            point that is left.
 
     Returns:
         Whether all points are trained.
@@ -85,7 +85,7 @@ def sweep(
 def _train(
     request: Request, study: Study, home: Path, helpers: _Helpers, progress: Progress
 ) -> None:
-    """Train one point after the other, until none is left but to other commands."""
+    """Train one point after the other, until only other commands have points left."""
 
     def train(point: Point) -> list[float]:
         errors: list[float] = []
@@ -108,14 +108,14 @@ def _train(
         helped = any(helper.poll() is None for helper in helpers)
         more = study.take(train)
         if helped and not more:
-            # A helper that is killed leaves a point.
+            # Stay: a helper that is killed leaves a point to train.
             time.sleep(_EVERY)
             more = True
 
 
 @contextmanager
 def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers]:
-    """Let ``n`` processes, with this one, work on a sweep; they end with the block."""
+    """Start ``n - 1`` helpers for a sweep; they are stopped at the end of the block."""
     helpers = [
         subprocess.Popen(
             command(request),
@@ -136,7 +136,7 @@ def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers
 
 
 def command(request: Request) -> list[str]:
-    """The command line of one helper."""
+    """Return the command line of a helper."""
     words = [sys.executable, "-m", "flatmin", "sweep", request.name, "--workers=1"]
     words += [f"--out={request.root}", f"--data={request.data}"]
     words += [f"--set={setting}" for setting in request.settings]
@@ -144,7 +144,7 @@ def command(request: Request) -> list[str]:
 
 
 def environment(k: int, n: int, storage: str | None) -> dict[str, str]:
-    """Of process ``k`` of ``n``: its share of the processor cores, and a GPU."""
+    """Return the environment of process ``k`` of ``n``: a share of the cores, a GPU."""
     cores = max((os.cpu_count() or 1) // n, 1)
     mine = {"OMP_NUM_THREADS": str(cores), **os.environ}
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a sweep tries: the points of a grid, each an experiment."""
+"""The grid of a sweep; each of its points is an experiment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALIDATION = 0.1
 #: The value of each field that the grid is over.
 Point = dict[str, float]
 
-#: Points of a grid, at most.
+#: Most points of a grid.
 _MOST_POINTS = 10_000
 
 #: How many names a message lists.
@@ -51,16 +51,16 @@ class Grid:
         return [dict(zip(self.axes, values, strict=True)) for values in combinations]
 
     def experiment(self, point: Point, seed: int = 0) -> Experiment:
-        """What is trained at a point.
+        """Return the experiment at a point.
 
         Raises:
-            BadInput: it cannot be.
+            BadInput: it cannot be trained.
         """
         return validated(Experiment, {**self.arm.model_dump(), **point, "seed": seed})
 
     @property
     def name(self) -> str:
-        """The cell's, and a fingerprint of all that decides numbers but the point."""
+        """The cell's name, and a fingerprint of all settings besides the point."""
         settings = self.arm.model_dump(mode="json", exclude={*self.axes, "seed"})
         common = {"experiment": settings, "axes": sorted(self.axes)}
         text = json.dumps({**common, "seeds": self.seeds}, sort_keys=True)
@@ -68,10 +68,10 @@ class Grid:
 
 
 def grid(request: Request) -> Grid:
-    """The grid that was asked for.
+    """Return the grid that was asked for.
 
-    A list for a field that is a number makes it an axis. Without a setting of rho, the
-    axis of rho is the paper's; without one of ``validation``, 10 % are held out.
+    A list of values makes a numeric field an axis. Without a setting of rho, its axis
+    is the recipe's; without one of ``validation``, 10 % are held out.
 
     Raises:
         BadInput: the name does not stand for one cell with one arm, nothing is held
@@ -111,7 +111,7 @@ def _check(field: str, numbers: list[Any]) -> None:
 
 
 def _checked(made: Recipe, axes: dict[str, list[Any]]) -> Grid:
-    """The grid, with its values as `Experiment` has them."""
+    """Return the grid, with its values as `Experiment` stores them."""
     arm = made.cells[0].arms[0]
     if not arm.validation:
         raise BadInput("validation: a sweep holds some training images out, got 0.")
@@ -122,7 +122,7 @@ def _checked(made: Recipe, axes: dict[str, list[Any]]) -> Grid:
 
 
 def _one_cell(name: str, part: Recipe) -> Recipe:
-    """The recipe's one cell that is trained.
+    """Return the recipe with only the one cell that is trained.
 
     Raises:
         BadInput: there are several, none, or it has several arms.

@@ -1,4 +1,4 @@
-"""What a sweep has found: a table, a file for programs, and the command to go on."""
+"""Report on a sweep: a table, a file for programs, the command to train the best."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from flatmin.experiments.sweep._grid import Grid, Point
 from flatmin.experiments.sweep._study import Standing
 from flatmin.experiments.table import Column, Table, counted
 
-#: What is said of a point that the seeds do not tell from the best.
+#: Verdict on a point that the seeds do not tell from the best.
 _TIED = "not distinguishable from the best"
 
 
 def report(
     grid: Grid, found: list[Standing], request: Request, home: Path, console: Console
 ) -> bool:
-    """Print what is left, or else write and print what was found.
+    """Print which points are left; if none, write and print the result.
 
     Args:
         grid: what was tried.
-        found: how its points stand.
+        found: its points and their errors.
         request: what was asked for.
         home: where ``best.json`` and ``table.md`` go.
         console: to print on.
@@ -70,19 +70,19 @@ def report(
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the validation errors of a task are called and written."""
+    """Name and digits of a task's validation errors."""
 
     name: str = "validation error %"
     digits: int = 2
 
     @classmethod
     def of(cls, arm: Experiment) -> Self:
-        """Per cent of images, or the squared error of a forecast."""
+        """Per cent of wrong images, or the squared error of a forecast."""
         return cls() if arm.horizon is None else cls("validation MSE", 4)
 
 
 def table(found: list[Standing], shown: Shown | None = None) -> Table:
-    """The points, and which of them the seeds do not tell from the best."""
+    """List the points, and mark those that the seeds do not tell from the best."""
     shown = shown or Shown()
     choice = best([one.errors for one in found])
     verdicts = {choice.index: "best", **dict.fromkeys(choice.tied, _TIED)}
@@ -108,7 +108,7 @@ def table(found: list[Standing], shown: Shown | None = None) -> Table:
 
 
 def train_command(grid: Grid, request: Request, point: Point) -> str:
-    """The command that trains the cell at a point, on all training images."""
+    """Return the command that trains the cell at a point, on all training images."""
     gone = {"validation", "seeds", *grid.axes}
     kept = [one for one in request.settings if one.partition("=")[0] not in gone]
     command = ["flatmin", "train", grid.cell.name]

@@ -1,4 +1,4 @@
-"""The data base of a sweep: opened, checked to be Optuna's, and what its errors say."""
+"""Open the data base of a sweep, check that it is Optuna's, and explain its errors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from flatmin.experiments.errors import BadInput
 
-#: Seconds between two heartbeats, and without one until a trial counts as killed.
+#: Seconds between two heartbeats, and without a heartbeat until a trial counts as dead.
 BEAT, GRACE = 60, 300
 
 #: Seconds that a process waits for others to write to the sweep's own file.
 PATIENCE = 60
 
-#: What a data base that fails raises.
+#: The errors that a failing data base raises.
 FAILURES = (StorageInternalError, SQLAlchemyError)
 
-#: Tables of Optuna's that a sweep uses.
+#: Optuna's tables that a sweep uses.
 _TABLES = {"studies", "trials", "trial_params", "trial_values", "trial_user_attributes"}
 
 
@@ -35,21 +35,21 @@ class _Beating(RDBStorage):
     """A storage that several machines share, whose trials have heartbeats."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Record one, unless the data base is away: that is not worth a run."""
+        """Record a heartbeat; a data base that is away must not stop the run."""
         with suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Record a heartbeat first: a trial that had none would run for ever."""
+        """Record a heartbeat first: a trial without one would never count as dead."""
         if state == TrialState.RUNNING:
             self.record_heartbeat(trial_id)
         return super().set_trial_state_values(trial_id, state, values)
 
 
 def opened(path: Path, url: str | None) -> RDBStorage:
-    """The data base at a URL; without one, an SQLite file.
+    """Open the data base at a URL; without a URL, an SQLite file.
 
     Raises:
         BadInput: it cannot be used, or is another program's.
@@ -65,7 +65,7 @@ def opened(path: Path, url: str | None) -> RDBStorage:
                     grace_period=GRACE,
                     heartbeat_stale_trial_callback=again,
                 )
-            # Not in the URL, where a path may have signs that mean something.
+            # The path is not in the URL, where some of its signs could have a meaning.
             connect: Any = partial(sqlite3.connect, timeout=PATIENCE)
             file = partial(connect, path, check_same_thread=False)
             _check_tables("sqlite:///study.db", creator=file)
@@ -75,7 +75,7 @@ def opened(path: Path, url: str | None) -> RDBStorage:
 
 
 def refusal(url: str | None, error: Exception) -> BadInput:
-    """What to say of a data base that fails, without its password."""
+    """Return the error about a data base that fails, without its password."""
     own = getattr(error, "orig", None) or error.__cause__ or error
     reason = (str(own).splitlines() or [type(own).__name__])[0].rstrip(".")
     name = "of the sweep"
@@ -95,7 +95,7 @@ def _check_tables(url: str, **options: Any) -> None:
     there = set(sqlalchemy.inspect(engine).get_table_names())
     engine.dispose()
     missing = _TABLES - there
-    # Optuna makes this one last: without it, a process was killed as it began.
+    # Optuna makes alembic_version last: without it, a process was killed at its start.
     if missing and ("alembic_version" in there or (there and missing == _TABLES)):
         raise BadInput(
             f"the data base is another program's, or damaged: it has no table "

@@ -1,8 +1,8 @@
 """A sweep's points as trials of an Optuna study, which any number of processes share.
 
 The first trial of a point that has not failed is its *holder*; others are withdrawn.
-Optuna lets one process run a waiting trial. On one machine the lock of a point's folder
-tells whether its process lives; machines that share a data base tell by heartbeats.
+Optuna lets one process run a waiting trial. Whether that process still lives is seen by
+the lock of the point's folder on one machine, and by heartbeats on several.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A point, and the validation error of each seed, per cent; none until trained."""
+    """A point, and the validation error of each seed; none until it is trained."""
 
     point: Point
     errors: tuple[float, ...] = ()
@@ -43,7 +43,7 @@ class Study:
     """The study of a grid.
 
     Args:
-        grid: what to try. Points that others have added are trained too.
+        grid: what to try. Points that other commands have added are trained too.
         home: the sweep's folder.
         url: of a data base for several machines; None for a file in ``home``.
 
@@ -64,10 +64,12 @@ class Study:
             self._fill()
 
     def take(self, train: Callable[[Point], list[float]]) -> bool:
-        """Train a point that nobody is at; one that fails is left to the next process.
+        """Train a point that no process is training.
+
+        A point whose training fails is left to the next process.
 
         Args:
-            train: returns the validation error of each seed, per cent.
+            train: returns the validation error of each seed.
 
         Returns:
             Whether any trial was waiting.
@@ -90,8 +92,8 @@ class Study:
                 late = True
             return mean(errors)
 
-        # Others take a trial for dead that runs while its folder is not locked: it is
-        # locked before others may look, and until the trial has ended.
+        # A running trial whose folder is not locked counts as dead. The folder is
+        # therefore locked before others may look, and until the trial has ended.
         with ExitStack() as mine, ExitStack() as turn:
             turn.enter_context(in_turn(self._home))
             if not self._fill():
@@ -99,20 +101,20 @@ class Study:
             try:
                 self._study.optimize(objective, n_trials=1, catch=(Busy,))
             except (AssertionError, NameError, ValueError) as error:
-                # Optuna falls over a data base that fails, and over a trial that
-                # others have ended because they had not heard of it for long.
+                # Optuna raises these if the data base fails, or if others have ended
+                # the trial because its heartbeats were late.
                 if not late:
                     behind = _behind(error)
                     raise behind from behind.__cause__
         return True
 
     def standings(self) -> list[Standing]:
-        """Every point of the study, in ascending order."""
+        """Return every point of the study, in ascending order."""
         found = [Standing(point, self._errors(x)) for point, x in self._holders()]
         return sorted(found, key=lambda one: tuple(one.point.values()))
 
     def _fill(self) -> bool:
-        """Put points without a holder in line; return whether any trial is waiting."""
+        """Add trials for points without a holder; return whether any trial waits."""
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             optuna.storages.fail_stale_trials(self._study)
         for point, trial in self._holders():
@@ -196,7 +198,7 @@ def _are_errors(errors: Any, n: int) -> bool:
 
 
 def _behind(error: Exception) -> Exception:
-    """The data base's failure that Optuna fell over, or else the error itself."""
+    """Return the data base's failure that caused an error, or else the error itself."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, FAILURES):
