@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from study import Tested
 
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.intervals import interval, mean, paired
 from flatmin.experiments.table import Column, Table
 from flatmin.experiments.tasks import task_of
@@ -25,8 +27,7 @@ def table(task: str, tested: Sequence[Tested]) -> Table:
 
     The average of the weights comes from the same runs, so that it costs nothing.
     """
-    score = task_of(tested[0].chosen).score
-    unit = f"{score.replace('_', ' ')}{' %' if score.endswith('error') else ''}"
+    unit = _unit(tested[0].chosen)
     columns = (
         Column("method", left=True),
         Column("steps"),
@@ -41,6 +42,11 @@ def table(task: str, tested: Sequence[Tested]) -> Table:
         Column("seconds"),
     )
     return Table(task, columns, tuple(_rows(tested)))
+
+
+def _unit(experiment: Experiment) -> str:
+    score = task_of(experiment).score
+    return f"{score.replace('_', ' ')}{' %' if score.endswith('error') else ''}"
 
 
 def _rows(tested: Sequence[Tested]) -> Iterator[tuple[Any, ...]]:
@@ -100,19 +106,32 @@ def runs(tested: Sequence[Tested]) -> Table:
 
 
 def picture(task: str, tested: Sequence[Tested], path: Path) -> None:
-    """Draw error against seconds, a point and its interval for every arm."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for one in tested:
-        values = list(one.scores(averaged=False).values())
-        seconds = mean([run["seconds"] for run in one.results.values()])
-        axes.errorbar(
-            seconds, mean(values), interval(values) or 0, fmt="o", ms=4, capsize=2,
-            color="tab:orange" if one.chosen.method != "sgd" else "tab:blue",
-        )  # fmt: skip
-        axes.annotate(
-            one.arm.words, (seconds, mean(values)), xytext=(4, 2),
-            textcoords="offset points", fontsize=7,
-        )  # fmt: skip
-    axes.set(title=task, xlabel="seconds of training", ylabel="test error")
+    """Draw the error of every arm beside its cost, the cheapest first.
+
+    Errors of more than three times the least are written at the rim.
+    """
+    cost = {one.arm.name: _cost(one) for one in tested}
+    rows = sorted(tested, key=lambda one: -cost[one.arm.name])
+    scores = [list(one.scores(averaged=False).values()) for one in rows]
+    most = 3 * min(map(mean, scores))
+    figure = Figure(figsize=(8, 0.32 * len(rows) + 1), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    for y, (one, values) in enumerate(zip(rows, scores, strict=True)):
+        colour = "tab:blue" if one.chosen.method == "sgd" else "tab:orange"
+        middle, half = mean(values), interval(values) or 0
+        if middle > most:
+            left.annotate(f"{middle:.3g} >", (most, y), ha="right", va="center")
+        else:
+            left.errorbar(middle, y, xerr=half, fmt="o", ms=4, capsize=2, color=colour)
+        right.barh(y, cost[one.arm.name], color=colour)
+    left.set_yticks(range(len(rows)), [one.arm.words for one in rows])
+    left.set(title=task, xlabel=_unit(tested[0].chosen), xlim=(None, most))
+    right.set(title="cost", xlabel="gradient examples")
+    right.xaxis.set_major_locator(MaxNLocator(2))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _cost(one: Tested) -> float:
+    return mean([run["gradient_examples"] for run in one.results.values()])
