@@ -1,4 +1,4 @@
-"""Does every line matter to some test? Defects by rule in core and in the methods.
+"""Does every line matter to some test? Defects by rule in core, optim and methods.
 
 One run of the tests records which test reaches which line. Each mutant then has to make
 one of the tests that reach it fail. First come a few tests from the files nearest to
@@ -12,8 +12,9 @@ delete that file after writing a test, or the folder to begin anew.
 
     python benchmarks/mutation.py > benchmarks/results/mutation.md
     python benchmarks/mutation.py --again 'core/_metric.py'   # survivors
+    python benchmarks/mutation.py --sample 200                # drawn with a fixed seed
 
-Needs the ``dev`` extra. An hour on two cores.
+Needs the ``dev`` extra. Hours on two cores, and minutes for a sample.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 from coverage import CoverageData
 from mutants import Mutant, mutants
@@ -41,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from tests.test_mutants import SOURCE, copied  # noqa: E402
 
-FOLDERS = ("methods", "core")
+FOLDERS = ("methods", "core", "optim")
 SUITE = ("tests/core", "tests/methods", "tests/optim")
 #: Tests that are too slow for every mutant, or in processes of their own.
 LAST = ["tests/optim/test_compile.py"]
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a handful of mutants")
     parser.add_argument("--only", default="*", metavar="GLOB", help="these files")
     parser.add_argument("--again", metavar="GLOB", help="survivors with all tests")
+    parser.add_argument("--sample", type=int, metavar="N", help="so many at random")
     chosen = parser.parse_args()
     folder = ROOT / "runs" / "mutation"
     if chosen.smoke:
@@ -86,13 +89,16 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(folder / "results.jsonl")
+    shown = everything()
     wanted = matching(chosen.again or chosen.only)
+    if chosen.sample:
+        shown = wanted = Random(0).sample(wanted, min(chosen.sample, len(wanted)))
     if chosen.again:
         wanted = [m for m in wanted if results.outcome(m) == "survived"]
     else:
         wanted = [m for m in wanted if results.outcome(m) is None]
     run(wanted, reached(folder / "coverage"), results, 10**6 if chosen.again else 4)
-    print(page(everything(), results.by_key))
+    print(page(shown, results.by_key))
 
 
 def smoke(folder: Path) -> None:
