@@ -37,7 +37,7 @@ def table(task: str, tested: Sequence[Tested]) -> Table:
         Column("this - best base"),
         Column("this - SAM"),
         Column(f"{unit}, averaged"),
-        Column("test loss"),
+        Column("test loss, averaged"),
         Column("gradient examples"),
         Column("seconds"),
     )
@@ -66,8 +66,8 @@ def _rows(tested: Sequence[Tested]) -> Iterator[tuple[Any, ...]]:
                 for other in (BASE, SAM)
             ),
             around(list(one.scores(averaged=True).values())),
-            around([run["last_loss"] for run in runs])
-            if "last_loss" in runs[0]
+            around([run["test_loss"] for run in runs])
+            if "test_loss" in runs[0]
             else "",
             f"{runs[0]['gradient_examples']:,}",
             f"{mean([run['seconds'] for run in runs]):.1f}",
