@@ -224,6 +224,29 @@ DATASETS = [
         f"{CHECKED}test_files_of_one_size_are_not_taken_for_the_same",
     ),
     Mutant(
+        "a random last layer in front of fine-tuning",
+        WEIGHTS,
+        "torch.zeros_like(own[name])",
+        "own[name]",
+        f"{LOADED}test_a_classifier_of_other_classes_is_zero[resnet-8]",
+    ),
+    Mutant(
+        "a random last layer behind downloaded weights",
+        "experiments/models/registry.py",
+        "            forget_classes(network)\n",
+        "            pass\n",
+        f"{LOADED}test_downloaded_weights_of_other_classes_have_a_classifier_of_zeros"
+        "[5-False]",
+    ),
+    Mutant(
+        "weights of convolutions left as they were",
+        "experiments/prepare.py",
+        "if not experiment.channels_last:",
+        "if True:",
+        "tests/experiments/loop/test_updates.py::"
+        "test_weights_of_convolutions_have_their_channels_last[True]",
+    ),
+    Mutant(
         "a file of weights may run anything",
         WEIGHTS,
         "weights_only=True",
