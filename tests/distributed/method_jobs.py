@@ -21,7 +21,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
-from flatmin.core import Scope
+from flatmin.core import Scope, radii
+from flatmin.core.stretch import Stretched
 from tests.distributed import checkpoint_jobs
 from tests.distributed.jobs import M, batches, part, scope_named
 from tests.distributed.shard_jobs import mesh
@@ -83,6 +84,17 @@ def replicated(rank: int, name: str, base: str, scope: str) -> dict[str, Any]:
     model = DDP(network())
     shared: Scope = scope_named(scope, rank)
     optimizer = built(name, model, base, scope=shared)
+    steps(optimizer, model, rank)
+    return outcome(optimizer, model)
+
+
+def stretched(rank: int, name: str) -> dict[str, Any]:
+    """Train with IRE around a method, whose vector may be this replica's own."""
+    model = DDP(network())
+    inner = built(name, model).method
+    method = Stretched(0.3, 2, inner=inner, kappa=radii.times(10.0))
+    base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = SAM(base, model, rho=0.1, method=method)
     steps(optimizer, model, rank)
     return outcome(optimizer, model)
 

@@ -56,6 +56,12 @@ def test_replicas_have_the_same_weights_and_memory(
         close(one, one_process(name, base))
 
 
+@pytest.mark.parametrize("name", ["sam", "gsam", "friendly_sam"])
+def test_replicas_stretch_their_steps_alike(name: str, ranks: Ranks) -> None:
+    one, two = ranks.run(method_jobs.stretched, name)
+    assert one == two
+
+
 @every_method
 @pytest.mark.parametrize(
     ("kind", "base"), [("layers", "sgd"), ("layers", "adamw"), ("tensor", "sgd")]
@@ -228,7 +234,7 @@ REDUCTIONS: dict[str, list[list[int]]] = {
     "lookbehind_sam": [[2, 0], [1, 0], [1, 0], [2, 0]],
     "bsam": [[1, 1]],
     "sampa": [[2, 0]],
-    "ire": [[1, 0]],
+    "ire": [[1, 0], [1, 1], [1, 0], [1, 1]],
     "part_sam": [[2, 0]],
     "flat_lora": [[1, 0]],
 }

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from flatmin import SAM
 from flatmin.core import Ask, Method, Program, Step, TwoPoint, radii
+from flatmin.core.nested import Lookbehind
 from flatmin.core.stretch import Stretched
 from flatmin.methods import ire
 from tests.methods.against import ONE, TWO, batch_of, pair_of
@@ -95,6 +96,36 @@ def test_micro_batches_are_refused() -> None:
     optimizer = ire(torch.optim.SGD(model.parameters(), lr=0.1), model)
     with pytest.raises(RuntimeError, match="micro-batches into the body of one"):
         next(iter(optimizer.probes(accumulate=True)))
+
+
+def test_a_method_that_moves_the_weights_itself_cannot_be_inside() -> None:
+    model = nn.Linear(2, 1)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = Stretched(0.1, 1, inner=Lookbehind(1, 0.5))
+    optimizer = SAM(base, model, rho=0.1, method=method)
+    with pytest.raises(ValueError, match="Lookbehind changes the base's step itself"):
+        trained_once(optimizer, model)
+
+
+def trained_once(optimizer: SAM, model: nn.Module) -> None:
+    for _ in optimizer.probes():
+        model(torch.ones(4, 2)).square().sum().backward()
+    optimizer.step()
+
+
+def test_without_stretch_narrow_weights_are_those_of_the_base() -> None:
+    models = [nn.Linear(100, 100).bfloat16() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    bases = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
+    none = Stretched(0.1, 1, kappa=lambda step: [0.0] * len(step.groups))
+    optimizer = SAM(bases[0], models[0], rho=0.1, method=none)
+    x = torch.randn(8, 100).bfloat16()
+    for _ in optimizer.probes():
+        models[0](x).square().mean().backward()
+    optimizer.step()
+    models[1](x).square().mean().backward()
+    bases[1].step()
+    assert torch.equal(models[0].weight, models[1].weight)
 
 
 class HalfWay(Method):

@@ -241,8 +241,8 @@ DATASETS = [
     Mutant(
         "weights of convolutions left as they were",
         "experiments/prepare.py",
-        "if not experiment.channels_last:",
-        "if True:",
+        "    if experiment.channels_last:\n",
+        "    if False:\n",
         "tests/experiments/loop/test_updates.py::"
         "test_weights_of_convolutions_have_their_channels_last[True]",
     ),

@@ -90,7 +90,7 @@ class Perturbed(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """False: only ``g_eps`` is used."""
+        """False, because only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:

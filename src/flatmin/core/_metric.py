@@ -195,7 +195,7 @@ class Unnormalised(Metric):
 
     @property
     def traits(self) -> Traits:
-        """Gradients must be unscaled: ``eps`` is proportional to them."""
+        """Gradients must be unscaled, because ``eps`` is proportional to them."""
         return Traits(needs_unscaled=True)
 
     def __call__(
@@ -225,7 +225,7 @@ class Shortened(Metric):
 
     @property
     def traits(self) -> Traits:
-        """Gradients must be unscaled: what is subtracted is proportional to them."""
+        """Gradients must be unscaled, because what is subtracted grows with them."""
         return Traits(needs_unscaled=True)
 
     def __call__(

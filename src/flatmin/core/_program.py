@@ -147,6 +147,11 @@ class Memory:
         """Add this to the weights once the base optimizer has made its step."""
         self._pushes.append(move)
 
+    @property
+    def pulled(self) -> bool:
+        """Whether `pull` will change the move of this step."""
+        return self._pull is not None
+
     def pull(self, anchor: Gradients, shares: Sequence[Tensor | float | None]) -> None:
         """After the base optimizer's step, ``w <- anchor + share (w - anchor)``.
 

@@ -26,8 +26,8 @@ def highest(step: Step, values: Gradients, share: float, method: str) -> Gradien
             "sharded ones (DTensor)."
         )
     there = [x for x in values if x is not None]
-    flat = torch.cat([x.reshape(-1) for x in there])
+    flat = torch.cat([x.reshape(-1).to(there[0].device) for x in there])
     top = flat.topk(max(1, int(share * flat.numel()))).indices
     mask = torch.zeros_like(flat).index_fill_(0, top, 1)
     ones = iter(torch.split(mask, [x.numel() for x in there]))
-    return [None if x is None else next(ones).view_as(x) for x in values]
+    return [None if x is None else next(ones).view_as(x).to(x.device) for x in values]

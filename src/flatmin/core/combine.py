@@ -102,7 +102,7 @@ class Decoupled(Combine):
 
     @property
     def traits(self) -> Traits:
-        """Gradients must be unscaled: the second move bypasses the base optimizer."""
+        """Gradients must be unscaled, as the second move bypasses the base."""
         return Traits(needs_unscaled=True)
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
@@ -129,7 +129,7 @@ class Remembered(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """False: only ``g_eps`` is used."""
+        """False, because only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
@@ -146,7 +146,7 @@ class Centred(Combine):
 
     @property
     def needs_g(self) -> bool:
-        """False: only ``g_eps`` is used."""
+        """False, because only ``g_eps`` is used."""
         return False
 
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:

@@ -31,6 +31,9 @@ class Stretched(Method):
         start: the first step that is stretched.
         inner: the method whose vector is descended; by default the gradient at ``w``.
         kappa: per parameter group; by default its rho.
+
+    Raises:
+        ValueError: in the first step, if the inner method changes the base's step too.
     """
 
     sharp: float
@@ -52,11 +55,17 @@ class Stretched(Method):
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
         g = yield from self.inner(step)
+        if step.memory.pulled:
+            raise ValueError(
+                f"{type(self.inner).__name__} changes the base's step itself, which "
+                "Stretched would undo. Give another method as inner."
+            )
         if step.index < self.start or all(x is None for x in g):
             return g
         flat = step.memory.recall("flat")
         if flat is None or step.index % self.every == 0:
-            flat = _flat(step, g, self.sharp)
+            # What replicas return may be their own; they have to rank alike.
+            flat = _flat(step, step.mean(g), self.sharp)
         flat = [_known(p, x) for p, x in zip(flat, g, strict=True)]
         step.memory.keep("flat", flat)
         kappa = step.per_parameter(self.kappa(step))

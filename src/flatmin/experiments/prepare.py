@@ -90,9 +90,12 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
             raise
         except Exception as refused:
             raise BadInput(f"model {experiment.model}: {refused}") from None
-    if not experiment.channels_last:
-        return built
-    return built.to(memory_format=torch.channels_last)  # pyright: ignore
+    if experiment.channels_last:
+        # Module.to() refuses weights of five dimensions.
+        for t in (*built.parameters(), *built.buffers()):
+            if t.dim() == 4:
+                t.data = t.data.contiguous(memory_format=torch.channels_last)
+    return built
 
 
 def _check_task(experiment: Experiment) -> None:

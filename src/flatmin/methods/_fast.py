@@ -25,8 +25,9 @@ def fast(
 
     Today this is `late_subset_sam` with its defaults: the base optimizer alone in the
     first 60 % of the steps, then SAM whose ascent sees a quarter of the batch. The loop
-    takes that part with ``x, y = probe.take(x, y)``. Let the learning rate decay in the
-    same 40 %, as `flatmin.schedules.late_cosine` does.
+    takes that part with ``x, y = probe.take(x, y)``. The learning rate has to
+    decay meanwhile: along a cosine over the whole training, which is what was measured,
+    or in these 40 % alone, as `flatmin.schedules.late_cosine` does.
 
     What is recommended may change with the evidence, in a version whose changelog says
     so. To keep a method, call it by its name. "The price of two gradients" in the

@@ -152,4 +152,5 @@ def _pull(
 ) -> None:
     for p, x, share in zip(w, anchor, shares, strict=True):
         if x is not None and share is not None:
-            p.copy_(x + share * (p - x))
+            # Exact where the share is 1.
+            p.add_((share - 1) * (p - x))

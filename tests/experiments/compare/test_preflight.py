@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from flatmin.experiments.compare.plan import BASE
@@ -19,6 +20,7 @@ from flatmin.experiments.compare.recipes import digits
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Tensors, images_of
 from flatmin.experiments.launch import launched
+from flatmin.experiments.models import build
 from flatmin.experiments.train import Training
 from tests.experiments.helpers import TINY, run_program
 from tests.experiments.loop.problems import pictures, small
@@ -67,7 +69,27 @@ def test_running_statistics_that_do_not_follow_are_a_warning(
     found = list(running_statistics(training))
     assert [one.level for one in found] == levels
     if "warning" in levels:
-        assert "still 64% those it began with: use --set freeze" in found[0].sentence
+        assert "still 64% those it began with: train for more" in found[0].sentence
+
+
+def test_statistics_are_counted_once_a_group_and_pretrained_ones_can_be_frozen(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "w.safetensors"
+    one = small(epochs=8, m=4)
+    save_file(build(one.model, 7).state_dict(), path)
+    one = one.model_copy(update={"weights": str(path)})
+    training = Training(launched(one), one, pictures())
+    layers = [m for m in training.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.momentum = 0.02
+    (found,) = running_statistics(training)
+    assert training.steps == 24
+    # 0.98 to the power of 2 * 24
+    assert "still 38% those it began with: use --set freeze_norm" in found.sentence
+    for layer in layers:
+        layer.running_mean = None
+    assert not list(running_statistics(training))
 
 
 def test_the_command_tells_radii_apart_and_writes_nothing(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from flatmin.experiments import prepare
@@ -79,6 +80,19 @@ def test_weights_of_convolutions_have_their_channels_last(last: bool) -> None:
     assert kernels
     for w in kernels:
         assert w.is_contiguous(memory_format=torch.channels_last) == last
+
+
+def test_weights_of_five_dimensions_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def volumes(*_: object, **__: object) -> nn.Module:
+        return nn.Sequential(nn.Conv3d(1, 2, 3), nn.Conv2d(2, 2, 3))
+
+    monkeypatch.setattr(prepare, "build", volumes)
+    built = prepare.network(small(channels_last=True), 6, 3)
+    deep, flat = (p for p in built.parameters() if p.dim() > 1)
+    assert deep.is_contiguous()
+    assert flat.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_sgd_is_torchs_bit_for_bit(tmp_path: Path) -> None:

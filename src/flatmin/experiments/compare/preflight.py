@@ -19,6 +19,8 @@ from flatmin.experiments.batches import Batch
 from flatmin.experiments.compare.plan import BASE, Comparison, Setting
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, findings
+from flatmin.experiments.models import SCRATCH
+from flatmin.experiments.models.registry import is_timms
 from flatmin.experiments.train import Training
 
 #: Steps of the base before the radius is tried, and seconds for them.
@@ -226,19 +228,23 @@ def group_size(model: nn.Module, examples: int) -> Finding:
 
 def running_statistics(training: Training) -> Iterator[Finding]:
     """Do BatchNorm's running statistics follow the weights within the run?"""
-    if training.experiment.freeze_norm:
+    one = training.experiment
+    layers = [m for m in training.model.modules() if isinstance(m, _BatchNorm)]
+    followed = [m for m in layers if m.running_mean is not None]
+    rates = [m.momentum for m in followed if m.momentum is not None]
+    if one.freeze_norm or not rates:
         return
-    layers = (m for m in training.model.modules() if isinstance(m, _BatchNorm))
-    rates = [m.momentum for m in layers if m.momentum is not None]
-    if not rates:
-        return
-    left = (1 - min(rates)) ** training.steps
+    passes = training.batches.groups * one.accumulate
+    left = (1 - min(rates)) ** (training.steps * passes)
     text = f"after the {training.steps:,} steps of the longest run, BatchNorm's running"
     text += f" statistics are still {left:.0%} those it began with"
+    pretrained = one.weights != SCRATCH and (one.weights or is_timms(one.model))
+    advice = "use --set freeze_norm=true" if pretrained else "train for more steps"
+    few = left > _LEFT
     yield Finding(
-        "warning" if left > _LEFT else "ok",
+        "warning" if few else "ok",
         "statistics",
-        f"{text}{': use --set freeze_norm=true' if left > _LEFT else ''}.",
+        f"{text}: {advice}." if few else f"{text}.",
     )
 
 
