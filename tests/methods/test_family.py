@@ -63,6 +63,10 @@ def test_the_line_of_a_method_is_the_first_of_its_docstring() -> None:
     assert METHODS["sam"].line == line
 
 
+#: Recommends one of the methods, and is none of its own.
+ADVICE = {"fast"}
+
+
 def written() -> set[str]:
     """Every public function of the package of methods that returns a SAM."""
     found: set[str] = set()
@@ -72,7 +76,7 @@ def written() -> set[str]:
             returns = value.__annotations__.get("return")
             if value.__module__ == part.name and returns == "SAM" and name[0] != "_":
                 found.add(name)
-    return found
+    return found - ADVICE
 
 
 def documented() -> set[str]:
@@ -80,14 +84,16 @@ def documented() -> set[str]:
     pages = Path(__file__).parents[2].glob("docs/methods/*.md")
     lines = [line for page in pages for line in page.read_text().splitlines()]
     start = ".. autofunction:: flatmin."
-    return {line.removeprefix(start) for line in lines if line.startswith(start)}
+    named = {line.removeprefix(start) for line in lines if line.startswith(start)}
+    return named - ADVICE
 
 
 PLACES = {
     "METHODS": {*METHODS, *RENAMED} - {"sam"},
     "flatmin.methods.__all__": set(methods.__all__) - {"METHODS", "RENAMED", "Entry"},
     "flatmin.__all__": set(flatmin.__all__)
-    - {"SAM", "Probe", "Statistics", "__version__", "averaging", "schedules"},
+    - {"SAM", "Probe", "Statistics", "__version__", "averaging", "schedules"}
+    - ADVICE,
     "docs/methods": {*documented(), *RENAMED},
 }
 

@@ -255,7 +255,8 @@ def test_the_norm_is_that_over_all_dtypes() -> None:
     for probe in optimizer.probes():
         if probe.perturbed:
             # rho g / ||g|| = g / 16, which every dtype can represent.
-            assert model.a.tolist() == [2 / 16] * 4
+            # The length is rounded otherwise from one processor to the next.
+            assert model.a.tolist() == pytest.approx([2 / 16] * 4, rel=1e-15)
             assert model.b.tolist() == [1 / 16] * 16
             assert model.c.tolist() == [4 / 16] * 2
             squares = [p.detach().double().square().sum() for p in model.parameters()]
