@@ -21,7 +21,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
         ("forecast.py", 9),
-        ("price", 16),
+        ("price", 3),
         ("frameworks.py", 1),
         ("installed_size.py", 1),
     ],

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/price"))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--smoke", action="store_true", help="one epoch of each arm")
+    parser.add_argument("--smoke", action="store_true", help="3 epochs of three arms")
     given = parser.parse_args()
     task = TASKS[given.task]
     folder = None if task.folder is None else given.data / task.folder
