@@ -19,12 +19,6 @@ _LATE = "the paper has 0.125"
 _SPENT = 0.1
 
 
-def never(step: Step) -> bool:
-    """No step climbs: for methods that do something other than climb."""
-    del step
-    return False
-
-
 def every(k: int) -> Gate:
     """Every k-th step, the first included."""
     return partial(_is_multiple, checks.integer("k", k, 1, "Composer's README has 10"))
@@ -76,6 +70,12 @@ def by_chance(probability: float, seed: int = 0) -> Gate:
     """A coin for each step, the same one in all processes and in a resumed run."""
     checks.inside("probability", probability, "(0, 1]", "SS-SAM's default is 0.5")
     return partial(_shows_heads, probability, seed)
+
+
+def never(step: Step) -> bool:
+    """No step climbs: for methods that do something other than climb."""
+    del step
+    return False
 
 
 def _within(first: int, share: float, steps: int) -> int:

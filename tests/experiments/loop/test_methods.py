@@ -23,7 +23,7 @@ NEEDED = {
 #: An experiment has one loss, and no adapters.
 ELSEWHERE = ("part_sam", "flat_lora")
 REFUSED = {
-    "m=4": {"bsam", "sampa", *ELSEWHERE},
+    "m=4": {"bsam", "ire", "sampa", *ELSEWHERE},
     "accumulate=2": {"k_sam", "esam", *ELSEWHERE},
     "precision=bf16-mixed": {"k_sam", "esam", "second_order_sam", *ELSEWHERE},
 }
