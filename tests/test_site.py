@@ -17,8 +17,8 @@ __all__ = ["browser"]
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-WORDS = " | ".join(["a column with words"] * 9)
-RULE = " | ".join(["---"] * 9)
+WORDS = " | ".join(["a-column-of-one-word"] * 12)
+RULE = " | ".join(["---"] * 12)
 PAGE = rf"""# A page
 
 Inline $\hat\epsilon = \rho\, g / \lVert g \rVert_2$, and on a line of its own:
