@@ -82,8 +82,7 @@ def around(values: Sequence[float]) -> str:
 
 def difference(mine: dict[int, float], other: dict[int, float]) -> str:
     """Write the mean difference over the seeds, and its interval."""
-    both = [seed for seed in mine if seed in other]
-    found = paired([mine[s] for s in both], [other[s] for s in both])
+    found = paired(list(mine.values()), [other[seed] for seed in mine])
     # Equal runs differ by rounding of the mean alone.
     apart = found.mean if abs(found.mean) > 1e-9 else 0.0
     return f"{apart:+.3g}" + ("" if found.half is None else f" ± {found.half:.2g}")

@@ -226,8 +226,8 @@ DATASETS = [
     Mutant(
         "a random last layer in front of fine-tuning",
         WEIGHTS,
-        "torch.zeros_like(own[name])",
-        "own[name]",
+        "        forget_classes(network)\n",
+        "",
         f"{LOADED}test_a_classifier_of_other_classes_is_zero[resnet-8]",
     ),
     Mutant(

@@ -40,7 +40,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if any(name not in found or found[name].shape != own[name].shape for name in last):
         layers = {name.rpartition(".")[0] for name in last}
         found = {k: x for k, x in found.items() if k.rpartition(".")[0] not in layers}
-        found |= {name: torch.zeros_like(own[name]) for name in last}
+        forget_classes(network)
+        found |= {name: own[name] for name in last}
     _fit(network, path, found)
 
 
