@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from flatmin.experiments.compare.plan import decay_over
 from flatmin.experiments.config import Experiment
 
 #: Returns the options of a method for a number of steps.
@@ -66,7 +66,7 @@ class Arm:
                 "lr": lr * task.lr,
                 "rho": rho,
                 "steps": steps,
-                "ema": round(math.exp(-1 / max(AVERAGED * steps, 1)), 6),
+                "ema": decay_over(AVERAGED * steps),
                 "evaluate_every": 1_000_000,
             }
             yield Experiment.model_validate({**task.model_dump(), **changes})

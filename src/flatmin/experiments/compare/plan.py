@@ -176,8 +176,7 @@ class Comparison(BaseModel):
             one: a candidate.
             images: how many it is trained on.
         """
-        steps = self.average * one.epochs * images / one.batch_size
-        return round(math.exp(-1 / max(steps, 1)), 6)
+        return decay_over(self.average * one.epochs * images / one.batch_size)
 
     def search(self, candidate: Experiment, images: int, seed: int) -> Experiment:
         """Return the run that tells how good a candidate is.
@@ -212,6 +211,11 @@ class Comparison(BaseModel):
         return chosen.model_copy(
             update={"ema": ema, "evaluate_every": every, "seed": seed}
         )
+
+
+def decay_over(steps: float) -> float:
+    """Return the decay of an average that reaches back so many steps."""
+    return round(math.exp(-1 / max(steps, 1)), 6)
 
 
 def point_name(arm: Arm, one: Experiment) -> str:
