@@ -62,18 +62,17 @@ class Experiment(BaseModel):
     Attributes:
         data: name of a data set (``flatmin.experiments.datasets.SETS``), or the path
             of an image folder.
-        horizon: steps of a series that are forecast; None for images, whose classes are
-            told apart.
+        horizon: steps of a series that are forecast; None to classify images.
         lookback: steps before these that the network sees.
-        image_size: side to which images are brought, in pixels; None for the data
-            set's own, or those with which a pretrained network of timm's was trained.
+        image_size: side to which images are resized, in pixels; None for the data
+            set's own, or the one with which timm trained a pretrained network.
         train_examples: how many of the training images are used, drawn with a fixed
             seed; None for all.
         validation: share of the training images that is held out and takes the place
-            of the test set, as in the search for rho; 0 for none. Of a series, or of an
-            image folder that has validation images, its own part does instead.
+            of the test set, as in the search for rho; 0 for none. A series, and an
+            image folder with validation images, use their own part instead.
         noisy_validation: whether these images get ``noise`` too; each seed then holds
-            out others.
+            out other images.
         noise: share of the training labels that are drawn anew.
         true_class: whether such a label can be the right one.
         bootstrap: train twice, the second time on the labels that the network of the
@@ -82,34 +81,35 @@ class Experiment(BaseModel):
         mixup: alpha of mixup; None for none.
         model: name of a network, see ``flatmin.experiments.models.build``.
         model_options: for the function that builds it.
-        weights: the network's initial ones: ``"none"`` to start from scratch, or a
-            ``.safetensors`` or ``.pth`` file; None for the pretrained weights of timm,
-            and to start from scratch with other networks.
-        channels_last: whether weights of convolutions lie in memory with the channels
-            last, which makes most networks of images faster.
+        weights: initial weights: ``"none"`` to start from scratch, or a
+            ``.safetensors`` or ``.pth`` file; None takes timm's pretrained weights, and
+            starts other networks from scratch.
+        channels_last: whether to store convolutions with the channels last, which
+            makes most networks of images faster.
         freeze_norm: whether BatchNorm keeps the statistics it came with.
         method: ``"sgd"`` for the base optimizer alone, or one of ``flatmin methods``.
         method_options: for the function that makes the method; rho is a field.
         rho: radius of the perturbation. 0.05 is the paper's advice.
         m: examples that share one perturbation, and the statistics of BatchNorm; None
-            for all that a process has of a batch. The paper's 256 examples on 8
-            accelerators are ``m=32``.
+            for the whole batch of a process. The paper's 256 examples on 8 accelerators
+            are ``m=32``.
         optimizer: the base optimizer.
         lr: learning rate at the start of the cosine schedule.
         momentum: of SGD.
         nesterov: whether SGD looks ahead.
         weight_decay: of the base optimizer; no part of the perturbation.
         warmup: epochs in which the learning rate rises linearly from 0.
-        clip: largest norm of the gradient that is descended; None for any.
-        label_smoothing: of the loss that is trained.
-        ema: decay of an average of the weights, which is then what is tested; None
+        clip: largest norm of the descent gradient; None for any.
+        label_smoothing: of the training loss.
+        ema: decay of an average of the weights, which is tested in their place; None
             for none.
         batch_size: examples per step, of all processes together.
         accumulate: parts in which a process takes its ``m`` examples, to save memory.
             Without BatchNorm nothing else changes.
         epochs: passes over the training set.
         length: multiplies ``epochs``; the paper gives SGD twice the epochs of SAM.
-        steps: how long training lasts, in place of ``epochs``; times ``length`` too.
+        steps: how long training lasts, in place of ``epochs``; ``length`` multiplies
+            it too.
         seed: of the initial weights, the order, the augmentation and the noise.
         precision: of the passes, as Lightning Fabric calls it.
         device: where to train.

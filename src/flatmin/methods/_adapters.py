@@ -23,7 +23,7 @@ def flat_lora(
     rho: float = 0.05,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Flat-LoRA: noise around the weights that adapters make; one gradient per step.
+    r"""Flat-LoRA: add noise around the weights that adapters form; one gradient a step.
 
     .. math::
         \hat\epsilon_{ij} \sim N(0, \sigma_i^2), \qquad

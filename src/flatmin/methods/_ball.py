@@ -23,7 +23,7 @@ def asam(
     eta: float = 0.01,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Adaptive SAM: a ball in units of each weight's size.
+    r"""Adaptive SAM: measure the ball in units of each weight's size.
 
     .. math::
         \hat\epsilon = \rho \, T^2 g / \|T g\|_2, \qquad T = |w| + \eta
@@ -64,7 +64,7 @@ def fisher_sam(
     eta: float = 1.0,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Fisher SAM: a ball in the metric of the batch's Fisher information.
+    r"""Fisher SAM: measure the ball by the Fisher information of the batch.
 
     .. math::
         \hat\epsilon = \rho \, F^{-1} g / \sqrt{g^\top F^{-1} g}, \qquad
@@ -98,7 +98,7 @@ def fisher_sam(
 def layer_sam(
     base: Optimizer, model: nn.Module, *, rho: float, **options: Unpack[Options]
 ) -> SAM:
-    r"""Layer-wise SAM: a ball for each parameter, as large as the parameter is long.
+    r"""Layer-wise SAM: give each parameter a ball in proportion to its length.
 
     .. math::
         \hat\epsilon_l = \rho \, \|w_l\| \, g_l / \|g_l\|
@@ -127,7 +127,7 @@ def layer_sam(
 def usam(
     base: Optimizer, model: nn.Module, *, rho: float, **options: Unpack[Options]
 ) -> SAM:
-    r"""Unnormalised SAM: the steeper the loss, the further.
+    r"""Unnormalised SAM: climb further where the loss is steeper.
 
     .. math::
         \hat\epsilon = \rho \, g
@@ -156,7 +156,7 @@ def usam(
 def random_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""A random perturbation of length rho, for comparison; one gradient per step.
+    r"""Perturb at random with length rho, for comparison; one gradient per step.
 
     .. math::
         \hat\epsilon = \rho \, z / \|z\|_2, \qquad z \sim N(0, I)

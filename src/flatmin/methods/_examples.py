@@ -24,7 +24,7 @@ def matched_sam(
     decay: float = 0.9,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAM whose ascent sees a part of the batch, at a radius that matches its length.
+    r"""Climb with a part of the batch, at a radius that matches its gradient's length.
 
     .. math::
         \rho_A = \rho \; \overline{\|g_A\| / \|g_\epsilon\|}
@@ -79,7 +79,7 @@ def k_sam(
     share: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""K-SAM: both gradients are those of the examples with the highest losses.
+    r"""K-SAM: take both gradients from the examples with the highest losses.
 
     .. math::
         g = \nabla L_M(w), \qquad g_\epsilon = \nabla L_M(w + \hat\epsilon), \qquad
@@ -129,7 +129,7 @@ def esam(
     gamma: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Efficient SAM: some tensors move, and examples whose loss rises are descended.
+    r"""Efficient SAM: perturb some tensors, descend the examples whose loss rises.
 
     .. math::
         \hat\epsilon = \frac{\rho}{\beta} \frac{b g}{\|b g\|}, \qquad
@@ -172,7 +172,7 @@ def split_rwp(
     mix: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Random perturbation of the second half of the batch; one gradient per step.
+    r"""Perturb the second half of the batch at random; one gradient per step.
 
     .. math::
         \hat\epsilon_{ij} \sim N(0, \sigma_t^2 \|w_{i,:}\|_2^2), \qquad

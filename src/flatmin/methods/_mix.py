@@ -28,7 +28,7 @@ def gnp(
     alpha: float = 0.8,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Gradient norm penalty: descends ``L + alpha rho ||grad L||``, to first order.
+    r"""Descend ``L + alpha rho ||grad L||`` to first order: a gradient norm penalty.
 
     .. math::
         (1 - \alpha) g + \alpha g_\epsilon
@@ -92,7 +92,7 @@ def gsam(
     radius: Radius = of_group,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Surrogate-gap SAM: also closes the gap between ``L(w + eps)`` and ``L(w)``.
+    r"""Surrogate-gap SAM: also narrow the gap between ``L(w + eps)`` and ``L(w)``.
 
     .. math::
         g_\epsilon - \alpha \Big(g -
@@ -135,7 +135,7 @@ def wsam(
     gamma: float = 0.9,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Weighted SAM, decoupled: sharpness is a step of its own.
+    r"""Weighted SAM, decoupled: descend the sharpness in a step of its own.
 
     .. math::
         w \leftarrow \mathrm{base}(w, g) - \eta
@@ -172,7 +172,7 @@ def coupled_wsam(
     gamma: float = 0.9,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Weighted SAM, coupled: one step along the weighted sum.
+    r"""Weighted SAM, coupled: descend loss and sharpness in one weighted step.
 
     .. math::
         g + \frac{\gamma}{1 - \gamma} (g_\epsilon - g)
@@ -201,7 +201,7 @@ def coupled_wsam(
 def stable_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""StableSAM: SAM's direction with the length of the gradient at ``w``.
+    r"""StableSAM: keep SAM's direction at the length of the gradient at ``w``.
 
     .. math::
         g_\epsilon \, \|g\| / \|g_\epsilon\|
@@ -232,7 +232,7 @@ def sagm(
     alpha: float = 0.001,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Sharpness-aware gradient matching, for domain generalization.
+    r"""Match the gradients at ``w`` and ``w + eps`` (SAGM), for domain generalization.
 
     .. math::
         \hat\epsilon = (\rho / \|g\| - \alpha) g, \qquad (g + g_\epsilon) / 2

@@ -16,7 +16,7 @@ from flatmin.optim._foreign import explained
 def part_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""SAM on one part of the loss (ImbSAM); the rest is descended at ``w``.
+    r"""Climb one part of the loss (ImbSAM); descend the rest at ``w``.
 
     .. math::
         \nabla L_\mathrm{flat}(w + \hat\epsilon) + \nabla L_\mathrm{rest}(w), \qquad

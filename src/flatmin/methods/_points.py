@@ -24,7 +24,7 @@ def multi_step_sam(
     k: int = 3,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAM with k ascent steps, each of length rho and brought back into the ball.
+    r"""Climb k steps of length rho, each projected onto the ball.
 
     .. math::
         \epsilon_i = \Pi_\rho \Big(\epsilon_{i-1} + \rho \,
@@ -54,7 +54,7 @@ def multi_step_sam(
 def second_order_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""The exact gradient of SAM's objective, with what eps owes to w.
+    r"""Descend SAM's exact gradient, with the derivative of eps by w.
 
     .. math::
         g_\epsilon + \frac{\rho}{\|g\|} H \big(g_\epsilon -
@@ -98,7 +98,7 @@ def cr_sam(
     beta: float = 0.1,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Curvature-regularised SAM: looks at both sides of ``w``.
+    r"""Curvature-regularised SAM: also take the gradient at ``w - eps``.
 
     .. math::
         g_+ + \gamma (g_+ + g_- - 2 g) + \beta (g_+ - g_-)
@@ -139,7 +139,7 @@ def gam(
     gamma: float = 0.03,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Gradient-norm aware minimization: flat in the loss and in its slope.
+    r"""Gradient-norm aware minimization: also lower the gradient's length near ``w``.
 
     .. math::
         v - \gamma (m - \mathrm{proj}_v m), \qquad
@@ -184,7 +184,7 @@ def lookbehind_sam(
     alpha: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Lookbehind-SAM: k steps up and k steps down, and then a part of the way.
+    r"""Lookbehind-SAM: climb k steps, descend k steps, then go a part of the way.
 
     .. math::
         z_i = z_{i-1} + \rho \, g_{i-1} / \|g_{i-1}\|, \qquad
@@ -248,7 +248,7 @@ def bsam(
     start: float = 1.0,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Bayesian SAM: the weights are the mean of a Gaussian whose precision is learned.
+    r"""Bayesian SAM: learn a Gaussian around the weights, with its precision.
 
     .. math::
         g = \nabla L(w + z / \sqrt{N s}), \qquad

@@ -66,7 +66,7 @@ def sampa(
     weight: float = 0.2,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAMPa: climbs along a gradient from one descent step ahead.
+    r"""SAMPa: climb along a gradient taken one descent step ahead.
 
     .. math::
         \hat\epsilon_t = \rho \, g_t / \|g_t\|_2, \qquad

@@ -24,7 +24,7 @@ def friendly_sam(
     decay: float = 0.95,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Friendly SAM: climbs along what is the batch's own.
+    r"""Friendly SAM: climb along the part of the gradient that other batches lack.
 
     .. math::
         \hat\epsilon = \rho \, d / \|d\|_2, \qquad d = g - \sigma m, \qquad
@@ -65,7 +65,7 @@ def vasso(
     theta: float = 0.9,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Variance-suppressed SAM: climbs along a running mean of gradients.
+    r"""Variance-suppressed SAM: climb along a running mean of gradients.
 
     .. math::
         \hat\epsilon = \rho \, d / \|d\|_2, \qquad
@@ -98,7 +98,7 @@ def vasso(
 def gcsam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""SAM with centred gradients, in the ascent and in the descent.
+    r"""Centre the gradients of ascent and descent (GCSAM).
 
     .. math::
         \hat\epsilon = \rho \, \phi(g) / \|\phi(g)\|_2, \qquad \phi(g_\epsilon)
@@ -136,7 +136,7 @@ def zsharp(
     share: float = 0.95,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""ZSharp: in each tensor only the outliers of the gradient move.
+    r"""ZSharp: perturb only the outliers of each tensor's gradient.
 
     .. math::
         \hat\epsilon = \rho \, c \odot g / \|c \odot g\|_2
@@ -170,7 +170,7 @@ def zsharp(
 def stale_sam(
     base: Optimizer, model: nn.Module, *, rho: float, **options: Unpack[Options]
 ) -> SAM:
-    r"""SAM along what the step before descended; one gradient per step.
+    r"""Climb along the gradient of the step before; one gradient per step.
 
     .. math::
         \hat\epsilon_t = \rho \, v_{t-1} / \|v_{t-1}\|_2
@@ -196,7 +196,7 @@ def stale_sam(
 def momentum_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 3.0, **options: Unpack[Options]
 ) -> SAM:
-    r"""Momentum-SAM: against the momentum buffer; one gradient per step.
+    r"""Momentum-SAM: perturb against the momentum buffer; one gradient per step.
 
     .. math::
         \hat\epsilon = -\rho \, v / \|v\|_2

@@ -19,7 +19,7 @@ from flatmin.optim._foreign import explained
 def sam_on(
     base: Optimizer, model: nn.Module, *, rho: float, **options: Unpack[Options]
 ) -> SAM:
-    r"""SAM-ON: only the parameters of normalisation layers move.
+    r"""SAM-ON: perturb only the parameters of normalisation layers.
 
     .. math::
         \hat\epsilon = \rho \, c \odot g / \|c \odot g\|_2
@@ -61,7 +61,7 @@ def sparse_sam(
     m: int = 1,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Sparse SAM (SSAM-F): only the weights of highest Fisher information move.
+    r"""Sparse SAM (SSAM-F): perturb only the weights of highest Fisher information.
 
     .. math::
         \hat\epsilon = \rho \, c \odot g / \|g\|_2
@@ -120,7 +120,7 @@ def ire(
     start: int = 0,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""IRE: the base optimizer goes further along the weights where the loss is flat.
+    r"""IRE: let the base optimizer go further along weights where the loss is flat.
 
     .. math::
         w_{t+1} = w_t + (1 + \kappa P) \odot u_t, \qquad

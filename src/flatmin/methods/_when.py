@@ -24,7 +24,7 @@ def interval_sam(
     k: int = 10,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAM in every k-th step with k times the radius, the base optimizer in between.
+    r"""Run SAM every k-th step with k times the radius, the base optimizer between.
 
     .. math::
         \hat\epsilon = k \rho \, g / \|g\|_2 \text{ in steps } 0, k, 2k, \dots
@@ -64,7 +64,7 @@ def late_sam(
     share: float = 0.125,
     **options: Unpack[Options],
 ) -> SAM:
-    """The base optimizer, and SAM in the last part of the training.
+    """Run the base optimizer, and SAM in the last part of the training.
 
     ``share=1`` is SAM. The learning rate must not be small by then. To choose the part
     by the sum of learning rates, use `flatmin.core.gates.last_mass`.
@@ -101,7 +101,7 @@ def late_subset_sam(
     ramp: float = 0.1,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Late SAM whose ascent sees a part of the batch: one gradient and a tenth.
+    r"""Run SAM late and climb with a part of the batch: about 1.1 gradients a step.
 
     The base optimizer runs first; then, in the last part of the training, the ascent of
     `subset_sam` with a radius that grows to :math:`\rho / \sqrt{\mathrm{share}}`. The
@@ -164,7 +164,7 @@ def ss_sam(
     probability: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    """Stochastic scheduled SAM: a coin decides between SAM and the base optimizer.
+    """Stochastic scheduled SAM: toss a coin between SAM and the base optimizer.
 
     The coin is the same in all processes and in a resumed run.
 
@@ -198,7 +198,7 @@ def ae_sam(
     late: float = -1.0,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAM where the gradient is large for its time, the base optimizer elsewhere.
+    r"""AE-SAM: run SAM where the gradient is large for its time, else the base.
 
     .. math::
         \|g\|^2 \ge \mu + c \sigma
@@ -241,7 +241,7 @@ def looksam(
     alpha: float = 0.7,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""LookSAM: what SAM changed in one step is used for the next k - 1.
+    r"""LookSAM: reuse what SAM changed in one step in the next k - 1.
 
     .. math::
         g + \alpha \|g\| u, \qquad u \propto g_\epsilon -
@@ -278,7 +278,7 @@ def subset_sam(
     share: float = 0.25,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""SAM whose ascent sees a part of the batch that is descended.
+    r"""Climb with a part of the batch, descend all of it.
 
     The loop takes it with ``x, y = probe.take(x, y)``: the first examples, so batches
     have to be shuffled. The radius is :math:`\rho / \sqrt{\mathrm{share}}`, because
@@ -317,7 +317,7 @@ def subset_sam(
 def alternating_sam(
     base: Optimizer, model: nn.Module, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> SAM:
-    r"""Two steps per batch: the base's, and one at ``w + eps`` along its gradient.
+    r"""Take two steps per batch: the base's, one at ``w + eps`` along its gradient.
 
     .. math::
         w_1 = \mathrm{base}(w_0, g), \qquad

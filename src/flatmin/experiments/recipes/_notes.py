@@ -7,20 +7,20 @@ EQUAL_COST = (
     "gradients."
 )
 SGD = (
-    "The paper says SGD with momentum 0.9, of ImageNet and of fine-tuning. The SAM "
-    "code's is Nesterov and clips the gradient's norm at 5.0 by default. Here: the "
-    "paper's everywhere; the code's is nesterov=true clip=5."
+    "The paper names SGD with momentum 0.9 for ImageNet and for fine-tuning. The SAM "
+    "code uses Nesterov's momentum and clips the gradient's norm at 5.0 by default. "
+    "Here: the paper's everywhere; for the code's, set nesterov=true clip=5."
 )
 DECAY = (
     "The paper's eq. 1 keeps weight decay outside of the maximum; in the SAM code it "
-    "is part of the loss and so of the perturbation. Here: the paper's; the code's is "
-    'method_options={"decay_in_ascent": true}.'
+    "is part of the loss and so of the perturbation. Here: the paper's; for the "
+    'code\'s, set method_options={"decay_in_ascent": true}.'
 )
 DEVICES = (
-    "The paper's perturbation is that of one accelerator's examples: 256 on 8 make "
+    "In the paper each accelerator perturbs by its own examples: 256 on 8 make "
     "m = 32, a number that it does not print. SGD's BatchNorm has the same groups "
-    "here. With m=256 it is a different experiment; a footnote of the paper says that "
-    "SAM gains by not sharing perturbations."
+    "here. m=256 is a different experiment; a footnote of the paper says that SAM "
+    "gains when accelerators do not share perturbations."
 )
 
 #: For recipes on CIFAR, SVHN and Fashion-MNIST.
@@ -33,8 +33,8 @@ SHAKE_SHAKE = (
 PYRAMIDNET = (
     "The paper does not say which PyramidNet. Here: 272 layers and alpha 200, as in "
     "the SAM code, which rounds channels to the nearest number (26.21 M parameters) "
-    "where the paper of PyramidNet rounds down (26.05 M). Here: down; the code's is "
-    'model_options={"rounded": true}.'
+    "where the paper of PyramidNet rounds down (26.05 M). Here: down; for the code's, "
+    'set model_options={"rounded": true}.'
 )
 EPOCHS = (
     "The paper does not give the epochs of Shake-Shake and PyramidNet, only that they "
@@ -54,8 +54,7 @@ NOISE = (
 )
 NOISE_KIND = (
     "The paper does not say whether a noisy label can be the right one. Here: it can, "
-    "as in MentorNet (arXiv:1712.05055), where labels become those of a uniformly "
-    "drawn class; at 80 % noise 28 % of the labels are then right, which is near the "
-    "26.2 % accuracy that the paper prints for SGD. The other kind is "
-    "true_class=false."
+    "as in MentorNet (arXiv:1712.05055), which draws the class uniformly; at 80 % "
+    "noise 28 % of the labels are then right, near the 26.2 % accuracy that the paper "
+    "prints for SGD. For the other kind, set true_class=false."
 )

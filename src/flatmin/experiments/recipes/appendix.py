@@ -74,9 +74,9 @@ def c5() -> Recipe:
             "error from 3.4 % to 5.0 %, lowest for p = 2.",
             "C.5 prints the squares of the gradient's and of the random vector's norm "
             "in denominators; eq. 2 has the norms. Here: the norms.",
-            "With p = inf the perturbation is rho sign(g), in eq. 2 as in C.5. A rho "
-            "means another length for each p: the figure sweeps each by itself, and "
-            "none can be carried over.",
+            "With p = inf the perturbation is rho sign(g), in eq. 2 as in C.5. One rho "
+            "means another length for each p, so the figure sweeps each by itself and "
+            "no rho carries over.",
             "The paper says a wide ResNet and not which, nor its settings. Here: those "
             "of C.4, with WRN-40-2.",
             _notes.SGD,

@@ -25,8 +25,7 @@ def figure1() -> Recipe:
             "nor its data and settings. Here: the ResNet-32 of Table 4 on CIFAR-10, "
             "learning rate 0.1 and weight decay 0.0005 of the WideResNet in Table 6, "
             "and rho 0.05.",
-            "The figure's left part, error reductions, is made of the other tables' "
-            "numbers.",
+            "The figure's left part, error reductions, comes from the other tables.",
             "Two commands draw it: flatmin train figure1, and then flatmin landscape "
             "runs/figure1.",
             *_notes.COMMON,

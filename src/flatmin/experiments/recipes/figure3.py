@@ -45,8 +45,8 @@ def figure3_left() -> Recipe:
             "it has instead: here, SkipInit and biases.",
             "The paper does not give learning rate, weight decay, augmentation or rho. "
             "Here: those of WRN-28-10 with Basic in Table 6.",
-            "SGD is trained for 300 epochs alone: the figure is about a moment of "
-            "training.",
+            "SGD is trained for 300 epochs only, not for twice as many: the figure "
+            "shows moments of training.",
             _notes.SGD,
             _notes.DECAY,
             _notes.DEVICES,
@@ -76,7 +76,7 @@ def figure3_middle() -> Recipe:
             "learning rate, weight decay and epochs of WRN-28-10 in Table 6. Seeds: 5, "
             "as in the tables.",
             "m examples share BatchNorm's statistics too, as on an accelerator. With "
-            "m = 1 those are of one image.",
+            "m = 1 each image has its own.",
             _notes.SGD,
             _notes.DECAY,
         ),

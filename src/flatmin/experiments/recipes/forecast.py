@@ -27,16 +27,16 @@ def forecast() -> Recipe:
             "The paper is SAMformer (Ilbert et al., ICML 2024, arXiv:2402.10198), not "
             "that of SAM. Its network, SAMformer, attends between the 7 channels of a "
             "window of 512 hours and forecasts with one linear layer.",
-            "Errors are those of the series standardised by the mean and deviation of "
-            "its first 12 months. The test are the 4 months after the 4 of validation; "
-            "what is shown of the first windows is the end of the part before.",
+            "The series is standardised by the mean and deviation of its first 12 "
+            "months, and so are the errors. Validation takes the next 4 months and the "
+            "test the 4 after these; the first windows look back into the part before.",
             "Adam alone is trained for the epochs of SAM and for twice as many, and "
             "the better mean is reported, since a step of SAM takes two gradients.",
             "The paper trains for up to 300 epochs and stops early by the validation "
             "error; the default of the authors' code is 100. Here: 30 epochs, and the "
             "weights of the last one. The learning rate falls in a cosine, step by "
             "step.",
-            "rho is that of the paper's Table 4; the authors' script has 0.7 for every "
+            "rho comes from the paper's Table 4; the authors' script has 0.7 for every "
             "horizon.",
             "The authors' code for TensorFlow has values of width 16 and a linear "
             "layer behind them; their code for PyTorch has values of the window's "

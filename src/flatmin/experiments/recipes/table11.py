@@ -37,10 +37,10 @@ def table11() -> Recipe:
             'The paper says "WideResNet". Here: WRN-28-10 with Basic augmentation, '
             "200 epochs and Table 6's settings; one step is then Table 1's 2.7 % and "
             "16.5 %.",
-            "Sharpness is by how much the training error of a batch rises from w to "
-            "w + eps. The table does not state its unit; the text compares 5 steps "
+            "Sharpness is the rise of a batch's training error from w to w + eps. The "
+            "table does not state its unit; the text compares 5 steps "
             'with 1 as "about 3%", so here it is per cent.',
-            "Here: eps has as many steps up as in training and length rho.",
+            "Here: eps takes as many steps up as in training and has length rho.",
             _notes.SGD,
             _notes.DECAY,
             _notes.DEVICES,

@@ -39,16 +39,15 @@ def table2() -> Recipe:
         headings=("network", "epochs", "method", "error"),
         cells=tuple(_cells()),
         notes=(
-            "SGD has rows of its own for each length. At equal cost, SAM's n epochs "
-            "are to be compared with 2 n epochs of SGD, or the better of both. The "
+            "SGD has rows of its own for each length. For equal cost, compare SAM's n "
+            "epochs with 2 n epochs of SGD, or with the better of both. The "
             'paper\'s text "20.3 % to 18.4 %" for ResNet-152 compares SGD of 200 '
             "epochs with SAM of 400: four times the gradients. At equal cost it is "
             "20.3 % to 18.5 %.",
             'The paper prints "±<.0" in two cells, which is kept.',
-            "The perturbation is that of one core's examples: 4096 on 32 cores make "
-            "m = 128.",
+            "Each core perturbs by its own examples: 4096 on 32 cores make m = 128.",
             "The paper searched rho with ResNet-50 and 100 epochs: 0.05.",
-            "The networks are timm's, and so are their initial weights. The paper "
+            "Networks and initial weights are those of timm. The paper "
             "does not mention a warm-up of the learning rate; there is none here.",
             _notes.SGD,
             _notes.DECAY,

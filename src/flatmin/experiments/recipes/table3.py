@@ -44,8 +44,8 @@ _CROP: tuple[Augmentation, ...] = ("random_resized_crop", "flip")
 _CIFAR: tuple[Augmentation, ...] = ("random_resized_crop", "auto_augment", "flip")
 
 _NOTES = (
-    "Fine-tuning begins with timm's copies of the published weights, which are "
-    "downloaded. BatchNorm keeps its statistics; the last layer begins anew but for "
+    "Fine-tuning begins with timm's copies of the published weights, which it "
+    "downloads. BatchNorm keeps its statistics; the last layer begins anew, except on "
     "ImageNet.",
     "The paper gives the pixels of the images for L2 alone, 475. Here: 600 for b7, "
     "those of its weights.",
@@ -132,8 +132,8 @@ def table3() -> Recipe:
             "says rho 0.05; the SAM code's README has rho 0.1, label smoothing 0.1 and "
             "clips gradients at 1.0 for L2. Here: the paper's rho, label smoothing "
             "0.1 and no clipping.",
-            "Without SAM, the numbers for ImageNet have no interval: they are those of "
-            "the networks as they were published.",
+            "Without SAM, the numbers for ImageNet have no interval: the networks are "
+            "taken as they were published.",
         ),
     )
 

@@ -98,8 +98,8 @@ def table8() -> Recipe:
         notes=(
             "The caption of Table 8 says accuracy. Its numbers are errors: 4.6 % at "
             "20 % noise and rho 0.1 is Table 4's accuracy of 95.4 %.",
-            "The caption says bootstrapped SAM, which is what is trained here. The "
-            "row of rho 0 is near to SGD without Bootstrap in Table 4: errors of 15.2, "
+            "The caption says bootstrapped SAM, and so it is trained here. The row of "
+            "rho 0 is near to SGD without Bootstrap in Table 4: errors of 15.2, "
             "31.2, 51.8 and 73.8 %.",
             "Validation images are a tenth of the training set, with the right labels.",
             "With rho 0 SAM is SGD, here with as many epochs as for the other rho.",
