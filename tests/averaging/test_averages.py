@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, update_bn
 
 from flatmin import SAM
 from flatmin.averaging import EMA, LAWA, SWA, Average
+from flatmin.diagnostics import Objective, sharpness
 
 Batches = list[tuple[Tensor, Tensor]]
 KINDS: list[Callable[[nn.Module], Average]] = [
@@ -207,6 +209,21 @@ def test_a_loaded_average_shares_no_memory_with_the_state() -> None:
     assert equal(seen_in(new), held)
 
 
+@each
+def test_a_state_from_elsewhere_is_taken_to_where_the_model_is(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = network()
+    old = kind(model)
+    train(model, [old], 2)
+    old.refresh(stream(2))
+    elsewhere = kind(network().to("meta"))
+    elsewhere.load_state_dict(old.state_dict())
+    loaded = elsewhere.state_dict()
+    kept = [loaded["statistics"], *loaded.get("latest", [loaded.get("average")])]
+    assert {t.device.type for named in kept for t in named.values()} == {"meta"}
+
+
 def test_transfer_at_the_end_of_every_epoch_is_the_switching_average() -> None:
     model, by_hand = (nn.Linear(5, 3, dtype=torch.float64) for _ in range(2))
     by_hand.load_state_dict(model.state_dict())
@@ -295,6 +312,27 @@ def test_another_models_loop_is_no_obstacle() -> None:
     assert average.updates == 2
 
 
+def test_sharpness_of_the_average_is_measured_in_the_block() -> None:
+    model = network()
+    average, batches = EMA(model), stream(2)
+    train(model, [average], 2)
+    alone = copy.deepcopy(model)
+    with average.applied():
+        alone.load_state_dict(model.state_dict())
+        within = sharpness(Objective(model.eval(), F.cross_entropy, batches))
+    apart = sharpness(Objective(alone.eval(), F.cross_entropy, batches))
+    assert float(within) == float(apart) > 0
+
+
+def test_weights_that_are_not_numbers_are_lent_too() -> None:
+    model = nn.Linear(5, 3)
+    average = EMA(model)
+    nn.init.constant_(model.weight, torch.nan)
+    average.update()
+    with torch.no_grad(), average.applied():
+        model.weight += 0
+
+
 def test_misuse_is_refused() -> None:
     model = nn.Linear(5, 3, dtype=torch.float64)
     average = EMA(model)
@@ -311,6 +349,8 @@ def test_misuse_is_refused() -> None:
     with changed, average.applied():
         nn.init.zeros_(model.weight)
     assert equal(copies(model), before)
+    with changed, average.applied():
+        model.weight.data[0, 0] = torch.nan
     with pytest.raises(TypeError, match=r"got Adam.*EMA\(model\)"):
         EMA(torch.optim.Adam(model.parameters()))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):

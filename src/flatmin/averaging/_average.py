@@ -14,6 +14,8 @@ from torch.optim.swa_utils import update_bn
 
 from flatmin.averaging._tensors import (
     Named,
+    beside,
+    changed_weights,
     check_like,
     put,
     tensors_of,
@@ -83,12 +85,14 @@ class Average(ABC):
 
         Raises:
             RuntimeError: nothing was averaged yet; the average has no running
-                statistics of its own (see `refresh`); weights are changed within.
+                statistics of its own (see `refresh`); weights are other ones at the
+                end of the block.
         """
-        with self._lent_to_model(self._checked()):
-            lent = self._versions()
+        found = self._checked()
+        with self._lent_to_model(found):
             yield
-            changed = [name for name, v in self._versions().items() if v != lent[name]]
+            # By value: what measures sharpness moves the weights and puts them back.
+            changed = changed_weights(self.model, found)
         if changed:
             raise RuntimeError(
                 f"{changed[0]} was changed inside of applied(): the change is lost. "
@@ -161,7 +165,7 @@ class Average(ABC):
             check_like(self.model, named)
         self._load(state)
         self.updates = int(updates)
-        self._statistics = {name: t.clone() for name, t in statistics.items()}
+        self._statistics = beside(self.model, statistics)
 
     @abstractmethod
     def _take(self, now: Named) -> None:
@@ -198,9 +202,6 @@ class Average(ABC):
                 "training batches after the last update()."
             )
         return {**found, **self._statistics}
-
-    def _versions(self) -> dict[str, int]:
-        return {name: p._version for name, p in self.model.named_parameters()}
 
     def _check_free(self) -> None:
         if self._lent:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from flatmin.averaging._average import Average
-from flatmin.averaging._tensors import Named, averaged, wide
+from flatmin.averaging._tensors import Named, averaged, beside, wide
 from flatmin.core._checks import inside, integer
 
 
@@ -41,7 +41,7 @@ class _Running(Average):
         return [state["average"]] if state["updates"] else []
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self._tensors = {name: wide(t) for name, t in state["average"].items()}
+        self._tensors = beside(self.model, state["average"])
 
 
 class EMA(_Running):
@@ -158,5 +158,5 @@ class LAWA(Average):
         return state["latest"]
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        copies = ({n: t.clone() for n, t in one.items()} for one in state["latest"])
+        copies = (beside(self.model, one) for one in state["latest"])
         self._latest = deque(copies, maxlen=self.k)

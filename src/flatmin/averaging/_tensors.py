@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from flatmin.core._shards import local
+
 #: Tensors of a model by the name that they have there.
 Named = dict[str, Tensor]
 
@@ -38,6 +40,12 @@ def averaged(mean: Named, now: Named, share: float) -> None:
             m.copy_(t)
 
 
+def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:
+    """Return copies where the model's own tensors are: states are loaded on the CPU."""
+    ours = tensors_of(model)
+    return {name: t.to(ours[name].device, copy=True) for name, t in named.items()}
+
+
 def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
     """Write tensors into the model's, in place, so that references stay valid."""
     ours = tensors_of(model)
@@ -46,6 +54,18 @@ def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
             ours[name].copy_(named[name])
     # An autocast region around the call would reuse its casts of the weights.
     torch.clear_autocast_cache()
+
+
+def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of parameters that are not as given; NaN is equal to NaN."""
+    names = [name for name, _ in model.named_parameters()]
+    ours = local([p.detach() for _, p in model.named_parameters()])
+    given = local([named[name] for name in names])
+    return [
+        name
+        for name, p, t in zip(names, ours, given, strict=True)
+        if not torch.allclose(p, t.to(p.dtype), rtol=0, atol=0, equal_nan=True)
+    ]
 
 
 def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:

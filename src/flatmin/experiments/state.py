@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim.lr_scheduler import LambdaLR
 
+from flatmin.averaging import EMA
 from flatmin.experiments.evaluate import Means
 from flatmin.experiments.runs import checkpoint
 from flatmin.experiments.runs.files import write
@@ -33,9 +34,10 @@ class State:
         network: the network; a process may have a shard of its weights.
         optimizer: the method around the base optimizer.
         schedule: of the learning rate.
+        decay: of an average of the weights; None for none.
 
     Attributes:
-        average: of the weights, by name; empty without one.
+        average: of the weights; None without one.
         means: of what the steps since the last test have measured.
         step: how many steps were taken.
         gradient_examples: over how many examples gradients were taken, by all
@@ -44,40 +46,26 @@ class State:
     """
 
     def __init__(
-        self, fabric: Fabric, network: nn.Module, optimizer: SAM, schedule: LambdaLR
+        self,
+        fabric: Fabric,
+        network: nn.Module,
+        optimizer: SAM,
+        schedule: LambdaLR,
+        decay: float | None = None,
     ) -> None:
         self._fabric, self.network = fabric, network
         self._optimizer, self._schedule = optimizer, schedule
-        # torch's AveragedModel copies the network, which sharding forbids.
-        self.average: dict[str, Tensor] = {}
+        self.average = None if decay is None else EMA(network, decay)
         self.means = Means(fabric.device)
         self.step = self.gradient_examples = 0
         self.seconds = 0.0
 
-    def follow(self, decay: float) -> None:
-        """Move the average towards the current weights, with which it begins."""
-        now = self.network.state_dict()
-        if not self.average:
-            self.average = {name: x.clone() for name, x in now.items()}
-        for name, mean in self.average.items():
-            if mean.is_floating_point():
-                mean.lerp_(now[name], 1 - decay)
-            else:
-                mean.copy_(now[name])
-
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Give the network the average of its weights in the block, if there is one."""
-        mine: dict[str, Tensor] = {}
-        if self.average:
-            mine = {name: x.clone() for name, x in self.network.state_dict().items()}
-            self.network.load_state_dict(self.average)
-        try:
-            with self.alike():
-                yield
-        finally:
-            if mine:
-                self.network.load_state_dict(mine)
+        lent = nullcontext() if self.average is None else self.average.applied()
+        with lent, self.alike():
+            yield
 
     @contextmanager
     def alike(self) -> Iterator[None]:
@@ -139,7 +127,7 @@ class State:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "average": self.average,
+            "average": None if self.average is None else self.average.state_dict(),
             "precision": self._fabric.strategy.precision.state_dict(),
             "random": _random_streams(self._fabric.device),
             "means": self.means.sums,
@@ -152,8 +140,8 @@ class State:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        device = self._fabric.device
-        self.average = {name: x.to(device) for name, x in state["average"].items()}
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self._fabric.strategy.precision.load_state_dict(state["precision"])
         for kind, stream in state["random"].items():
             _stream_of(kind).set_rng_state(stream)

@@ -96,7 +96,9 @@ class Training:
         self.schedule = prepare.schedule(
             experiment, self.optimizer, self.batches.steps, self.steps
         )
-        self.state = State(fabric, network, self.optimizer, self.schedule)
+        self.state = State(
+            fabric, network, self.optimizer, self.schedule, experiment.ema
+        )
         self._mixed = experiment.precision.endswith("-mixed")
         self._began = self._saved = time.perf_counter()
         # Dropout and shaking differ between processes, as their images do.
@@ -188,8 +190,8 @@ class Training:
             )
         self._stepper.step()
         self.schedule.step()
-        if self.experiment.ema is not None:
-            self.state.follow(self.experiment.ema)
+        if self.state.average is not None:
+            self.state.average.update()
         self.state.step += 1
 
     def _pass(self, probe: Probe, x: Tensor, y: Tensor, share: float) -> list[Tensor]:
