@@ -2,9 +2,10 @@
 
 One run of the tests records which test reaches which line. Each mutant then has to make
 one of the tests that reach it fail. First come a few tests from the files nearest to
-the module, then some of each test function in all files, and then, for some modules,
-the tests with several processes or a compiler. The page has counts, and every survivor
-with the reason from ``mutation_survivors.toml``.
+the module, then one case of each test function in all files, and then, for some
+modules, the tests with several processes or a compiler; ``--again`` adds the other
+cases. The page has counts, and every survivor with the reason from
+``mutation_survivors.toml``.
 
 Results go to ``runs/mutation/results.jsonl``, one line each; a run that was interrupted
 goes on from there. Which test reaches which line is in ``runs/mutation/coverage``:
@@ -98,7 +99,7 @@ def main() -> None:
         wanted = [m for m in wanted if results.outcome(m) == "survived"]
     else:
         wanted = [m for m in wanted if results.outcome(m) is None]
-    run(wanted, reached(folder / "coverage"), results, 10**6 if chosen.again else 4)
+    run(wanted, reached(folder / "coverage"), results, every=bool(chosen.again))
     print(page(shown, results.by_key))
 
 
@@ -107,7 +108,7 @@ def smoke(folder: Path) -> None:
     some = [m for m in everything() if m.file == "core/gates.py"][:3]
     tests = ["tests/core/test_when_joints.py"]
     results = Results(folder / "results.jsonl")
-    run(some, reached(folder / "coverage", tests), results, 4)
+    run(some, reached(folder / "coverage", tests), results)
     print(page(some, results.by_key))
 
 
@@ -148,7 +149,7 @@ class Results:
 def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageData:
     """Record this in one run of the tests, which have to pass without a defect."""
     if not database.exists():
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", *tests]
         command += [
             "--cov",
             "--cov-context=test",
@@ -165,8 +166,11 @@ def reached(database: Path, tests: Tests | tuple[str, ...] = SUITE) -> CoverageD
     return data
 
 
-def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
-    """Yield tests that reach the mutant, a few, then more, ``each`` of a function."""
+def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests]:
+    """Yield tests that reach the mutant: a few, one of each function, in the end all.
+
+    The last stage, other cases of the same functions, comes only with ``every``.
+    """
     lines = data.contexts_by_lineno(str(SOURCE / mutant.file))
 
     def contexts(span: range) -> set[str]:
@@ -180,13 +184,16 @@ def stages(mutant: Mutant, data: CoverageData, each: int) -> Iterator[Tests]:
         file, _, name = test.partition("::")
         by_file[file][name.partition("[")[0]].append(test)
     files = sorted(by_file, key=lambda file: (_distance(file), len(by_file[file])))
-    chosen = {file: _some(by_file[file], each) for file in files}
-    first = [test for file in files[:2] for test in chosen[file]][:60]
+    first = [test for file in files[:2] for test in _some(by_file[file], 4)][:60]
     yield first
-    others = [test for file in files for test in chosen[file] if test not in first]
-    yield others[: 50 * each]
+    one = [test for file in files for test in _some(by_file[file], 1)]
+    yield [test for test in one if test not in first]
     names = SEEN_BY_RANKS.get(mutant.file, [])
     yield [f"{RANKS}{name}.py" for name in names] + LAST if names else []
+    if every:
+        rest = (test for file in files for test in _some(by_file[file], 10**6))
+        done = {*first, *one}
+        yield [test for test in rest if test not in done]
 
 
 def _distance(file: str) -> int:
@@ -206,14 +213,16 @@ def _some(functions: dict[str, Tests], each: int) -> Tests:
 # Runs.
 
 
-def run(wanted: list[Mutant], data: CoverageData, results: Results, each: int) -> None:
+def run(
+    wanted: list[Mutant], data: CoverageData, results: Results, *, every: bool = False
+) -> None:
     if not wanted:
         return
     with tempfile.TemporaryDirectory() as place:
         server = Server(Path(place))
         for done, mutant in enumerate(wanted, 1):
             began = time.monotonic()
-            outcome, by = judged(mutant, server, data, each)
+            outcome, by = judged(mutant, server, data, every=every)
             seconds = round(time.monotonic() - began, 1)
             results.add(mutant, outcome=outcome, by=by, seconds=seconds)
             message = f"{done}/{len(wanted)} {outcome} {seconds} s {mutant.key}"
@@ -222,13 +231,13 @@ def run(wanted: list[Mutant], data: CoverageData, results: Results, each: int) -
 
 
 def judged(
-    mutant: Mutant, server: Server, data: CoverageData, each: int
+    mutant: Mutant, server: Server, data: CoverageData, *, every: bool
 ) -> tuple[str, str]:
     """Return killed, survived or invalid, and by which test."""
     text = (SOURCE / mutant.file).read_text()
     server.write(mutant.file, mutant.applied(text))
     try:
-        for tests in stages(mutant, data, each):
+        for tests in stages(mutant, data, every=every):
             if not tests:
                 continue
             code, output = server.ask(tests)

@@ -77,9 +77,9 @@ AVERAGING = [
     ),
     Mutant(
         "a loaded average that shares the state's memory",
-        KINDS,
-        '{name: wide(t) for name, t in state["average"].items()}',
-        'dict(state["average"])',
+        TENSORS,
+        "t.to(ours[name].device, copy=True)",
+        "t.to(ours[name].device)",
         f"{HERE}test_a_loaded_average_shares_no_memory_with_the_state",
     ),
 ]

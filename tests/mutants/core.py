@@ -168,7 +168,7 @@ CORE = [
     Mutant(
         "a value read on an accelerator",
         TENSORS,
-        "    if _may_look(xs):\n",
+        "    if may_look(xs):\n",
         "    if True:\n",
         f"{BALL}test_no_value_is_read_on_an_accelerator[kinds0-LpBall-2.0]",
     ),

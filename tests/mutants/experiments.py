@@ -129,8 +129,8 @@ EXPERIMENTS = [
     Mutant(
         "an average of the other weight",
         STATE,
-        "mean.lerp_(now[name], 1 - decay)",
-        "mean.lerp_(now[name], decay)",
+        "EMA(network, decay)",
+        "EMA(network, 1 - decay)",
         f"{FORMULAS}[ema]",
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 TENSORS = "core/_tensors.py"
+ROUNDING = "core/_rounding.py"
 DECAY = "core/_decay.py"
 VIEW = "optim/_gradient_view.py"
 WEIGHTS = "optim/_weights.py"
@@ -63,16 +64,16 @@ LOOPS = [
     ),
     Mutant(
         "narrow weights rounded to the nearest",
-        TENSORS,
-        "up = u < (y",
-        "up = 0.5 < (y",
+        ROUNDING,
+        "add_(noise).bitwise_and_",
+        "add_(2**15).bitwise_and_",
         f"{NARROW}test_the_perturbation_arrives_on_average[dtype0]",
     ),
     Mutant(
         "all tensors rounded alike",
         WEIGHTS,
-        "seed_of(seed, ROUNDING, first + i)",
-        "seed_of(seed, ROUNDING, 0)",
+        "numbers = [first + i for i in narrow]",
+        "numbers = [first for _ in narrow]",
         f"{NARROW}test_two_tensors_are_not_rounded_alike",
     ),
     Mutant(

@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from flatmin import SAM
 from flatmin.core import _tensors as ts
+from flatmin.core._multiple import Multiple
+from flatmin.core._rounding import add_by_chance_
 from tests.problems import without
 
 
@@ -78,10 +80,17 @@ def test_the_count_of_unperturbed_steps_is_what_waits(gpu: str) -> None:
         _ = optimizer.unperturbed_steps
 
 
-def test_rounding_by_chance_reads_no_value(gpu: str) -> None:
-    del gpu  # A generator cannot be faked on the device, the tensors can.
-    w = torch.empty(4, dtype=torch.bfloat16)
-    ts.add_by_chance_(w, torch.empty(4), 0)
+@pytest.mark.parametrize("size", [3, 200], ids=["short", "long"])
+def test_rounding_by_chance_reads_no_value(
+    size: int, gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Generators of a device cannot be faked, and tables of another are of no use.
+    draw = torch.Generator()
+    monkeypatch.setattr(torch, "Generator", lambda device: draw)
+    w = torch.empty(size, 200, device=gpu, dtype=torch.bfloat16)
+    c, ok = torch.empty(2, device=gpu)
+    eps = Multiple([torch.empty_like(w)], c, ok > 0)
+    add_by_chance_([w], eps, 0, [0])
 
 
 class Split(nn.Module):

@@ -9,7 +9,7 @@ an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,10 +28,6 @@ _joined: Any = torch._utils._flatten_dense_tensors  # pyright: ignore
 
 #: How many products are made at a time: enough to keep an accelerator busy.
 _MANY = 2**24
-
-#: How many entries are rounded by chance at a time, so that the intermediate tensors
-#: fit a cache.
-_FEW = 2**15
 
 _INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
@@ -54,7 +50,7 @@ def largest(xs: Sequence[Tensor]) -> Tensor:
 def norm(xs: Sequence[Tensor]) -> Tensor:
     """``||x||_2`` over all entries: float64, 0-dim, safe for tiny and huge entries."""
     xs = real(xs)
-    if _may_look(xs):
+    if may_look(xs):
         # A float64 accumulator is slow here, and a look at the value costs nothing.
         n = _run_norms(xs).square().sum().sqrt()
         if _SAFE < n < 1 / _SAFE:
@@ -123,7 +119,7 @@ def zero_unless_(xs: Sequence[Tensor], ok: Tensor) -> None:
     The bits are multiplied, as integers, because ``0 * NaN`` is NaN and a branch on
     ``ok`` would make the host wait for the device; the CPU waits for nothing.
     """
-    if _may_look([ok]) and ok:
+    if may_look([ok]) and ok:
         return
     bits = [x.view(_INTEGER[x.dtype.itemsize]) for x in real(xs)]
     torch._foreach_mul_(bits, _like(ok, bits))
@@ -142,11 +138,11 @@ def add_multiple_(
     On the CPU every entry is rounded once. Elsewhere the products are made a few
     tensors at a time, so that they do not take as much memory as the weights.
     """
-    if _may_look([*ws, ok]):
+    if may_look([*ws, ok]):
         if ok:
             torch._foreach_add_(list(ws), list(xs), alpha=c.item())
         return
-    for at in _groups(ws):
+    for at in groups(ws, _MANY):
         products = times([xs[i] for i in at], c)
         zero_unless_(products, ok)
         add_([ws[i] for i in at], products)
@@ -155,26 +151,6 @@ def add_multiple_(
 def add_times_(ws: Sequence[Tensor], c: float, xs: Sequence[Tensor]) -> None:
     """``w <- w + c x``, in place."""
     torch._foreach_add_(list(ws), list(xs), alpha=c)
-
-
-def add_by_chance_(w: Tensor, x: Tensor, seed: int) -> None:
-    """``w <- w + x`` for a ``w`` of two bytes, rounded up or down by chance, in place.
-
-    Of its two neighbours in the dtype of ``w``, the sum takes the nearer one with the
-    greater probability, such that its expectation is ``w + x``; a sum that the dtype
-    can represent is taken as it is. Draws nothing from torch's global generators.
-    """
-    draw = torch.Generator(w.device).manual_seed(seed)
-    for some, some_x in _pieces(w, x):
-        u = torch.rand(some.shape, generator=draw, device=w.device)
-        y = some.float() + some_x
-        nearest = y.to(w.dtype)
-        # As integers, neighbours away from zero are one apart, whatever the sign.
-        beyond = nearest.float().abs() > y.abs()
-        low = nearest.view(torch.int16) - beyond.to(torch.int16)
-        here, there = low.view(w.dtype).float(), (low + 1).view(w.dtype).float()
-        up = u < (y - here) / (there - here)
-        some.copy_((low + up.to(torch.int16)).view(w.dtype))
 
 
 def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
@@ -197,34 +173,26 @@ def cosine(
     return 1 - norm(apart) ** 2 / 2
 
 
-def _in_memory_order(x: Tensor) -> Tensor:
+def in_memory_order(x: Tensor) -> Tensor:
     """Return ``x``; if it is in channels_last format, as a contiguous view."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x.permute(0, 2, 3, 1) if last and not x.is_contiguous() else x
 
 
-def _pieces(w: Tensor, x: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Return the pair; on the CPU, if contiguous, cut into pieces that fit a cache."""
-    if not _may_look([w]) or not (w.is_contiguous() and x.is_contiguous()):
-        return [(w, x)]
-    flat: Any = w.view(-1), x.view(-1)
-    return zip(*(t.split(_FEW) for t in flat), strict=True)
-
-
-def _groups(xs: Sequence[Tensor]) -> list[list[int]]:
-    """Positions in order, cut where the tensors before have `_MANY` entries."""
-    groups: list[list[int]] = [[]]
-    size = 0
+def groups(xs: Sequence[Tensor], size: int) -> list[list[int]]:
+    """Positions in order, cut where the tensors before have ``size`` entries."""
+    found: list[list[int]] = []
+    before = size
     for i, x in enumerate(xs):
-        if size >= _MANY:
-            groups.append([])
-            size = 0
-        groups[-1].append(i)
-        size += x.numel()
-    return groups
+        if before >= size:
+            found.append([])
+            before = 0
+        found[-1].append(i)
+        before += x.numel()
+    return found
 
 
-def _may_look(xs: Sequence[Tensor]) -> bool:
+def may_look(xs: Sequence[Tensor]) -> bool:
     """Whether asking for a value costs nothing: on the CPU, outside of a graph."""
     on_cpu = all(x.is_cpu for x in xs)
     return on_cpu and not torch.compiler.is_compiling()
@@ -248,7 +216,7 @@ def _run_norms(xs: Sequence[Tensor]) -> Tensor:
     runs: dict[torch.dtype, list[Tensor]] = {}
     short: dict[torch.dtype, list[Tensor]] = {}
     for x in xs:
-        kind, flat = x.dtype, _in_memory_order(x)
+        kind, flat = x.dtype, in_memory_order(x)
         if flat.numel() < 16 * _RUN:
             short.setdefault(kind, []).append(flat)
         elif kind == torch.float64:

@@ -13,6 +13,7 @@ from flatmin.core import _tensors as ts
 from flatmin.core._draws import ROUNDING, seed_of
 from flatmin.core._multiple import Entries, add_, entries, pick
 from flatmin.core._program import Frozen
+from flatmin.core._rounding import add_by_chance_
 from flatmin.core._shards import local
 from flatmin.optim._replay import RandomReplay
 from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
@@ -101,21 +102,18 @@ class Weights:
 
 def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
     """``w <- w + eps``; ``first`` is the number of the first pair."""
-    plain = [i for i, w in enumerate(ws) if _is_plain(w)]
+    whole = [i for i, w in enumerate(ws) if is_whole(w)]
+    plain = [i for i in whole if ws[i].dtype.itemsize >= 4]
     if plain:
         add_([ws[i] for i in plain], pick(eps, plain))
-    for i in sorted(set(range(len(ws))) - set(plain)):
-        x, own = eps[i], seed_of(seed, ROUNDING, first + i)
+    if narrow := [i for i in whole if ws[i].dtype.itemsize < 4]:
+        numbers = [first + i for i in narrow]
+        some, own = [ws[i] for i in narrow], seed_of(seed, ROUNDING, 0)
+        add_by_chance_(some, pick(eps, narrow), own, numbers)
+    for i in sorted(set(range(len(ws))) - set(whole)):
+        x = eps[i]
         assert x is not None
-        # A seed for each, because processes hold parts of different sizes.
-        if is_whole(ws[i]):
-            ts.add_by_chance_(ws[i], x, own)
-        else:
-            _add_requantized_(ws[i], x, own)
-
-
-def _is_plain(w: Tensor) -> bool:
-    return is_whole(w) and w.dtype.itemsize >= 4
+        _add_requantized_(ws[i], x, seed_of(seed, ROUNDING, first + i))
 
 
 def _add_requantized_(w: Any, x: Tensor, seed: int) -> None:
