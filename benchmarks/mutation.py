@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -68,11 +69,25 @@ SEEN_BY_RANKS = {
     "core/sources.py": ["methods"],
     "core/_ranking.py": ["methods"],
     "core/stretch.py": ["methods"],
+    "core/_rounding.py": ["shards"],
+    "optim/_checks.py": ["ddp", "wrapped"],
+    "optim/_engine.py": ["ddp", "wrapped"],
+    "optim/_gradient_view.py": ["scaler", "shards"],
+    "optim/_memory.py": ["checkpoint_methods"],
+    "optim/_sam.py": ["attach", "join", "checkpoint_sam"],
+    "optim/_scaling.py": ["overflow", "scaler"],
+    "optim/_shared.py": ["checkpoint_sam"],
+    "optim/_states.py": ["checkpoint_sam", "checkpoint_methods"],
+    "optim/_statistics.py": ["ddp", "monitor"],
+    "optim/_tensor_copy.py": ["shards"],
+    "optim/_watch.py": ["attach", "wrapped"],
+    "optim/_weights.py": ["shards"],
+    "optim/_wrapping.py": ["attach", "wrapped", "ddp"],
 }
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
 #: Seconds for one request, after which a mutant counts as hanging.
-LIMIT = 400
+LIMIT = 300
 
 Tests = list[str]
 
@@ -188,12 +203,32 @@ def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests
     yield first
     one = [test for file in files for test in _some(by_file[file], 1)]
     yield [test for test in one if test not in first]
-    names = SEEN_BY_RANKS.get(mutant.file, [])
-    yield [f"{RANKS}{name}.py" for name in names] + LAST if names else []
+    if names := SEEN_BY_RANKS.get(mutant.file):
+        yield _of_ranks(names, 10**6 if every else 6) + LAST
     if every:
         rest = (test for file in files for test in _some(by_file[file], 10**6))
         done = {*first, *one}
         yield [test for test in rest if test not in done]
+
+
+def _of_ranks(names: Tests, each: int) -> Tests:
+    """Choose cases of each function of these files, which start several processes."""
+    files = {f"{RANKS}{name}.py" for name in names}
+    functions: dict[str, Tests] = defaultdict(list)
+    for test in _collected():
+        if test.partition("::")[0] in files:
+            functions[test.partition("[")[0]].append(test)
+    return _some(functions, each)
+
+
+@cache
+def _collected() -> Tests:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", ""]
+    command.append(Path(RANKS).parent.as_posix())
+    found = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return [line for line in found.stdout.splitlines() if "::" in line]
 
 
 def _distance(file: str) -> int:
