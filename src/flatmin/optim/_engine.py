@@ -220,13 +220,16 @@ def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
     ``model.parameters()`` also builds their names, which takes four times as long.
     """
     found: dict[int, Tensor] = {}
-    modules, seen = [model], {id(model)}
+    modules: list[Any] = [model]
+    seen = {id(model)}
     for module in modules:
-        own: Any = module
-        found |= {id(p): p for p in own._parameters.values() if p is not None}
-        inside = [m for m in own._modules.values() if m is not None]
-        modules += [m for m in inside if id(m) not in seen]
-        seen.update(map(id, inside))
+        for p in module._parameters.values():
+            if p is not None:
+                found[id(p)] = p
+        for inside in module._modules.values():
+            if inside is not None and id(inside) not in seen:
+                seen.add(id(inside))
+                modules.append(inside)
     return list((found | {id(p): p for p in w}).values())
 
 

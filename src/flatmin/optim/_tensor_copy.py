@@ -8,16 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from flatmin.core import _tensors as ts
-from flatmin.core._shards import local
+from flatmin.core._shards import PLAIN, local
 
 Mark = tuple[int, int]
-
-_WHOLE = frozenset({Tensor, nn.Parameter, nn.Buffer})
 
 
 class TensorCopy:
@@ -31,10 +29,11 @@ class TensorCopy:
     @torch.no_grad()
     def save(self, tensors: Sequence[Tensor]) -> None:
         """Remember the values of these tensors, in place of those from before."""
-        whole = [part for t in tensors for part in parts(t)]
-        inferred = [t for t in whole if t.is_inference()]
-        self._tensors = [t for t in whole if not t.is_inference()]
-        self._inferred = [(t, t.clone()) for t in inferred]
+        whole = parts_of_all(tensors)
+        self._inferred = [(t, t.clone()) for t in whole if t.is_inference()]
+        if self._inferred:
+            whole = [t for t in whole if not t.is_inference()]
+        self._tensors = whole
         if not alike(self._values, self._tensors):
             self._values = [torch.empty_like(t) for t in self._tensors]
         if self._tensors:
@@ -43,9 +42,8 @@ class TensorCopy:
     @torch.no_grad()
     def load(self) -> None:
         """Write the values back, into the same memory if they still fit."""
-        odd = [not _fits(t, v) for t, v in self._pairs()]
-        for is_odd, (t, v) in zip(odd, self._pairs(), strict=True):
-            if is_odd:
+        for t, v in self._pairs():
+            if not _fits(t, v):
                 _refit(t, v)
         if self._tensors:
             ts.copy_(self._tensors, self._values)
@@ -72,15 +70,15 @@ class TensorCopy:
 
 def mark(t: Tensor) -> Mark:
     """Return what most changes alter: torch's count of changes, and the address."""
-    if (type(t) not in _WHOLE and is_lazy(t)) or t.is_inference():
+    if (type(t) not in PLAIN and is_lazy(t)) or t.is_inference():
         return -1, 0
-    own = type(t) in _WHOLE and t.layout == torch.strided
+    own = type(t) in PLAIN and t.layout == torch.strided
     return t._version, t.data_ptr() if own else 0
 
 
 def marks(tensors: Sequence[Tensor]) -> list[Mark]:
     """Return the `mark` of each; ten times as fast if all tensors are ordinary."""
-    if all(type(t) in _WHOLE and t.layout == torch.strided for t in tensors):
+    if all(type(t) in PLAIN and t.layout == torch.strided for t in tensors):
         with suppress(RuntimeError):  # of a tensor of inference mode
             return [(t._version, t.data_ptr()) for t in tensors]
     return [mark(t) for t in tensors]
@@ -88,7 +86,7 @@ def marks(tensors: Sequence[Tensor]) -> list[Mark]:
 
 def is_whole(t: Tensor) -> bool:
     """Whether ``t`` holds its values itself; a subclass may be made of others."""
-    return type(t) in _WHOLE or not is_traceable_wrapper_subclass(t)
+    return type(t) in PLAIN or not is_traceable_wrapper_subclass(t)
 
 
 def parts(t: Any) -> list[Tensor]:
@@ -98,7 +96,7 @@ def parts(t: Any) -> list[Tensor]:
     memory, or it is a result that autograd follows. Sharded tensors have a part here;
     quantized ones (torchao's) are made of integers and scales.
     """
-    if type(t) not in _WHOLE:
+    if type(t) not in PLAIN:
         if is_lazy(t):
             return []
         (t,) = local([t])
@@ -106,6 +104,18 @@ def parts(t: Any) -> list[Tensor]:
         names, _ = t.__tensor_flatten__()
         return [part for name in names for part in parts(getattr(t, name))]
     return [] if t.grad_fn is not None or _expanded(t) else [t]
+
+
+def parts_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the `parts` of each; several times as fast for ordinary tensors."""
+    found: list[Tensor] = []
+    for t in tensors:
+        ordinary = type(t) in PLAIN and t.grad_fn is None and t.layout == torch.strided
+        if ordinary and t.is_contiguous():
+            found.append(t)
+        else:
+            found += parts(t)
+    return found
 
 
 def alike(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:

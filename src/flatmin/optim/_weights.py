@@ -16,7 +16,7 @@ from flatmin.core._program import Frozen
 from flatmin.core._rounding import add_by_chance_
 from flatmin.core._shards import local
 from flatmin.optim._replay import RandomReplay
-from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts
+from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts_of_all
 
 #: Of all SAMs of the process, those whose parameters are away from ``w`` now.
 _AWAY: WeakSet[Weights] = WeakSet()
@@ -78,7 +78,7 @@ class Weights:
         self.away = away
         _AWAY.add(self)
         moved = local(self.away)
-        self._moved, self._held = moved, [part for p in moved for part in parts(p)]
+        self._moved, self._held = moved, parts_of_all(moved)
         if not alike(self._copies, self._held):
             self._copies = [torch.empty_like(part) for part in self._held]
         ts.copy_(self._copies, self._held)
