@@ -15,11 +15,19 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, update_bn
 
-from flatmin import SAM
 from flatmin.averaging import EMA, LAWA, SWA, Average
 from flatmin.diagnostics import Objective, sharpness
+from tests.averaging.trained import (
+    copies,
+    equal,
+    network,
+    sam,
+    seen_in,
+    step,
+    stream,
+    train,
+)
 
-Batches = list[tuple[Tensor, Tensor]]
 KINDS: list[Callable[[nn.Module], Average]] = [
     lambda model: EMA(model, 0.9),
     SWA,
@@ -28,61 +36,10 @@ KINDS: list[Callable[[nn.Module], Average]] = [
 each = pytest.mark.parametrize("kind", KINDS, ids=["EMA", "SWA", "LAWA"])
 
 
-def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    torch.manual_seed(2)
-    layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2)
-    return nn.Sequential(*layers, nn.Linear(6, 3)).to(dtype)
-
-
-def stream(n: int, dtype: torch.dtype = torch.float64) -> Batches:
-    draw = torch.Generator().manual_seed(5)
-    return [
-        (
-            torch.randn(8, 5, generator=draw, dtype=torch.float64).to(dtype),
-            torch.randint(3, (8,), generator=draw),
-        )
-        for _ in range(n)
-    ]
-
-
-def sam(model: nn.Module) -> SAM:
-    return SAM(SGD(model.parameters(), lr=0.1, momentum=0.9), model, rho=0.1)
-
-
-def step(optimizer: SAM, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    for _ in optimizer.probes():
-        F.cross_entropy(model(batch[0]).float(), batch[1]).backward()
-    optimizer.step()
-
-
-def train(model: nn.Module, averages: list[Any], n: int = 7) -> list[dict[str, Tensor]]:
-    """``n`` steps of SAM with averages beside it; the weights after each step."""
-    optimizer, seen = sam(model), []
-    for batch in stream(n, next(model.parameters()).dtype):
-        step(optimizer, model, batch)
-        for average in averages:
-            average.update()
-        seen.append(copies(model))
-    return seen
-
-
-def copies(model: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach().clone() for name, t in model.state_dict().items()}
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-13, atol=1e-15)
-
-
-def seen_in(average: Average) -> dict[str, Tensor]:
-    with average.applied():
-        return copies(average.model)
 
 
 class Torch(AveragedModel):
@@ -256,22 +213,6 @@ def test_small_moves_of_narrow_weights_are_not_rounded_away() -> None:
         assert model.weight.item() == pytest.approx(2 - 0.999**3000, abs=0.01)
 
 
-@pytest.mark.parametrize("kind", [SWA, LAWA])
-def test_statistics_of_other_weights_are_refused(
-    kind: Callable[[nn.Module], Average],
-) -> None:
-    model = network()
-    average = kind(model)
-    train(model, [average], 2)
-    with pytest.raises(RuntimeError, match="refresh"), average.applied():
-        pass
-    average.refresh(stream(2))
-    seen_in(average)
-    average.update()
-    with pytest.raises(RuntimeError, match="refresh"):
-        average.transfer()
-
-
 def test_refresh_leaves_modes_streams_and_buffers() -> None:
     model = network()
     average = SWA(model)
@@ -283,33 +224,6 @@ def test_refresh_leaves_modes_streams_and_buffers() -> None:
     assert equal(copies(model), before)
     assert torch.equal(torch.get_rng_state(), draws)
     assert [m.training for m in model] == [False, False, False, True, False]
-
-
-def test_an_update_at_w_plus_eps_is_refused() -> None:
-    model = nn.Linear(5, 3, dtype=torch.float64)
-    average, optimizer = EMA(model), sam(model)
-    x, y = stream(1)[0]
-    found = []
-    for probe in optimizer.probes():
-        F.cross_entropy(model(x), y).backward()
-        if probe.perturbed:
-            with pytest.raises(RuntimeError, match="w \\+ eps"):
-                average.update()
-        else:
-            average.update()
-        found.append(probe.perturbed)
-    optimizer.step()
-    average.update()
-    assert (found, average.updates) == ([False, True], 2)
-
-
-def test_another_models_loop_is_no_obstacle() -> None:
-    model, other = (nn.Linear(5, 3, dtype=torch.float64) for _ in range(2))
-    average, (x, y) = EMA(other), stream(1)[0]
-    for _ in sam(model).probes():
-        F.cross_entropy(model(x), y).backward()
-        average.update()
-    assert average.updates == 2
 
 
 def test_sharpness_of_the_average_is_measured_in_the_block() -> None:
@@ -331,56 +245,6 @@ def test_weights_that_are_not_numbers_are_lent_too() -> None:
     average.update()
     with torch.no_grad(), average.applied():
         model.weight += 0
-
-
-def test_misuse_is_refused() -> None:
-    model = nn.Linear(5, 3, dtype=torch.float64)
-    average = EMA(model)
-    with pytest.raises(RuntimeError, match="update"):
-        average.transfer()
-    average.update()
-    with average.applied():
-        with pytest.raises(RuntimeError, match="applied"):
-            average.update()
-        with pytest.raises(RuntimeError, match="already"), average.applied():
-            pass
-    before = copies(model)
-    changed = pytest.raises(RuntimeError, match=r"weight was changed.*transfer")
-    with changed, average.applied():
-        nn.init.zeros_(model.weight)
-    assert equal(copies(model), before)
-    with changed, average.applied():
-        model.weight.data[0, 0] = torch.nan
-    with pytest.raises(TypeError, match=r"got Adam.*EMA\(model\)"):
-        EMA(torch.optim.Adam(model.parameters()))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
-        EMA(model, 1.0)
-    with pytest.raises(ValueError, match="k must be"):
-        LAWA(model, 0)
-
-
-def test_a_changed_model_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(5, 3))
-    average = EMA(model)
-    average.update()
-    model.append(nn.Linear(3, 3))
-    with pytest.raises(RuntimeError, match=r"1\.bias.*new average"):
-        average.update()
-
-
-def test_a_state_of_another_model_or_kind_is_refused() -> None:
-    small, large = nn.Linear(5, 3), nn.Linear(5, 4)
-    deep = nn.Sequential(nn.Linear(5, 3))
-    average = EMA(small)
-    average.update()
-    state = average.state_dict()
-    with pytest.raises(ValueError, match=r"weight has the shape \(3, 5\)"):
-        EMA(large).load_state_dict(state)
-    with pytest.raises(ValueError, match="in one of them"):
-        EMA(deep).load_state_dict(state)
-    with pytest.raises(ValueError, match="no state of LAWA"):
-        LAWA(small).load_state_dict(state)
-    EMA(small).load_state_dict(EMA(large).state_dict())
 
 
 def test_tied_weights_are_averaged_once() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flatmin.diagnostics import Objective
 from tests.diagnostics.problems import weights
 
 N = 12
@@ -153,6 +154,19 @@ def network(tail: nn.Module) -> nn.Module:
 
 def cut(y: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(inputs().split(sizes), y.split(sizes), strict=True))
+
+
+def fresh(
+    criterion: Any, y: Tensor, sizes: tuple[int, ...] = (6, 6), **more: Any
+) -> Objective:
+    """The loss of a fresh network on the 12 examples, cut into batches."""
+    data = cut(y, list(sizes))
+    return Objective(network(nn.Identity()), criterion, data, **more)
+
+
+def plain_mean(outputs: Tensor, y: Tensor) -> Tensor:
+    """What torch's loss says of a batch, and no more."""
+    return F.cross_entropy(outputs, y)
 
 
 def loss_of(one: Case, model: nn.Module, at: slice = slice(None)) -> Any:

@@ -5,12 +5,13 @@ from tests.mutants.commands import COMMANDS
 from tests.mutants.conformance import CONFORMANCE
 from tests.mutants.core import CORE
 from tests.mutants.datasets import DATASETS
-from tests.mutants.diagnostics import DIAGNOSTICS
 from tests.mutants.experiments import EXPERIMENTS
 from tests.mutants.guard import GUARD_DEFECTS
 from tests.mutants.loops import LOOPS
+from tests.mutants.measures import MEASURE_DEFECTS
 from tests.mutants.methods import METHODS
 from tests.mutants.mutant import Mutant
+from tests.mutants.objective import OBJECTIVE_DEFECTS
 from tests.mutants.opened import OPENED
 from tests.mutants.optim import OPTIM
 from tests.mutants.recipes import RECIPES
@@ -31,7 +32,8 @@ MUTANTS = [
     *REPLAY_DEFECTS,
     *METHODS,
     *DISTRIBUTED,
-    *DIAGNOSTICS,
+    *OBJECTIVE_DEFECTS,
+    *MEASURE_DEFECTS,
     *SWEEPS,
     *RECIPES,
     *DATASETS,

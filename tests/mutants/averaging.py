@@ -9,6 +9,7 @@ GATES = "core/gates.py"
 RADII = "core/radii.py"
 
 HERE = "tests/averaging/test_averages.py::"
+REFUSED = "tests/averaging/test_refusals.py::"
 
 AVERAGING = [
     Mutant(
@@ -16,14 +17,14 @@ AVERAGING = [
         AVERAGE,
         "        if are_away(now.values()):\n",
         "        if False:\n",
-        f"{HERE}test_an_update_at_w_plus_eps_is_refused",
+        f"{REFUSED}test_an_update_at_w_plus_eps_is_refused",
     ),
     Mutant(
         "an average with the statistics of other weights",
         AVERAGE,
         "        self.updates += 1\n        self._statistics = {}\n",
         "        self.updates += 1\n",
-        f"{HERE}test_statistics_of_other_weights_are_refused[SWA]",
+        f"{REFUSED}test_statistics_of_other_weights_are_refused[SWA]",
     ),
     Mutant(
         "a refresh that changes modes",
@@ -44,7 +45,7 @@ AVERAGING = [
         AVERAGE,
         "        if changed:\n",
         "        if False:\n",
-        f"{HERE}test_misuse_is_refused",
+        f"{REFUSED}test_misuse_is_refused",
     ),
     Mutant(
         "averages in bfloat16",

@@ -15,6 +15,8 @@ WEIGHTS = "optim/_weights.py"
 STATE = "tests/optim/test_module_state.py::"
 KIND = f"{STATE}test_a_step_leaves_state_as_one_pass_does"
 ODD = "tests/optim/test_odd_buffers.py::"
+MODULES = "tests/optim/test_odd_modules.py::"
+LIMITS = "tests/optim/test_module_limits.py::"
 FREEZE = "tests/optim/test_frozen_parameters.py::"
 REPLAYED = "tests/optim/test_check_replay.py::"
 
@@ -45,21 +47,21 @@ REWINDING = [
         HOLDERS,
         "        del self._content[self._size :]\n",
         "",
-        f"{STATE}test_what_is_appended_to_a_long_list_is_taken_off_again",
+        f"{LIMITS}test_what_is_appended_to_a_long_list_is_taken_off_again",
     ),
     Mutant(
         "the trainer rewound",
         SNAPSHOT,
         "            id(v) in self._roots or",
         "            False or",
-        f"{STATE}test_the_owner_of_a_model_is_no_part_of_its_state",
+        f"{LIMITS}test_the_owner_of_a_model_is_no_part_of_its_state",
     ),
     Mutant(
         "a module around the model rewound",
         SNAPSHOT,
         "if not registered and any(id(m) in self._roots for m in x.modules()):",
         "if False:",
-        f"{STATE}test_a_module_around_the_model_is_no_part_of_its_state",
+        f"{LIMITS}test_a_module_around_the_model_is_no_part_of_its_state",
     ),
     Mutant(
         "the books of a wrapper rewound",
@@ -80,21 +82,21 @@ REWINDING = [
         MODEL,
         "        for copy in self._late:\n            copy.load()\n",
         "",
-        f"{ODD}test_lazy_modules_train_as_those_that_were_made_before[True]",
+        f"{MODULES}test_lazy_modules_train_as_those_that_were_made_before[True]",
     ),
     Mutant(
         "other masks after a lazy module",
         LAZY,
         "            self._streams.set(self._states[module])\n",
         "            pass\n",
-        f"{ODD}test_lazy_modules_train_as_those_that_were_made_before[True]",
+        f"{MODULES}test_lazy_modules_train_as_those_that_were_made_before[True]",
     ),
     Mutant(
         "the stream jumps back at every use of a lazy module",
         LAZY,
         "        self._ahead.discard(module)\n",
         "",
-        f"{ODD}test_a_lazy_module_used_twice_goes_on_from_its_first_use",
+        f"{MODULES}test_a_lazy_module_used_twice_goes_on_from_its_first_use",
     ),
     Mutant(
         "a buffer of inference mode not rewound",

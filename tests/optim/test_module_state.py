@@ -17,32 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from flatmin import SAM
-from flatmin.optim import _snapshot
-from flatmin.optim._snapshot import Snapshot
-from tests.optim.kept import assert_as_on_copies, state_of
+from tests.optim.kept import assert_as_on_copies
+from tests.optim.stateful import Change, Stateful, append, array, key, pop, run
 
-Change = Callable[[Any, Tensor], "Tensor | float"]
-
-
-@pytest.fixture(autouse=True)
-def in_double() -> Any:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-class Stateful(nn.Module):
-    """Scales its input by what ``change`` returns, which changes ``self.state``."""
-
-    def __init__(self, state: Any, change: Change) -> None:
-        super().__init__()
-        self.lift, self.head = nn.Linear(4, 5), nn.Linear(5, 2)
-        self.state = state
-        self.change = change
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.tanh(self.lift(x))
-        return self.head(y * self.change(self, y.detach()))
+pytestmark = pytest.mark.usefixtures("in_double")
 
 
 @dataclass
@@ -118,20 +96,6 @@ def behind(m: Any, y: Tensor) -> Tensor:
     return m.state.clone()
 
 
-def append(m: Any, y: Tensor) -> float:
-    m.state.append(y.mean().item())
-    return 1 + sum(m.state)
-
-
-def pop(m: Any, y: Tensor) -> float:
-    return m.state.pop()
-
-
-def key(m: Any, y: Tensor) -> float:
-    m.state[len(m.state)] = y.mean().item()
-    return 1.0 + len(m.state)
-
-
 def nested(m: Any, y: Tensor) -> float:
     m.state[0]["a"].append(1.0)
     m.state[1].add(len(m.state[1]))
@@ -150,11 +114,6 @@ def slim(m: Any, y: Tensor) -> float:
     if m.state.n > 1:
         m.state.late = 2.0 if hasattr(m.state, "late") else 1.0
     return m.state.n + getattr(m.state, "late", 0.0)
-
-
-def array(m: Any, y: Tensor) -> float:
-    m.state += y.mean().item()
-    return 1.0 + float(m.state.sum())
 
 
 def phase(m: Any, y: Tensor) -> float:
@@ -221,12 +180,6 @@ def cyclic() -> list[Any]:
     return loop
 
 
-def around() -> list[Any]:
-    ring: list[Any] = [0.5]
-    ring[0] = 0.5
-    return ring
-
-
 KINDS: dict[str, tuple[Callable[[], Any], Change]] = {
     "int": (lambda: 0, count),
     "flag": (lambda: False, flag),
@@ -290,95 +243,6 @@ def test_submodules_keep_their_order() -> None:
     twin = list(model._modules)
     run(model)
     assert list(model._modules) == [*twin[1:], twin[0]]
-
-
-def run(model: nn.Module, passes: list[Any] | None = None) -> SAM:
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
-    for _ in optimizer.probes():
-        if passes is not None:
-            passes.append(state_of(model))
-        model(torch.ones(2, 4)).square().mean().backward()
-    optimizer.step()
-    return optimizer
-
-
-def test_what_is_appended_to_a_long_list_is_taken_off_again() -> None:
-    model = Stateful([0.0] * 10_000, append)
-    optimizer = run(model)
-    assert len(model.state) == 10_001
-    for _ in optimizer.probes():
-        assert len(model.state) == 10_001
-        model(torch.ones(2, 4)).square().mean().backward()
-    assert len(model.state) == 10_002
-    assert model.state[-1] != 0
-
-
-def test_what_is_taken_off_a_long_list_comes_back() -> None:
-    model = Stateful([1.0] * 10_000, pop)
-    run(model)
-    assert len(model.state) == 9_999
-    assert set(model.state) == {1.0}
-
-
-def test_a_container_too_large_to_copy_is_left_alone() -> None:
-    model = Stateful(dict.fromkeys(range(10000), 0.0), key)
-    run(model)
-    assert len(model.state) == 10_002
-
-
-def test_a_large_array_is_left_alone() -> None:
-    model = Stateful(np.zeros(300_000), array)
-    run(model)
-    assert model.state[0] != 0
-
-
-def test_references_are_followed_to_a_depth_and_a_number(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    deep: list[Any] = []
-    for _ in range(50):
-        deep = [deep]
-    ring: list[Any] = []
-    ring.append(ring)
-    model = Stateful((deep, ring), lambda m, y: 1.0)
-    holders = Snapshot.of(model)._holders
-    assert len(holders) < 20
-    monkeypatch.setattr(_snapshot, "_COUNT", 2)
-    assert len(Snapshot.of(model)._holders) == 2
-
-
-def test_the_owner_of_a_model_is_no_part_of_its_state() -> None:
-    class Trainer:
-        def __init__(self, model: nn.Module) -> None:
-            self.model, self.passes = model, 0
-
-    model: Any = Stateful(None, lambda m, y: 1.0)
-    model.state = trainer = Trainer(model)
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
-    model.optimizers = [optimizer, optimizer.base]
-    for _ in optimizer.probes():
-        model(torch.ones(2, 4)).square().mean().backward()
-        trainer.passes += 1
-    optimizer.step()
-    assert trainer.passes == 2
-
-
-def test_a_module_around_the_model_is_no_part_of_its_state() -> None:
-    model = Stateful(None, lambda m, y: 1.0)
-    whole: Any = nn.Sequential(model)
-    whole.passes = 0
-    model.state = [whole]
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
-    for _ in optimizer.probes():
-        whole.passes += 1
-        whole(torch.ones(2, 4)).square().mean().backward()
-    assert whole.passes == 2
-
-
-def test_hooks_stay_as_the_passes_leave_them() -> None:
-    model = Stateful(0, lambda m, y: m.register_forward_hook(lambda *_: None) and 1.0)
-    run(model)
-    assert len(model._forward_hooks) == 2
 
 
 def test_an_attribute_that_does_not_change_is_not_written() -> None:
