@@ -173,6 +173,30 @@ def test_an_adapter_that_is_not_active_does_not_count() -> None:
         model(torch.ones(2, 6).double()).sum().backward()
 
 
+def test_a_layer_without_an_active_adapter_stays() -> None:
+    model = adapted()
+    optimizer = flat(model)
+    layer(model, "4")._active_adapter = []
+    before = [w.detach().clone() for w in weights(model)]
+    optimizer.param_groups[0]["sam_step"] = 5
+    for _ in optimizer.probes():
+        same = [torch.equal(w, b) for w, b in zip(weights(model), before, strict=True)]
+        assert same == [False, True]
+        model(torch.ones(2, 6).double()).sum().backward()
+
+
+def test_weights_that_are_not_finite_are_not_perturbed() -> None:
+    model = adapted()
+    optimizer = flat(model)
+    optimizer.param_groups[0]["sam_step"] = 5
+    before = [w.detach().clone() for w in weights(model)]
+    weights(model)[0].data[0, 0] = before[0][0, 0] = torch.inf
+    for _ in optimizer.probes():
+        assert all(map(torch.equal, weights(model), before))
+        model(torch.ones(2, 6).double()).sum().backward()
+    assert optimizer.unperturbed_steps == 1
+
+
 def test_a_layer_of_vectors_is_refused() -> None:
     model = adapted()
     own = layer(model)

@@ -122,3 +122,19 @@ def test_the_draws_are_those_of_the_source() -> None:
     (drawn,) = sources.normal(step)
     assert drawn is not None
     assert torch.equal(drawn, draws(7, w, 0))
+
+
+def test_weights_that_are_not_finite_are_not_perturbed() -> None:
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    model = nn.Sequential(first, last)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = split_rwp(base, model, steps=2, rho=0.5)
+    optimizer.param_groups[0]["sam_step"] = 1
+    with torch.no_grad():
+        first.weight[0, 0] = torch.inf
+    before = [p.detach().clone() for p in model.parameters()]
+    for probe in optimizer.probes():
+        assert all(map(torch.equal, model.parameters(), before))
+        x = probe.take(torch.ones(4, 3))
+        last(x @ torch.ones(3, 4)).sum().backward()
+    assert optimizer.unperturbed_steps == 1

@@ -199,28 +199,47 @@ def joined(t: Any) -> Any:
     return torch.stack([t.a, t.b]) if isinstance(t, Pair) else t
 
 
-def test_a_weight_made_of_parts_comes_back_bit_for_bit() -> None:
-    class Layer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(Pair(torch.randn(3), torch.randn(3)))
+class InParts(nn.Module):
+    """A layer whose weight is a `Pair`."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.mul(x, self.w)
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(Pair(torch.arange(3.0), torch.ones(3)))
 
-    model = Layer()
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mul(x, self.w)
+
+
+def perturbed(model: InParts, step: int) -> Tensor:
+    """The first part of the weight at ``w + eps`` of a step."""
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), model, rho=0.5)
+    optimizer.param_groups[0]["sam_step"] = step
     w: Any = model.w
-    before = [w.a.clone(), w.b.clone()]
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.5)
-    away, drawn, stream = [], [], torch.get_rng_state()
+    away, stream = w.a, torch.get_rng_state()
     for _ in optimizer.probes():
-        away.append(w.a.clone())
-        drawn.append(torch.get_rng_state())
+        away = w.a.clone()
+        assert torch.equal(torch.get_rng_state(), stream)
         model(torch.ones(2, 3)).square().sum().backward()
-    assert not torch.equal(away[0], away[1])
+    return away
+
+
+def test_a_weight_made_of_parts_comes_back_bit_for_bit() -> None:
+    model = InParts()
+    w: Any = model.w
+    before, stream = [w.a.clone(), w.b.clone()], torch.get_rng_state()
+    assert not torch.equal(perturbed(model, 0), before[0])
     assert torch.equal(w.a, before[0])
     assert torch.equal(w.b, before[1])
-    assert all(torch.equal(s, stream) for s in [*drawn, torch.get_rng_state()])
+    assert torch.equal(stream, torch.get_rng_state())
+
+
+def test_a_weight_made_of_parts_draws_by_the_number_of_the_step() -> None:
+    moved = []
+    for seed, step in ((1, 4), (2, 4), (2, 5)):
+        torch.manual_seed(seed)
+        moved.append(perturbed(InParts(), step))
+    assert torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[1], moved[2])
 
 
 def test_a_tensor_of_autograd_and_an_expanded_one_are_kept_by_reference() -> None:
