@@ -115,7 +115,7 @@ def main() -> None:
     else:
         wanted = [m for m in wanted if results.outcome(m) is None]
     run(wanted, reached(folder / "coverage"), results, every=bool(chosen.again))
-    print(page(shown, results.by_key))
+    print(page(shown, results.by_key, {m.key for m in everything()}))
 
 
 def smoke(folder: Path) -> None:
@@ -124,7 +124,7 @@ def smoke(folder: Path) -> None:
     tests = ["tests/core/test_when_joints.py"]
     results = Results(folder / "results.jsonl")
     run(some, reached(folder / "coverage", tests), results)
-    print(page(some, results.by_key))
+    print(page(some, results.by_key, {m.key for m in everything()}))
 
 
 def everything() -> list[Mutant]:

@@ -15,14 +15,22 @@ REASONS = Path(__file__).with_name("mutation_survivors.toml")
 KINDS = ("killed", "survived", "invalid", "not run")
 
 
-def page(mutants: list[Mutant], results: dict[str, dict[str, Any]]) -> str:
-    """Write the page in Markdown; mutants that were not run are counted as such."""
+def page(
+    mutants: list[Mutant], results: dict[str, dict[str, Any]], known: set[str]
+) -> str:
+    """Write the page in Markdown; mutants that were not run are counted as such.
+
+    Args:
+        mutants: those to count, which may be a sample.
+        results: by key.
+        known: the keys of all mutants.
+    """
     found = {m.key: results.get(m.key, {}).get("outcome", "not run") for m in mutants}
     left = [m for m in mutants if found[m.key] == "survived"]
     broken = [m for m in mutants if found[m.key] == "invalid"]
     parts = [machine(), _counts(mutants, found)]
     if left:
-        reasons = _reasons({m.key for m in mutants}, {m.key for m in left})
+        reasons = _reasons(known, {m.key for m in mutants}, {m.key for m in left})
         rows = [[*_cells(m), reasons.get(m.key, "**not explained**")] for m in left]
         head = ["survivor", "defect", "line", "why"]
         parts += ["## Survivors", _table(head, rows)]
@@ -53,11 +61,11 @@ def _cells(mutant: Mutant) -> list[str]:
     return [f"{mutant.file}:{mutant.edit.line}", mutant.edit.kind, f"`{source}`"]
 
 
-def _reasons(known: set[str], survived: set[str]) -> dict[str, str]:
+def _reasons(known: set[str], shown: set[str], survived: set[str]) -> dict[str, str]:
     """Return reasons by key; report reasons for killed or unknown ones on stderr."""
     table = tomllib.loads(REASONS.read_text())
     reasons = {key: why for why, keys in table.items() for key in keys}
-    for key in reasons.keys() & known - survived:
+    for key in reasons.keys() & shown - survived:
         print(f"{REASONS.name}: {key} is killed", file=sys.stderr)
     for key in reasons.keys() - known:
         print(f"{REASONS.name}: {key} is no mutant", file=sys.stderr)

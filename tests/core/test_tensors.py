@@ -218,3 +218,10 @@ def test_a_multiple_is_added_in_place() -> None:
     w, x = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5])
     ts.add_times_([w], -0.5, [x])
     assert torch.equal(w, torch.tensor([-1.0, -2.25]))
+
+
+def test_groups_are_cut_where_those_before_are_large_enough() -> None:
+    xs = [torch.empty(n) for n in (3, 1, 5, 0, 4, 1)]
+    assert ts.groups(xs, 4) == [[0, 1], [2], [3, 4], [5]]
+    assert ts.groups(xs, 100) == [[0, 1, 2, 3, 4, 5]]
+    assert ts.groups([], 4) == []

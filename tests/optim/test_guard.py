@@ -141,6 +141,18 @@ def test_gradients_of_a_group_that_is_added_later_do_not_count() -> None:
     sam_steps(optimizer, model, DATA, 1)
 
 
+def test_a_new_group_does_not_excuse_a_plain_backward() -> None:
+    model = two_layers()
+    base = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    optimizer = SAM(base, model)
+    sam_steps(optimizer, model, DATA, 1)
+    optimizer.zero_grad()
+    loss_of(model, DATA).backward()
+    optimizer.add_param_group({"params": [*model[1].parameters()]})
+    with pytest.raises(RuntimeError, match=FOUND):
+        passes(optimizer, model, DATA)
+
+
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_what_a_loop_left_when_it_broke_off_does_not_count(chosen: int) -> None:
     model = two_layers()
