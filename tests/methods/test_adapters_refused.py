@@ -173,8 +173,9 @@ def test_an_adapter_that_is_not_active_does_not_count() -> None:
         model(torch.ones(2, 6).double()).sum().backward()
 
 
-def test_a_layer_without_an_active_adapter_stays() -> None:
+def test_a_layer_without_an_active_adapter_stays_even_if_it_is_trained() -> None:
     model = adapted()
+    weights(model)[1].requires_grad_()
     optimizer = flat(model)
     layer(model, "4")._active_adapter = []
     before = [w.detach().clone() for w in weights(model)]
