@@ -53,23 +53,34 @@ def _add_(
     short = [i for i, w in enumerate(ws) if w.numel() <= _BLOCK]
     for group in ts.groups([ws[i] for i in short], size):
         at = [short[k] for k in group]
-        some = [ws[i] for i in at]
-        sizes = [w.numel() for w in some]
-        bits = noise.of_short([numbers[i] for i in at], sizes)
-        y = _rounded(_sum(some, pick(eps, at)), bits, some[0].dtype)
-        pairs = zip(torch.split(y, sizes), some, strict=True)
-        ts.copy_(some, [x.view(w.shape) for x, w in pairs])
+        own = [numbers[i] for i in at]
+        _add_joined_([ws[i] for i in at], pick(eps, at), noise, own)
     for i in sorted(set(range(len(ws))) - set(short)):
-        flat = ws[i].reshape(-1)
-        (x,) = entries(pick(eps, [i]))
-        assert x is not None
-        cut = (torch.split(t, size) for t in (flat, x.reshape(-1)))
-        for k, (piece, x_piece) in enumerate(zip(*cut, strict=True)):
-            one = eps.of([x_piece]) if isinstance(eps, Multiple) else [x_piece]
-            bits = noise.of_long(numbers[i], k * size // _BLOCK, len(piece))
-            piece.copy_(_rounded(_sum([piece], one), bits, piece.dtype))
-        if not ws[i].is_contiguous():
-            ws[i].copy_(flat.view(ws[i].shape))
+        _add_cut_(ws[i], pick(eps, [i]), noise, numbers[i], size)
+
+
+def _add_joined_(
+    ws: list[Tensor], eps: Entries, noise: _Noise, numbers: Sequence[int]
+) -> None:
+    """Add to all weights at once."""
+    sizes = [w.numel() for w in ws]
+    y = _rounded(_sum(ws, eps), noise.of_short(numbers, sizes), ws[0].dtype)
+    pairs = zip(torch.split(y, sizes), ws, strict=True)
+    ts.copy_(ws, [x.view(w.shape) for x, w in pairs])
+
+
+def _add_cut_(w: Tensor, eps: Entries, noise: _Noise, number: int, size: int) -> None:
+    """Add to a weight, ``size`` entries at a time; ``eps`` has its entry alone."""
+    flat = w.reshape(-1)
+    (x,) = entries(eps)
+    assert x is not None
+    cut = (torch.split(t, size) for t in (flat, x.reshape(-1)))
+    for k, (piece, x_piece) in enumerate(zip(*cut, strict=True)):
+        one = eps.of([x_piece]) if isinstance(eps, Multiple) else [x_piece]
+        bits = noise.of_long(number, k * size // _BLOCK, len(piece))
+        piece.copy_(_rounded(_sum([piece], one), bits, w.dtype))
+    if not w.is_contiguous():
+        w.copy_(flat.view(w.shape))
 
 
 def _sum(ws: Sequence[Tensor], eps: Entries) -> Tensor:
