@@ -143,8 +143,8 @@ EXPERIMENTS = [
     Mutant(
         "a folder that is claimed before the settings are checked",
         TRAIN,
-        "prepare.check_pass(experiment, network, self.batches.few())",
-        "self.batches.few()",
+        "prepare.check_pass(experiment, network, self.batches.few(fewest), outputs)",
+        "self.batches.few(fewest)",
         f"{HERE}test_errors.py::"
         "test_a_refused_setting_leaves_nothing_and_the_right_command_succeeds"
         "[model=test_vit.r160_in1k image_size=24]",

@@ -72,11 +72,11 @@ OPENED = [
         "JSON that is too deep ends in a traceback",
         FILES,
         """    try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
 """,
         """    try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except ValueError:
 """,
         f"{OF_DAMAGE}[result.json: deep]",

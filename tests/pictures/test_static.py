@@ -141,3 +141,9 @@ def test_a_line_is_the_median_and_its_band_the_range() -> None:
     assert pictures.line(several[0]).axes[0].get_legend() is None
     with pytest.raises(ValueError, match="different coordinates"):
         pictures.line({"x": [several[0], Line(a=(0.0, 2.0), losses=(1.0, 1.0))]})
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_that_the_font_lacks_is_drawn_without_a_warning() -> None:
+    figure = pictures.line({"\u65e5": Line(a=(0.0, 1.0), losses=(1.0, 2.0))})
+    assert pictures.encoded(figure, "png")

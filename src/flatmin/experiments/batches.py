@@ -146,9 +146,14 @@ class Batches:
         """This process's part of the test images; fillers have the label `IGNORED`."""
         return self._without_gradients(self._test, self.share)
 
-    def few(self) -> Tensor:
-        """Return one test image as the network gets it, or two if groups have two."""
-        n = min(2, self.experiment.batch_size // self._parts, len(self._test.y))
+    @property
+    def examples(self) -> int:
+        """How many examples of a group this process has."""
+        return self.experiment.batch_size // self._parts
+
+    def few(self, fewest: int) -> Tensor:
+        """Return a test image as the network gets it, or two if a pass has at least."""
+        n = min(2, fewest, len(self._test.y))
         x, _ = next(self._test.read([(torch.arange(n), 0)]))
         return self._standard(x)
 

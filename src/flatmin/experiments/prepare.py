@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -20,6 +21,18 @@ from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.tasks import task_of
 from flatmin.methods import METHODS, RENAMED
 from flatmin.optim import SAM
+
+#: The share of a group's examples that a pass has, or the option that says it, by
+#: method; for sparse_sam the option that says how many examples find the mask.
+_SHARES: dict[str, str | float] = {
+    "split_rwp": 0.5,
+    "subset_sam": "share",
+    "late_subset_sam": "share",
+    "matched_sam": "share",
+    "k_sam": "share",
+    "esam": "gamma",
+}
+_COUNTS = {"sparse_sam": "m"}
 
 
 def check_measurable(experiment: Experiment, data: DataSet) -> None:
@@ -113,31 +126,67 @@ def _check_task(experiment: Experiment) -> None:
         )
 
 
-def check_pass(experiment: Experiment, network: nn.Module, x: Tensor) -> None:
+def check_pass(
+    experiment: Experiment, network: nn.Module, x: Tensor, outputs: int
+) -> None:
     """Refuse a network that cannot be trained on such images.
 
     Args:
         experiment: names the network.
         network: on the device of ``x``; its running statistics stay.
-        x: as few images as a group may have.
+        x: as few images as a pass may have, see `fewest`.
+        outputs: length of its output rows.
 
     Raises:
-        BadInput: the forward pass fails.
+        BadInput: the forward pass fails, or returns something else than such rows.
     """
     before = [buffer.clone() for buffer in network.buffers()]
     train_mode(experiment, network)
     try:
         with torch.no_grad():
-            network(x)
+            found = network(x)
     except Exception as refused:
         size = " x ".join(map(str, x.shape[-2:]))
         unit = "pixels" if experiment.horizon is None else "numbers"
         raise BadInput(
-            f"model {experiment.model} cannot train on groups of {len(x)} or more "
+            f"model {experiment.model} cannot train on passes of {len(x)} or more "
             f"{task_of(experiment).examples} of {size} {unit}: {refused}"
         ) from None
+    # The rows of a forecast are those of its channels.
+    rows = x.shape[:1] if experiment.horizon is None else x.shape[:2]
+    if not isinstance(found, Tensor) or found.shape != (*rows, outputs):
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise BadInput(
+            f"model {experiment.model} with these model_options returns {shape}, not "
+            f"{[*rows, outputs]}."
+        )
     for buffer, value in zip(network.buffers(), before, strict=True):
         buffer.copy_(value)
+
+
+def fewest(experiment: Experiment, examples: int) -> int:
+    """Return how few examples a pass of the experiment's method may have.
+
+    Args:
+        experiment: names the method; ``accumulate`` cuts its passes.
+        examples: of a group.
+    """
+    name = RENAMED.get(experiment.method, experiment.method)
+    taken = examples
+    if (share := _SHARES.get(name)) is not None:
+        taken = round(_option(experiment, name, share) * examples)
+    if (count := _COUNTS.get(name)) is not None:
+        taken = round(_option(experiment, name, count))
+    return max(1, min(taken, examples) // experiment.accumulate)
+
+
+def _option(experiment: Experiment, name: str, option: str | float) -> float:
+    """Return the number that an option of a method has; `optimizer` refuses others."""
+    if not isinstance(option, str):
+        return option
+    default = signature(METHODS[name].build).parameters[option].default
+    value = experiment.method_options.get(option, default)
+    return value if isinstance(value, int | float) else default
 
 
 def train_mode(experiment: Experiment, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -139,12 +140,16 @@ def line(
 
 
 def encoded(figure: Figure, kind: Literal["svg", "pdf", "png"] = "svg") -> bytes:
-    """Return a figure as a file's content; the same figure gives the same bytes."""
+    """Return a figure as a file's content; the same figure gives the same bytes.
+
+    Signs that matplotlib's fonts lack become boxes, without a warning.
+    """
     buffer = io.BytesIO()
     # Text stays text; neither random ids nor the date change the bytes.
     fixed: Any = {"svg.fonttype": "none", "svg.hashsalt": "flatmin", "pdf.fonttype": 42}
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    with mpl.rc_context(fixed):
+    with mpl.rc_context(fixed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(buffer, format=kind, dpi=200, metadata=dates[kind])
     return buffer.getvalue()
 

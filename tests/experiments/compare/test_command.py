@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from flatmin.experiments.runs.files import REMOVE
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import TINY, Program, image_folder
 
@@ -149,6 +150,10 @@ def test_the_whole_job_on_digits(program: Program, tmp_path: Path) -> None:
     assert [row["method"] for row in json.loads(out)[0]["rows"]] == [
         row["method"] for row in found
     ]
+    (root / "noise-40" / "landscapes.json").write_text("7")
+    code, _, err = program("report", root)
+    assert code == 2
+    assert err == f"flatmin: {root}/noise-40/landscapes.json is damaged. {REMOVE}\n"
 
 
 def test_the_whole_job_on_a_folder(program: Program, tmp_path: Path) -> None:
@@ -203,6 +208,14 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("compare", "{empty}"), "no images in"),
     (("compare", "{text}", *NETWORK), "not a readable image"),
     (("compare", "{one}"), "only one class"),
+    (("compare", ""), "a path is empty"),
+    (("compare", "~nobody-has-this-name/photos"), "nobody has the home folder"),
+    (("compare", "{pairs}", *NETWORK, "--set=batch_size=2"), "hold some out"),
+    (("compare", "{few}", *NETWORK, "--set=batch_size=8"), "more than the 6 training"),
+    (("preflight", "{few}", *NETWORK, "--set=batch_size=8"), "more than the 6 trai"),
+    (("compare", "{good}", *NETWORK, "--set=epochs=1000000"), "got 2000000"),
+    (("compare", "{good}", *NETWORK, "--set=rhos=[1e31]"), "rho: "),
+    (("compare", "--set=settings=[]"), "unknown field 'settings'"),
     (("compare", "{good}", "--model=resnet1", "--weights=none"), "resnet1"),
     (("compare", "{good}", "--weights={missing}"), "missing"),
     (("compare", "{good}", *NETWORK, "--set=batch_size=1000"), "batch of 1000"),
@@ -233,10 +246,12 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     (tmp_path / "empty").mkdir()
     image_folder(tmp_path / "one", {"only": 3})
     image_folder(tmp_path / "good", {"a": 24, "b": 24})
+    image_folder(tmp_path / "pairs", {"a": 2, "b": 2})
+    image_folder(tmp_path / "few", {"a": 5, "b": 5})
     image_folder(tmp_path / "text", {"a": 3, "b": 3})
     (tmp_path / "text" / "a" / "note.jpg").write_text("no picture")
     before = files(tmp_path)
-    kinds = ("missing", "empty", "one", "text", "good")
+    kinds = ("missing", "empty", "one", "text", "good", "pairs", "few")
     names = {name: str(tmp_path / name) for name in kinds}
 
     code, out, err = program(*(a.format(**names) for a in arguments))

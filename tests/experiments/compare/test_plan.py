@@ -1,14 +1,23 @@
 """The plan: who tries what, and that the base has no fewer chances than SAM."""
 
 import math
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from flatmin.experiments.compare.plan import ARMS, BASE, Comparison, point_name
+from flatmin.experiments.compare.plan import (
+    ARMS,
+    BASE,
+    Comparison,
+    decay_over,
+    point_name,
+)
 from flatmin.experiments.compare.recipes import digits
+from flatmin.experiments.config import Experiment
 
 SAM = ARMS[1]
+OPTIMIZER = Experiment.model_fields["optimizer"].annotation
 
 
 def with_fields(**fields: object) -> Comparison:
@@ -32,6 +41,15 @@ def test_sam_tries_every_radius_with_every_length() -> None:
         (epochs, rho) for epochs in (15, 30) for rho in (0.2, 0.5)
     }
     assert {one.lr for one in found} == {0.1}
+
+
+def test_an_average_of_millions_of_steps_still_moves() -> None:
+    assert decay_over(1e9) < 1
+
+
+@pytest.mark.parametrize("optimizer", get_args(OPTIMIZER))
+def test_every_optimizer_has_a_name(optimizer: str) -> None:
+    assert BASE.label(optimizer).lower() == optimizer
 
 
 @pytest.mark.parametrize("arm", ARMS[1:])

@@ -110,6 +110,14 @@ def test_a_class_that_train_lacks_is_named(part: str, tmp_path: Path) -> None:
         layout(tmp_path, "train", *({"test"} - {part}))
 
 
+def test_of_many_classes_that_train_lacks_some_are_named(tmp_path: Path) -> None:
+    for k in range(300):
+        picture(tmp_path / "test" / f"class-{k}" / "0.png")
+    with pytest.raises(BadInput, match="lacks: class-0, class-1") as refused:
+        layout(tmp_path, "train")
+    assert len(str(refused.value)) < len(str(tmp_path)) + 300
+
+
 def validated(data: DataSet, share: float) -> DataSet:
     return prepared(data, Experiment(data=data.name, validation=share))
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.launch import launched
+from flatmin.experiments.prepare import fewest
+from flatmin.experiments.train import Training
 from flatmin.methods import METHODS
 from tests.experiments.loop.problems import pictures, small, trained
 
@@ -67,3 +71,30 @@ def test_options_that_a_method_does_not_take_are_named(tmp_path: Path) -> None:
 
 def test_infinity_can_be_an_option(tmp_path: Path) -> None:
     trained(small(method_options={"p": "inf"}, steps=1), tmp_path)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_fewest_examples_of_a_pass_are_known_before(accumulate: int) -> None:
+    choosing = ("k_sam", "esam") if accumulate > 1 else ()
+    for name in METHODS.keys() - {*ELSEWHERE, *choosing}:
+        options = NEEDED.get(name, {})
+        experiment = small(method=name, method_options=options, accumulate=accumulate)
+        if name == "bsam":
+            experiment = experiment.model_copy(update=BARE)
+        training = Training(launched(experiment), experiment, pictures(8, 4))
+        assert min(passes(training)) == fewest(experiment, 8), name
+
+
+def passes(training: Training) -> list[int]:
+    """How many examples each pass of two epochs has."""
+    sizes: list[int] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+
+    training.model.register_forward_pre_hook(note)
+    training.train_mode()
+    for epoch in range(2):
+        for groups in training.batches.train(epoch):
+            training.step(groups)
+    return sizes

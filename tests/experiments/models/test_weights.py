@@ -176,14 +176,35 @@ def test_a_damaged_file_is_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no.pth", "no such file of weights"), ("w.onnx", "weights are read from")],
+    [
+        ("no.pth", "no such file of weights"),
+        ("w.onnx", "weights are read from"),
+        ("~nobody-has-this-name/w.pth", "nobody has the home folder"),
+    ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(
     name: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "w.onnx").touch()
     with pytest.raises(BadInput, match=message):
-        loaded(tmp_path / name)
+        loaded(Path(name) if name.startswith("~") else tmp_path / name)
+
+
+def test_a_suffix_in_upper_case_is_the_same(tmp_path: Path) -> None:
+    path = plain(tmp_path / "w", made_up()).rename(tmp_path / "W.PTH")
+    assert all(bool((w == 3).all()) for w in loaded(path).values())
+
+
+@pytest.mark.parametrize("damage", [math.nan, 1j])
+def test_weights_that_are_no_numbers_are_refused(
+    damage: complex, tmp_path: Path
+) -> None:
+    state = made_up()
+    first = next(iter(state))
+    state[first] = state[first] * damage
+    path = plain(tmp_path / "w", state)
+    with pytest.raises(BadInput, match=rf"damaged: {first} has values that are no num"):
+        loaded(path)
 
 
 @pytest.fixture

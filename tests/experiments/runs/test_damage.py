@@ -103,6 +103,7 @@ RESULTS: dict[str, tuple[Damage, str]] = {
     "nothing": (result(""), ""),
     "a list": (result("[]"), ""),
     "a number": (result("7"), ""),
+    "null": (result("null"), ""),
     "cut short": (result('{"test_error": 1'), ""),
     "deep": (result(DEEP), ""),
     "no UTF-8": (result(b'{"a": "\xff"}'), ""),

@@ -28,17 +28,17 @@ def preflight(
 ) -> None:
     """Check within about a minute whether SAM can help; train nothing."""
     # Imported late: a wrong argument must not wait for torchvision.
+    from flatmin.experiments.compare.images import read
     from flatmin.experiments.compare.preflight import checked
     from flatmin.experiments.compare.request import Asked
-    from flatmin.experiments.datasets import images_of
     from flatmin.experiments.launch import launched
 
     asked = Asked(what, model, weights, optimizer, tuple(settings or ()))
     comparison = asked.comparison()
     fabric, found = launched(comparison.experiment), []
+    sets = read(comparison, data)
     for one in comparison.settings:
-        images = images_of(comparison.common(one), data)
-        for finding in checked(fabric, comparison, one, images):
+        for finding in checked(fabric, comparison, one, sets[one.name]):
             found.append({"setting": one.label, **asdict(finding)})
     if as_json:
         print_json(found)

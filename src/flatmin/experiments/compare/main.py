@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from flatmin.experiments.compare import estimate, page, preflight, workers
+from flatmin.experiments.compare.images import Sets, read
 from flatmin.experiments.compare.place import Place, claim, read_place
 from flatmin.experiments.compare.plan import ARMS, Comparison
 from flatmin.experiments.compare.results import by_setting
@@ -23,7 +24,7 @@ from flatmin.experiments.compare.search import (
 )
 from flatmin.experiments.compare.tables import table
 from flatmin.experiments.compare.verdict import Verdict, verdict
-from flatmin.experiments.datasets import DataSet, findings, images_of, shared
+from flatmin.experiments.datasets import DataSet, findings, shared
 from flatmin.experiments.dry_run import duration
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched, share_of_threads, world_size
@@ -31,9 +32,6 @@ from flatmin.experiments.progress import bars
 from flatmin.experiments.runs.files import read_json
 from flatmin.experiments.runs.lock import locked
 from flatmin.experiments.table import counted
-
-#: The images of each setting, by its name.
-Sets = dict[str, DataSet]
 
 
 def compare(
@@ -92,7 +90,7 @@ def report(root: Path, data: Path, console: Console) -> Path:
             have changed.
     """
     what, place = read_place(root, data)
-    sets = {one.name: images_of(what.common(one), data) for one in what.settings}
+    sets = read(what, data)
     with locked(root):
         claim(root, data, what, sets)
         searched = finished(search_jobs(what, place))
@@ -156,7 +154,7 @@ def _prepared(
 ) -> Sets:
     """Read the images, try every arm for a few steps, and say what will be done."""
     with console.status("reading the images"):
-        sets = {one.name: images_of(what.common(one), data) for one in what.settings}
+        sets = read(what, data)
     # As an estimate of the start of other processes, which import and read the same.
     start = time.process_time()
     with console.status("timing a few steps"):

@@ -16,10 +16,11 @@ from flatmin.experiments.compare.results import Row, best_base, best_other, by_s
 from flatmin.experiments.compare.tables import READING, records, table
 from flatmin.experiments.compare.verdict import Verdict
 from flatmin.experiments.datasets import DataSet, Files
+from flatmin.experiments.errors import BadInput
 from flatmin.experiments.landscape import around, ceiling
 from flatmin.experiments.report import figures
 from flatmin.experiments.report.figures import COST, Line, Panel
-from flatmin.experiments.runs.files import read_json, write, write_json
+from flatmin.experiments.runs.files import REMOVE, read_json, write, write_json
 from flatmin.experiments.runs.opened import finished
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.table import Table
@@ -132,14 +133,27 @@ def _landscapes(
         return {}
     shown = [_longest_or_base(rows), best_other(rows)]
     path = place.root / rows[0].setting.name / "landscapes.json"
-    stored = read_json(path) or {}
-    if list(stored) != [row.label for row in shown]:
+    found = _stored(path)
+    if list(found) != [row.label for row in shown]:
         at = axis(what.landscape_points)
         runs = finished([row.folders[0] for row in shown], place.data)
-        found = [around(run, at).to_dict() for run in runs]
-        stored = dict(zip([row.label for row in shown], found, strict=True))
-        write_json(path, stored)
-    return {label: Plane.from_dict(plane) for label, plane in stored.items()}
+        labels = [row.label for row in shown]
+        found = dict(zip(labels, (around(run, at) for run in runs), strict=True))
+        write_json(path, {label: plane.to_dict() for label, plane in found.items()})
+    return found
+
+
+def _stored(path: Path) -> Planes:
+    """Read the planes that were measured before.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    stored = read_json(path, REMOVE)
+    try:
+        return {label: Plane.from_dict(one) for label, one in (stored or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise BadInput(f"{path} is damaged. {REMOVE}") from None
 
 
 def _longest_or_base(rows: list[Row]) -> Row:

@@ -22,7 +22,10 @@ NEVER = 1_000_000
 #: Points of a learning curve.
 POINTS = 10
 
-_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+#: The largest decay of an average with six digits.
+_SLOWEST = 0.999999
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class Comparison(BaseModel):
         They are in the order of ``lengths`` or ``sam_lengths``.
 
         Raises:
-            BadInput: as of `common`.
+            BadInput: as of `common`, or a multiple of epochs or lr is too large.
         """
         one = self.common(setting)
         if arm == BASE:
@@ -164,7 +167,8 @@ class Comparison(BaseModel):
             ]
         found: list[Experiment] = []
         for change in changes:
-            made = one.model_copy(update={**change, "method": arm.method})
+            fields = {**one.model_dump(), **change, "method": arm.method}
+            made = validated(Experiment, fields)
             if made not in found:  # Lengths below one epoch become one epoch.
                 found.append(made)
         return found
@@ -215,7 +219,7 @@ class Comparison(BaseModel):
 
 def decay_over(steps: float) -> float:
     """Return the decay of an average that reaches back so many steps."""
-    return round(math.exp(-1 / max(steps, 1)), 6)
+    return min(round(math.exp(-1 / max(steps, 1)), 6), _SLOWEST)
 
 
 def point_name(arm: Arm, one: Experiment) -> str:

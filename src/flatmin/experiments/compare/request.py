@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from flatmin.experiments.compare.plan import Comparison
 from flatmin.experiments.compare.recipes import digits, folder
 from flatmin.experiments.config import Experiment, parsed, validated
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.paths import expanded
 
 #: The data that is used without a folder.
 DIGITS = "digits"
@@ -52,7 +52,7 @@ class Asked:
     def _recipe(self) -> Comparison:
         if self.what == DIGITS:
             return digits()
-        path = Path(self.what).expanduser()
+        path = expanded(self.what)
         if not path.is_dir():
             raise BadInput(
                 f"no such folder: {self.what}. Give a folder of images, or {DIGITS!r}."
@@ -69,7 +69,7 @@ def changed(what: Comparison, settings: Iterable[str]) -> Comparison:
     Raises:
         BadInput: a setting names no field, or its value is refused.
     """
-    own = {name for name in Comparison.model_fields if name != "experiment"}
+    own = Comparison.model_fields.keys() - {"experiment", "settings"}
     free = {name for name in Experiment.model_fields if name not in _DECIDED}
     given = parsed(settings, sorted(own | free))
     noise = given.pop("noise", None)

@@ -11,6 +11,7 @@ from flatmin.experiments.datasets._layout import SUFFIXES, Listed, left_out, lis
 from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, ImageFiles
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.paths import expanded
 
 #: Classes are reported if the largest has so many times the images of the smallest.
 _UNEQUAL = 2.0
@@ -36,7 +37,7 @@ def findings(data: DataSet) -> list[str]:
     """
     if data.name in SETS:
         return []
-    found = listed(Path(data.name).expanduser())
+    found = listed(expanded(data.name))
     twins = _all_twins(found)
     return [
         *_left_out(found.train.root),
@@ -50,7 +51,7 @@ def shared(data: DataSet) -> list[str]:
     """Return the sentences of `findings` on images that are trained and tested on."""
     if data.name in SETS:
         return []
-    found = listed(Path(data.name).expanduser())
+    found = listed(expanded(data.name))
     return _shared(found, _all_twins(found))
 
 

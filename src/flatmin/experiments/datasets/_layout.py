@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatmin.experiments.datasets._types import ImageFiles
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, shortened
 
 #: Suffixes of images, in lower case.
 SUFFIXES = (
@@ -201,7 +201,7 @@ def _checked(root: Path, part: str, classes: Sequence[str]) -> ImageFiles:
             f"{root / part}/CLASS/*, or move {part} elsewhere."
         )
     if strange := sorted(set(here) - set(classes)):
-        named = ", ".join(strange)
+        named = shortened(", ".join(strange))
         raise BadInput(f"{root / part} has classes that train lacks: {named}.")
     return _labelled(root, part, classes)
 

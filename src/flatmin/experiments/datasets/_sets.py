@@ -22,6 +22,7 @@ from flatmin.experiments.datasets._types import (
     data_set,
 )
 from flatmin.experiments.errors import BadInput, unknown
+from flatmin.experiments.paths import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,7 @@ def _from(source: Source, folder: Path) -> Parts:
 
 
 def _path(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path
     if len(path.parts) > 1:

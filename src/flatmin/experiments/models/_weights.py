@@ -32,8 +32,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
             or a dictionary with one under ``"state_dict"`` or ``"model"``.
 
     Raises:
-        BadInput: the file is missing, or holds anything but weights, or weights of
-            another network; the message names two that differ.
+        BadInput: the file is missing, or holds anything but weights, weights of another
+            network (the message names two that differ), or values that are no numbers.
     """
     found, own = _read(path), network.state_dict()
     last = [name for name in own if name.rpartition(".")[0] in _last_layers(network)]
@@ -74,17 +74,20 @@ def _fit(network: nn.Module, path: Path, found: dict[str, Tensor]) -> None:
         raise BadInput(
             f"{path} has the weights of another network: {named} ({len(wrong)} in all)."
         )
+    for name, x in found.items():
+        if x.is_complex() or x.is_quantized or bool(x.isnan().any()):
+            raise BadInput(f"{path} is damaged: {name} has values that are no numbers.")
     network.load_state_dict(found)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BadInput(f"no such file of weights: {path}")
-    if path.suffix not in (".safetensors", *_PICKLES):
+    if (kind := path.suffix.lower()) not in (".safetensors", *_PICKLES):
         known = ", ".join((".safetensors", *_PICKLES))
         raise BadInput(f"{path}: weights are read from {known} files.")
     try:
-        if path.suffix == ".safetensors":
+        if kind == ".safetensors":
             return load_file(path)
         whole: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged pickle raises anything.

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,6 +19,7 @@ from flatmin.experiments.models.samformer import samformer
 from flatmin.experiments.models.shake_shake import shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
+from flatmin.experiments.paths import expanded
 
 #: In place of a file of weights: train from scratch.
 SCRATCH = "none"
@@ -144,7 +144,7 @@ def build(
         make = _PUBLISHED[name].make if name in _PUBLISHED else SMALL[name]
         network = _made(name, make, classes=classes, channels=channels, **options)
     if weights not in (None, SCRATCH):
-        load_weights(network, Path(weights).expanduser())
+        load_weights(network, expanded(weights))
     return network
 
 

@@ -37,9 +37,12 @@ def read_json(path: Path, advice: str = REMOVE) -> Any:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise BadInput(f"{path} is damaged. {advice}") from None
+        found = None
+    if found is None:
+        raise BadInput(f"{path} is damaged. {advice}")
+    return found
 
 
 def check(kind: type[Record], value: Any, place: object, advice: str) -> Record:
