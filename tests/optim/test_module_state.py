@@ -375,12 +375,6 @@ def test_a_module_around_the_model_is_no_part_of_its_state() -> None:
     assert whole.passes == 2
 
 
-def test_hooks_stay_as_the_passes_leave_them() -> None:
-    model = Stateful(0, lambda m, y: m.register_forward_hook(lambda *_: None) and 1.0)
-    run(model)
-    assert len(model._forward_hooks) == 2
-
-
 def test_an_attribute_that_does_not_change_is_not_written() -> None:
     writes: list[str] = []
 
