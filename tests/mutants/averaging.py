@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 AVERAGE = "averaging/_average.py"
+REFUSED = "tests/averaging/test_refusals.py::"
 TENSORS = "averaging/_tensors.py"
 KINDS = "averaging/_kinds.py"
 GATES = "core/gates.py"
@@ -14,8 +15,8 @@ AVERAGING = [
     Mutant(
         "an average of weights at w + eps",
         AVERAGE,
-        "        if are_away(now.values()):\n",
-        "        if False:\n",
+        '        self._check_at_w("update")\n',
+        "",
         f"{HERE}test_an_update_at_w_plus_eps_is_refused",
     ),
     Mutant(
@@ -81,5 +82,33 @@ AVERAGING = [
         "t.to(ours[name].device, copy=True)",
         "t.to(ours[name].device)",
         f"{HERE}test_a_loaded_average_shares_no_memory_with_the_state",
+    ),
+    Mutant(
+        "a transfer at w + eps",
+        AVERAGE,
+        '        self._check_at_w("transfer")\n',
+        "",
+        f"{REFUSED}test_a_transfer_at_w_plus_eps_is_refused",
+    ),
+    Mutant(
+        "the state of any running average loaded",
+        AVERAGE,
+        'state.get("kind", kind) != kind',
+        "False",
+        f"{REFUSED}test_the_state_of_another_kind_is_refused",
+    ),
+    Mutant(
+        "statistics of no batches",
+        AVERAGE,
+        "if not count and",
+        "if False and",
+        f"{REFUSED}test_statistics_of_no_batches_are_refused",
+    ),
+    Mutant(
+        "tensors of inference in an average",
+        AVERAGE,
+        "    @torch.inference_mode(False)\n",
+        "",
+        f"{REFUSED}test_an_average_that_begins_in_inference_mode_goes_on[EMA]",
     ),
 ]
