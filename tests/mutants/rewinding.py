@@ -59,15 +59,15 @@ REWINDING = [
     Mutant(
         "members of sets not looked into",
         SNAPSHOT,
-        "content if isinstance(x, set) else ()",
-        "()",
+        "compare=True, children=members)",
+        "compare=True)",
         f"{LEADS}[member of a set]",
     ),
     Mutant(
         "attributes of containers not looked into",
         SNAPSHOT,
-        "                    self._follow([x.__dict__], depth)\n",
-        "                    pass\n",
+        "                self._follow(_attributes_of_container(x), depth)\n",
+        "",
         f"{LEADS}[attribute of a list]",
     ),
     Mutant(
@@ -97,6 +97,13 @@ REWINDING = [
         "chain(registered, self._flags)",
         "registered",
         f"{REACHED}test_a_hook_that_removes_itself_is_there_for_every_pass",
+    ),
+    Mutant(
+        "parameters unfrozen in the loop descend as without SAM",
+        "optim/_engine.py",
+        "            _check_same_trained(step)\n",
+        "",
+        f"{FREEZE}test_a_parameter_that_is_unfrozen_in_the_loop_is_refused[body]",
     ),
     Mutant(
         "what is appended to a long list stays",

@@ -174,6 +174,10 @@ def test_the_state_of_a_hook_that_is_registered_later_is_that_of_one_pass() -> N
     assert [counter.n for counter in counters] == [2, 1]
 
 
+def doubled(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
 class Installs(nn.Module):
     """Registers a hook in its first pass, and notes that it has."""
 
@@ -185,7 +189,7 @@ class Installs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.installed:
             self.installed = True
-            self.layer.register_forward_hook(lambda module, inputs, y: 2 * y)
+            self.layer.register_forward_hook(doubled)
         return self.layer(x)
 
 

@@ -52,7 +52,6 @@ class SharedOptimizer(Optimizer):
     _kept: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._check_at_w("copied or pickled")
         return {name: self.__dict__[name] for name in self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from functools import partial
 from operator import is_
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,9 +157,7 @@ class _Walk:
             if holder is not None:
                 self.holders[id(x)] = holder
                 self._follow(holder.children, depth)
-                if isinstance(x, _CONTAINERS) and _is_state(x) and hasattr(x, _OWN):
-                    # A container of the author's own class may have attributes.
-                    self._follow([x.__dict__], depth)
+                self._follow(_attributes_of_container(x), depth)
                 if isinstance(x, Optimizer):
                     self.inner += [p for g in x.param_groups for p in g["params"]]
 
@@ -197,10 +195,17 @@ class _Walk:
         )
 
 
+def _attributes_of_container(x: object) -> list[Any]:
+    """Return the attributes of a container, if its class is the author's own."""
+    found: Any = getattr(x, _OWN, None)
+    is_own = isinstance(x, _CONTAINERS) and _is_state(cast("object", x))
+    return [found] if is_own and found is not None else []
+
+
 def _fixed(x: Any) -> tuple[Any, ...]:
     """What an object refers to that cannot be changed itself."""
     if isinstance(x, partial):
-        some: partial[Any] = x
+        some = cast("partial[Any]", x)
         return (some.func, some.args, some.keywords)
     return (x.__self__,) if isinstance(x, MethodType) else tuple(x)
 
@@ -215,21 +220,18 @@ def _container(x: Any) -> Holder | None:
         return DictHolder(content)
     if isinstance(x, list | deque):
         return SequenceHolder(content)
-    members = partial(iter, content if isinstance(x, set) else ())
-    return ValueHolder(
-        partial(copy, content),
-        partial(_refill, content),
-        compare=True,
-        children=members,
-    )
-
-
-def _refill(x: Any, then: Any) -> None:
+    read = partial(copy, content)
     if isinstance(x, set):
-        x.clear()
-        x.update(then)
-    else:
-        x[:] = then
+        members = partial(iter, content)
+        write = partial(_refill, content)
+        return ValueHolder(read, write, compare=True, children=members)
+    write = partial(content.__setitem__, slice(None))
+    return ValueHolder(read, write, compare=True)
+
+
+def _refill(x: set[Any], then: set[Any]) -> None:
+    x.clear()
+    x.update(then)
 
 
 def _stream(x: Any) -> Holder | None:
@@ -265,7 +267,8 @@ def _is_state(x: object) -> bool:
 
 def _attributes(x: Any) -> Holder:
     content = getattr(x, _OWN, None)
-    if content is None or slots_of(type(x)):
+    kind: type[object] = x.__class__
+    if content is None or slots_of(kind):
         return SlotsHolder(x)
     return DictHolder(content, x)
 
