@@ -10,13 +10,14 @@ RADII = "core/radii.py"
 
 HERE = "tests/averaging/test_averages.py::"
 REFUSED = "tests/averaging/test_refusals.py::"
+MISUSED = "tests/averaging/test_misuse.py::"
 
 AVERAGING = [
     Mutant(
         "an average of weights at w + eps",
         AVERAGE,
-        "        if are_away(now.values()):\n",
-        "        if False:\n",
+        '        self._check_at_w("update")\n',
+        "",
         f"{REFUSED}test_an_update_at_w_plus_eps_is_refused",
     ),
     Mutant(
@@ -82,5 +83,33 @@ AVERAGING = [
         "t.to(ours[name].device, copy=True)",
         "t.to(ours[name].device)",
         f"{HERE}test_a_loaded_average_shares_no_memory_with_the_state",
+    ),
+    Mutant(
+        "a transfer at w + eps",
+        AVERAGE,
+        '        self._check_at_w("transfer")\n',
+        "",
+        f"{MISUSED}test_a_transfer_at_w_plus_eps_is_refused",
+    ),
+    Mutant(
+        "the state of any running average loaded",
+        AVERAGE,
+        'state.get("kind", kind) != kind',
+        "False",
+        f"{MISUSED}test_the_state_of_another_kind_is_refused",
+    ),
+    Mutant(
+        "statistics of no batches",
+        AVERAGE,
+        "if not count and",
+        "if False and",
+        f"{MISUSED}test_statistics_of_no_batches_are_refused",
+    ),
+    Mutant(
+        "tensors of inference in an average",
+        AVERAGE,
+        "    @torch.inference_mode(False)\n",
+        "",
+        f"{MISUSED}test_an_average_that_begins_in_inference_mode_goes_on[EMA]",
     ),
 ]

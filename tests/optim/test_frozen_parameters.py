@@ -321,3 +321,25 @@ def test_several_steps_up_change_a_weight_once() -> None:
     for _ in optimizer.probes():
         model(inputs[0]).square().mean().backward()
     torch.testing.assert_close(model.layer.weight, w)
+
+
+@pytest.mark.parametrize("where", ["body", "group"])
+def test_a_parameter_that_is_unfrozen_in_the_loop_is_refused(where: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    frozen = where == "body"
+    model[0].requires_grad_(not frozen)
+    ps = [*model.parameters()] if frozen else [*model[1].parameters()]
+    optimizer = SAM(torch.optim.SGD(ps, lr=0.1), model)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+
+    def loop() -> None:
+        for probe in optimizer.probes():
+            if frozen:
+                model[0].requires_grad_(True)
+            elif not probe.perturbed:
+                optimizer.add_param_group({"params": [*model[0].parameters()]})
+            model(torch.ones(3, 4)).square().mean().backward()
+
+    with pytest.raises(RuntimeError, match=r"2 parameters .* began .* before the loop"):
+        loop()
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)

@@ -191,17 +191,15 @@ def test_steps_with_a_frozen_layer_are_those_of_the_rest() -> None:
         torch.testing.assert_close(p, t, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("trains", [[True, False], [False, True]], ids=str)
-def test_a_layer_frozen_between_passes_is_restored(trains: list[bool]) -> None:
+def test_a_layer_frozen_between_passes_is_restored() -> None:
     model = mlp()
     optimizer, chosen = sam(model), model.get_submodule("0")
-    chosen.requires_grad_(trains[0])
     before = snapshot(model)
     with untouched(model):
         for probe in optimizer.probes():
-            chosen.requires_grad_(trains[probe.index])
+            chosen.requires_grad_(not probe.perturbed)
             moved = not torch.equal(snapshot(chosen)["weight"], before["0.weight"])
-            assert moved == (probe.perturbed and trains[0])
+            assert moved == probe.perturbed
             loss_of(model, DATA).backward()
     chosen.requires_grad_(True)
     optimizer.zero_grad()

@@ -88,9 +88,3 @@ def test_a_module_around_the_model_is_no_part_of_its_state() -> None:
         whole.passes += 1
         whole(torch.ones(2, 4)).square().mean().backward()
     assert whole.passes == 2
-
-
-def test_hooks_stay_as_the_passes_leave_them() -> None:
-    model = Stateful(0, lambda m, y: m.register_forward_hook(lambda *_: None) and 1.0)
-    run(model)
-    assert len(model._forward_hooks) == 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from flatmin.averaging._tensors import (
     tensors_of,
 )
 from flatmin.optim._weights import are_away
+
+#: Models that have an average for a while, whichever object it is of.
+_LENT: WeakSet[nn.Module] = WeakSet()
 
 
 class Average(ABC):
@@ -48,9 +52,9 @@ class Average(ABC):
         self.model = model
         self.updates = 0
         self._statistics: dict[str, Tensor] = {}
-        self._lent = False
 
     @torch.no_grad()
+    @torch.inference_mode(False)
     def update(self) -> None:
         """Take the weights as they are now into the average: call it after a step.
 
@@ -60,13 +64,9 @@ class Average(ABC):
                 tensors than at the first update.
         """
         now = tensors_of(self.model)
-        if self._lent:
+        if self.model in _LENT:
             raise RuntimeError("update() inside of applied(). Call it after the block.")
-        if are_away(now.values()):
-            raise RuntimeError(
-                "update() inside of a probes() loop, where the weights are at w + eps. "
-                "Call it after optimizer.step()."
-            )
+        self._check_at_w("update")
         self._take(now)
         self.updates += 1
         self._statistics = {}
@@ -114,6 +114,7 @@ class Average(ABC):
         """
         found = self._checked()
         self._check_free()
+        self._check_at_w("transfer")
         put(self.model, found)
 
     def refresh(self, batches: Iterable[Any]) -> None:
@@ -129,12 +130,25 @@ class Average(ABC):
 
         Raises:
             RuntimeError: nothing was averaged yet.
+            ValueError: there are no batches.
         """
+        count = 0
+
+        def counted() -> Iterator[Any]:
+            nonlocal count
+            for count, batch in enumerate(batches, 1):  # noqa: B007
+                yield batch
+
         modes = {module: module.training for module in self.model.modules()}
         try:
             with self._lent_to_model(self._found()):
                 with _own_streams(self.model):
-                    update_bn(batches, self.model)
+                    update_bn(counted(), self.model)
+                if not count and _running(self.model):
+                    raise ValueError(
+                        "refresh() was given no batches. An iterator can be used once: "
+                        "give the loader itself, or a new iterator."
+                    )
                 self._statistics = {
                     name: t.clone() for name, t in _running(self.model).items()
                 }
@@ -144,8 +158,8 @@ class Average(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs: tensors, numbers and names only."""
-        kept = {"updates": self.updates, "statistics": dict(self._statistics)}
-        return kept | self._state()
+        kept = {"kind": type(self).__name__, "updates": self.updates}
+        return {**kept, "statistics": dict(self._statistics), **self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state.
@@ -153,12 +167,18 @@ class Average(ABC):
         Raises:
             ValueError: the state is of another model, or of another kind of average.
         """
+        kind = type(self).__name__
+        if state.get("kind", kind) != kind:
+            raise ValueError(
+                f"this is no state of {kind}: it is that of {state['kind']}. Build a "
+                f"{state['kind']} to load it."
+            )
         try:
             tensors = [*self._saved(state)]
             statistics, updates = state["statistics"], state["updates"]
         except KeyError as error:
             raise ValueError(
-                f"this is no state of {type(self).__name__}: it has no {error}. Give "
+                f"this is no state of {kind}: it has no {error}. Give "
                 "what its state_dict() returned."
             ) from None
         for named in tensors:
@@ -204,9 +224,17 @@ class Average(ABC):
         return {**found, **self._statistics}
 
     def _check_free(self) -> None:
-        if self._lent:
+        if self.model in _LENT:
             raise RuntimeError(
-                "the model has the average already, inside of applied()."
+                "the model has an average already, inside of applied(). Leave that "
+                "block first."
+            )
+
+    def _check_at_w(self, name: str) -> None:
+        if are_away(tensors_of(self.model).values()):
+            raise RuntimeError(
+                f"{name}() inside of a probes() loop, where the weights are at w + "
+                "eps. Call it after optimizer.step()."
             )
 
     @contextmanager
@@ -214,12 +242,12 @@ class Average(ABC):
         """Within, the model has these tensors; afterwards its own."""
         self._check_free()
         mine = {name: t.detach().clone() for name, t in tensors_of(self.model).items()}
-        self._lent = True
+        _LENT.add(self.model)
         try:
             put(self.model, found)
             yield
         finally:
-            self._lent = False
+            _LENT.discard(self.model)
             put(self.model, mine)
 
 

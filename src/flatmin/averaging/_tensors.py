@@ -90,9 +90,11 @@ def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
 
 
 def _check_same(mean: Named, now: Named) -> None:
-    if mean.keys() == now.keys():
+    other = mean.keys() ^ now.keys()
+    other |= {k for k in mean.keys() & now.keys() if mean[k].shape != now[k].shape}
+    if not other:
         return
-    name = sorted(mean.keys() ^ now.keys())[0]
+    name = sorted(other)[0]
     raise RuntimeError(
         f"the model has other tensors than at the first update(): {name}. Begin a new "
         "average after changing the model."

@@ -122,6 +122,7 @@ class Engine:
                 log.end(ask, probe.loss)
                 ask, descend = self._answer(program, ask, log, view)
             _check_descent(descend)
+            _check_same_trained(step)
             if alone:
                 descend = self._scope.average(self._model, step.w, descend)
             _write(step.w, view.shown(descend))
@@ -277,6 +278,23 @@ def _descent(value: Any) -> Gradients:
             f"parameter, got {type(value).__name__}. End it with: return (yield Ask())."
         )
     return cast("Gradients", value)
+
+
+def _check_same_trained(step: Step) -> None:
+    """Refuse parameters that began to train after the loop had begun."""
+    w = set(map(id, step.w))
+    later = [
+        p
+        for group in step.groups
+        for p in group["params"]
+        if id(p) not in w and p.requires_grad and p.grad is not None
+    ]
+    if later:
+        raise RuntimeError(
+            f"{len(later)} parameters of the base began to train within the probes() "
+            "loop, and took no part in the perturbation. Call requires_grad_(True) and "
+            "add_param_group() before the loop, not in its body or in forward()."
+        )
 
 
 def _check_descent(descend: Gradients) -> None:

@@ -22,8 +22,17 @@ from torch import Tensor, nn
 MACHINERY = frozenset(nn.Module().__dict__) - {"training"} | {"_compiled_call_impl"}
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
+#: Hooks of the forward and backward pass, and the sets of names that go with them.
+_HOOKS = (
+    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks",
+)  # fmt: skip
+_HOOK_FLAGS = (
+    "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)  # fmt: skip
 _HIDDEN = "_non_persistent_buffers_set"
 _NOTHING = object()
+_NO_SLOTS = ("__dict__", "__weakref__")
 _CONSTANT = frozenset(
     {NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device}
     | {FunctionType, BuiltinFunctionType, type, object}
@@ -53,7 +62,7 @@ class Holder(Protocol):
 
 
 class ModuleHolder:
-    """A module's attributes, and what is registered in it."""
+    """A module's attributes, its hooks, and what is registered in it."""
 
     def __init__(self, module: nn.Module, *, attributes: bool, parameters: bool):
         self.module = module
@@ -65,15 +74,21 @@ class ModuleHolder:
         self.get = itemgetter(*self._names)
         self.values: tuple[Any, ...] = self.get(d)
         kept = _REGISTRIES if parameters else _REGISTRIES[1:]
-        self._registries: list[dict[str, Any]] = [d[name] for name in kept]
+        hooks: list[dict[Any, Any]] = [d[name] for name in _HOOKS if attributes]
+        flags = [d[name] for name in _HOOK_FLAGS if any(hooks)]
+        self._registries: list[dict[Any, Any]] = [*(d[name] for name in kept), *hooks]
         self._registered = [dict(r) for r in self._registries]
+        self._flags = [(flag, dict(flag)) for flag in flags]
         self._hidden = set(d[_HIDDEN])
         self.empty = [r for r in [*self._registries, d[_HIDDEN]] if not r]
         self.full = [r for r in self._registries if r]
         self.full_then = [then for then in self._registered if then]
         self.hidden: list[set[str]] = [d[_HIDDEN]] if d[_HIDDEN] else []
         self.hidden_then = [self._hidden] if self._hidden else []
-        self.children = changeable((*d["_modules"].values(), *self.values[:-4]))
+        called = chain.from_iterable(hook.values() for hook in hooks)
+        self.children = changeable(
+            (*d["_modules"].values(), *self.values[:-4], *called)
+        )
         self.buffers = [b for b in d["_buffers"].values() if b is not None]
         self.parameters = [p for p in d["_parameters"].values() if p is not None]
 
@@ -97,7 +112,8 @@ class ModuleHolder:
                 del d[name]
         d[_HIDDEN].clear()
         d[_HIDDEN].update(self._hidden)
-        for registry, then in zip(self._registries, self._registered, strict=True):
+        registered = zip(self._registries, self._registered, strict=True)
+        for registry, then in chain(registered, self._flags):
             registry.clear()
             registry.update(then)
 
@@ -179,7 +195,7 @@ class DictHolder:
     def __init__(self, content: dict[Any, Any], owner: object = None) -> None:
         self._content, self._owner = content, owner
         self._then = dict(content)
-        self.children = changeable(self._then.values())
+        self.children = changeable(chain(self._then, self._then.values()))
 
     def same(self) -> bool:
         now = self._content
@@ -224,9 +240,10 @@ class SlotsHolder:
 
     def __init__(self, owner: object) -> None:
         self._owner = owner
-        names = [name for c in type(owner).__mro__ for name in _slots(c)]
+        names = slots_of(type(owner))
         self._then = {name: getattr(owner, name, _NOTHING) for name in names}
-        self.children = changeable(self._then.values())
+        content = getattr(owner, "__dict__", None)
+        self.children = changeable([*self._then.values(), content])
 
     def same(self) -> bool:
         then = self._then.items()
@@ -275,20 +292,29 @@ class ValueHolder:
         read: returns a copy of the value.
         write: takes what ``read`` returned.
         compare: whether two such copies can be compared by ``==``.
+        children: returns the objects in it.
     """
 
     def __init__(
-        self, read: Callable[[], Any], write: Callable[[Any], Any], *, compare: bool
+        self,
+        read: Callable[[], Any],
+        write: Callable[[Any], Any],
+        *,
+        compare: bool,
+        children: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         self._read, self._write, self._compare = read, write, compare
+        self._members = children
         self._then = read()
-        self.children: list[Any] = []
+        self.children: list[Any] = changeable(children())
 
     def same(self) -> bool:
         return self._compare and self._read() == self._then
 
     def again(self) -> ValueHolder:
-        return ValueHolder(self._read, self._write, compare=self._compare)
+        return ValueHolder(
+            self._read, self._write, compare=self._compare, children=self._members
+        )
 
     def put(self) -> None:
         self._write(self._then)
@@ -299,9 +325,19 @@ def changeable(values: Iterable[Any]) -> list[Any]:
     return [v for v in values if type(v) not in _CONSTANT]
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = kind.__dict__.get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def slots_of(kind: type) -> list[str]:
+    """The names of all slots of a class, private ones as Python stores them."""
+    found: list[str] = []
+    for c in kind.__mro__:
+        slots = c.__dict__.get("__slots__", ())
+        own = (slots,) if isinstance(slots, str) else tuple(slots)
+        found += [_stored(c, name) for name in own if name not in _NO_SLOTS]
+    return found
+
+
+def _stored(kind: type, name: str) -> str:
+    private = name.startswith("__") and not name.endswith("__")
+    return f"_{kind.__name__.lstrip('_')}{name}" if private else name
 
 
 def _alike(a: Any, b: Any) -> bool:

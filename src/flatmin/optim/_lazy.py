@@ -31,9 +31,8 @@ class LazyReplay:
         self._streams = streams
         self._modules: Sequence[nn.Module] = ()
         self._unmade: list[nn.Module] = []
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: dict[nn.Module, RemovableHandle] = {}
         self._states: dict[nn.Module, Any] = {}
-        self._ahead: set[nn.Module] = set()
 
     def begin(self, modules: Sequence[nn.Module]) -> None:
         """Before the first pass: watch the modules without parameters yet.
@@ -47,7 +46,7 @@ class LazyReplay:
         self._modules, self._unmade = modules, [m for m in known if _is_unmade(m)]
         for module in self._unmade:
             # After the module's own hook, which makes them.
-            self._hooks.append(module.register_forward_pre_hook(self._note))
+            self._hooks[module] = module.register_forward_pre_hook(self._note)
 
     def keep(self) -> None:
         """After the first pass: stop watching."""
@@ -56,25 +55,25 @@ class LazyReplay:
     def rewind(self) -> None:
         """Before a later pass: set the random streams when these modules run."""
         self.finish()
-        self._ahead = set(self._states)
-        for module in self._ahead:
-            self._hooks.append(module.register_forward_pre_hook(self._jump))
+        for module in self._states:
+            self._hooks[module] = module.register_forward_pre_hook(self._jump)
 
     def finish(self) -> None:
         """Stop watching."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
-        self._hooks = []
+        self._hooks = {}
 
     def _note(self, module: nn.Module, _: Any) -> None:
-        if module not in self._states:
-            self._states[module] = self._streams.now() if self._streams else None
-            self._made(module)
+        # Hooks are a part of the module's state, which this one must not be in.
+        self._hooks.pop(module).remove()
+        self._states[module] = self._streams.now() if self._streams else None
+        self._made(module)
 
     def _jump(self, module: nn.Module, _: Any) -> None:
-        if module in self._ahead and self._streams:
+        self._hooks.pop(module).remove()
+        if self._streams:
             self._streams.set(self._states[module])
-        self._ahead.discard(module)
 
 
 def _is_unmade(module: nn.Module) -> bool:

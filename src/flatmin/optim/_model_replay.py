@@ -48,9 +48,9 @@ class ModelReplay:
         self._lazy.begin(now.modules)
 
     def keep(self) -> None:
+        self._lazy.keep()
         self._end, self._fresh = self._start.again(), True
         self._left.save(self._end.buffers)
-        self._lazy.keep()
         try:
             self._trained.keep()
             self._frozen.keep()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import random
 import sys
+from array import array
 from collections import deque
 from collections.abc import Mapping
+from copy import copy
 from enum import Enum
 from functools import partial
 from operator import is_
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -35,6 +38,7 @@ from flatmin.optim._holders import (
     SlotsHolder,
     ValueHolder,
     changeable,
+    slots_of,
 )
 
 #: How far references are followed from a module, and how many holders there may be.
@@ -46,8 +50,11 @@ _LONG = 4096
 #: The largest array of which a copy is made, in bytes.
 _SMALL = 2**20
 
+_CONTAINERS = (list, dict, set, deque, bytearray, array)
+_OWN = "__dict__"
+
 #: Packages whose objects are no state of a model, or are recognised by type.
-_FOREIGN = (frozenset(sys.stdlib_module_names) - {"types"}) | {
+_FOREIGN = (frozenset(sys.stdlib_module_names) - {"types", "collections"}) | {
     "torch", "numpy", "lightning", "pytorch_lightning", "lightning_fabric",
 }  # fmt: skip
 _TRAINS = (Optimizer, LRScheduler, GradScaler)
@@ -143,13 +150,14 @@ class _Walk:
     def _visit(self, x: Any, depth: int) -> None:
         if isinstance(x, Tensor):
             self.tensors[id(x)] = x
-        elif isinstance(x, tuple):
-            self._follow(changeable(cast("tuple[Any, ...]", x)), depth)
+        elif isinstance(x, tuple | frozenset | partial | MethodType):
+            self._follow(changeable(_fixed(x)), depth)
         elif id(x) not in self.holders:
             holder = self._known.get(id(x)) or self._hold(x)
             if holder is not None:
                 self.holders[id(x)] = holder
                 self._follow(holder.children, depth)
+                self._follow(_attributes_of_container(x), depth)
                 if isinstance(x, Optimizer):
                     self.inner += [p for g in x.param_groups for p in g["params"]]
 
@@ -187,9 +195,24 @@ class _Walk:
         )
 
 
+def _attributes_of_container(x: object) -> list[Any]:
+    """Return the attributes of a container, if its class is the author's own."""
+    found: Any = getattr(x, _OWN, None)
+    is_own = isinstance(x, _CONTAINERS) and _is_state(cast("object", x))
+    return [found] if is_own and found is not None else []
+
+
+def _fixed(x: Any) -> tuple[Any, ...]:
+    """What an object refers to that cannot be changed itself."""
+    if isinstance(x, partial):
+        some = cast("partial[Any]", x)
+        return (some.func, some.args, some.keywords)
+    return (x.__self__,) if isinstance(x, MethodType) else tuple(x)
+
+
 def _container(x: Any) -> Holder | None:
     content: Any = x
-    if not isinstance(x, list | dict | set | deque | bytearray):
+    if not isinstance(x, _CONTAINERS):
         return None
     if len(content) > _LONG:
         return LongListHolder(content, _LONG) if isinstance(x, list) else None
@@ -197,12 +220,18 @@ def _container(x: Any) -> Holder | None:
         return DictHolder(content)
     if isinstance(x, list | deque):
         return SequenceHolder(content)
-    return ValueHolder(content.copy, partial(_refill, content), compare=True)
+    read = partial(copy, content)
+    if isinstance(x, set):
+        members = partial(iter, content)
+        write = partial(_refill, content)
+        return ValueHolder(read, write, compare=True, children=members)
+    write = partial(content.__setitem__, slice(None))
+    return ValueHolder(read, write, compare=True)
 
 
-def _refill(x: set[Any] | bytearray, then: Any) -> None:
+def _refill(x: set[Any], then: set[Any]) -> None:
     x.clear()
-    x.update(then) if isinstance(x, set) else x.extend(then)
+    x.update(then)
 
 
 def _stream(x: Any) -> Holder | None:
@@ -237,8 +266,11 @@ def _is_state(x: object) -> bool:
 
 
 def _attributes(x: Any) -> Holder:
-    content = getattr(x, "__dict__", None)
-    return SlotsHolder(x) if content is None else DictHolder(content, x)
+    content = getattr(x, _OWN, None)
+    kind: type[object] = x.__class__
+    if content is None or slots_of(kind):
+        return SlotsHolder(x)
+    return DictHolder(content, x)
 
 
 def _is_wrapper(module: nn.Module) -> bool:
