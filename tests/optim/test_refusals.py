@@ -346,3 +346,22 @@ def test_a_method_that_returns_nothing_is_told_what_to_return() -> None:
     )
     with untouched(model), pytest.raises(TypeError, match="got NoneType"):
         passes(optimizer, model, batch(torch.float64))
+
+
+def test_the_radius_under_the_name_of_other_libraries_is_refused() -> None:
+    model = mlp(torch.float32)
+    optimizer = SAM(base_of(model), model)
+    optimizer.param_groups[0]["rho"] = 0.2
+    message = r'"sam_rho".*group\.pop\("rho"\)'
+    with untouched(model), pytest.raises(ValueError, match=message):
+        passes(optimizer, model, DATA)
+    for group in optimizer.param_groups:
+        group["sam_rho"] = group.pop("rho")
+    sam_steps(optimizer, model, DATA, 1)
+
+
+def test_a_rho_of_the_base_s_own_is_no_radius() -> None:
+    model = mlp(torch.float32)
+    optimizer = SAM(torch.optim.Adadelta(model.parameters(), rho=0.8), model)
+    sam_steps(optimizer, model, DATA, 1)
+    assert optimizer.param_groups[0]["rho"] == 0.8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -118,6 +118,24 @@ def check_group(group: dict[str, Any]) -> None:
         ValueError: it is negative or not finite.
     """
     radius(group["sam_rho"], "sam_rho")
+
+
+def check_names(groups: list[dict[str, Any]], defaults: Mapping[str, Any]) -> None:
+    """Refuse other libraries' name of the radius, which nothing would read.
+
+    Args:
+        groups: of the base.
+        defaults: the names that the base itself has; Adadelta has a ``"rho"``.
+
+    Raises:
+        ValueError: a group has a ``"rho"`` and the base has none.
+    """
+    if "rho" not in defaults and any("rho" in group for group in groups):
+        raise ValueError(
+            'a group has "rho", which neither SAM nor this base reads. The radius of '
+            'a group is "sam_rho". Write: for group in optimizer.param_groups: '
+            'group["sam_rho"] = group.pop("rho").'
+        )
 
 
 def check_decay(groups: list[dict[str, Any]]) -> None:

@@ -371,8 +371,7 @@ class SAM(SharedOptimizer):
         return x if isinstance(self.scope, World) else agree(self.model, x)
 
     def _step(self) -> Step:
-        if any(STEP not in group for group in self.param_groups):
-            self._complete_groups()
+        self._check_groups()
         self._memory.clear_trial()
         of = [
             (p, k)

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from flatmin.core import Method
 from flatmin.optim._bases import claim
-from flatmin.optim._checks import check_group
+from flatmin.optim._checks import check_group, check_names
 from flatmin.optim._engine import Engine
 from flatmin.optim._guard import (
     end_wait,
@@ -270,6 +270,12 @@ class SharedOptimizer(Optimizer):
         if any(rate is None or float(rate) != 0 for rate in rates):
             return False
         return all(p.grad is not None and not p.grad.any() for p in self._trained())
+
+    def _check_groups(self) -> None:
+        """Complete groups that were added to the base; refuse what nothing reads."""
+        if any(STEP not in group for group in self.param_groups):
+            self._complete_groups()
+        check_names(self.param_groups, self.defaults)
 
     def _complete_groups(self) -> None:
         """Give new groups, and those of a plain optimizer's checkpoint, our entries."""
