@@ -85,7 +85,7 @@ def test_weights_move_as_far_without_looking_at_values(
     expected = [a + 0.5 * b for a, b in zip(w, g, strict=True)]
     there, back = ([t.clone() for t in w] for _ in range(2))
     add_(there, Multiple(g, C, YES))
-    monkeypatch.setattr(ts, "_may_look", lambda xs: False)
+    monkeypatch.setattr(ts, "may_look", lambda xs: False)
     monkeypatch.setattr(ts, "_MANY", 6)
     add_(back, Multiple(g, C, NO))
     for a, b in zip(back, w, strict=True):

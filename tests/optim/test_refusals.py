@@ -348,6 +348,21 @@ def test_a_method_that_returns_nothing_is_told_what_to_return() -> None:
         passes(optimizer, model, batch(torch.float64))
 
 
+@pytest.mark.parametrize("forgotten", [0, 1])
+def test_a_pass_without_backward_is_refused(forgotten: int) -> None:
+    model = mlp(torch.float32)
+    optimizer = SAM(base_of(model), model)
+
+    def loop() -> None:
+        for probe in optimizer.probes():
+            loss = loss_of(model, DATA)
+            if probe.index != forgotten:
+                loss.backward()
+
+    with untouched(model), pytest.raises(RuntimeError, match="for every probe"):
+        loop()
+
+
 def test_the_radius_under_the_name_of_other_libraries_is_refused() -> None:
     model = mlp(torch.float32)
     optimizer = SAM(base_of(model), model)

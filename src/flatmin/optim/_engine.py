@@ -121,7 +121,7 @@ class Engine:
                     step.losses.append(probe.losses)
                 log.end(ask, probe.loss)
                 ask, descend = self._answer(program, ask, log, view)
-            _check_descent(descend)
+            _check_some(descend)
             _check_same_trained(step)
             if alone:
                 descend = self._scope.average(self._model, step.w, descend)
@@ -200,6 +200,8 @@ class Engine:
         """
         g = self._held(log.w)
         _check_dense(log.w, g)
+        if ask.backward:
+            _check_some(g)
         g = view.seen(g)
         log.keep(ask, g)
         g = self._scope.share(log.w, g) if ask.climbs else g
@@ -297,9 +299,10 @@ def _check_same_trained(step: Step) -> None:
         )
 
 
-def _check_descent(descend: Gradients) -> None:
-    if all(v is None for v in descend):
+def _check_some(g: Gradients) -> None:
+    """Refuse a pass without any gradient, which would be taken for a zero one."""
+    if all(v is None for v in g):
         raise RuntimeError(
-            "no parameter has a gradient after the probes() loop. Call "
-            "loss.backward() in its body."
+            "no parameter has a gradient after a pass of the probes() loop. Call "
+            "loss.backward() in its body, for every probe."
         )
