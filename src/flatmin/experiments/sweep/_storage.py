@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from flatmin.experiments.errors import BadInput
 
@@ -23,6 +24,10 @@ BEAT, GRACE = 60, 300
 
 #: Seconds that a process waits for others to write to the sweep's own file.
 PATIENCE = 60
+
+#: A connection for each use. Servers drop those that wait through a long training,
+#: and Python warns of files that are open at its end.
+_UNPOOLED: dict[str, Any] = {"poolclass": NullPool}
 
 #: The errors that a failing data base raises.
 FAILURES = (StorageInternalError, SQLAlchemyError)
@@ -61,6 +66,7 @@ def opened(path: Path, url: str | None) -> RDBStorage:
                 again = RetryHeartbeatStaleTrialCallback()
                 return _Beating(
                     url,
+                    _UNPOOLED,
                     heartbeat_interval=BEAT,
                     grace_period=GRACE,
                     heartbeat_stale_trial_callback=again,
@@ -69,7 +75,7 @@ def opened(path: Path, url: str | None) -> RDBStorage:
             connect: Any = partial(sqlite3.connect, timeout=PATIENCE)
             file = partial(connect, path, check_same_thread=False)
             _check_tables("sqlite:///study.db", creator=file)
-            return RDBStorage("sqlite:///study.db", {"creator": file})
+            return RDBStorage("sqlite:///study.db", {"creator": file, **_UNPOOLED})
     except (ImportError, LookupError, RuntimeError, ValueError, *FAILURES) as error:
         raise error if isinstance(error, BadInput) else refusal(url, error) from None
 
@@ -91,9 +97,8 @@ def refusal(url: str | None, error: Exception) -> BadInput:
 
 def _check_tables(url: str, **options: Any) -> None:
     """Refuse a data base without all of Optuna's tables, unless it is new."""
-    engine = sqlalchemy.create_engine(url, **options)
+    engine = sqlalchemy.create_engine(url, **options, **_UNPOOLED)
     there = set(sqlalchemy.inspect(engine).get_table_names())
-    engine.dispose()
     missing = _TABLES - there
     # Optuna makes alembic_version last: without it, a process was killed at its start.
     if missing and ("alembic_version" in there or (there and missing == _TABLES)):
