@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import torch
@@ -113,8 +112,8 @@ class Net(nn.Module):
             nn.Linear(8, 3),
         )
         self.overflows = of.overflows
-        # An object, not a number: SAM rewinds a module's numbers before each pass.
-        self.passes = count()
+        # An iterator, not a number: SAM rewinds a module's numbers before each pass.
+        self.passes = iter(range(1_000_000))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.body(x)
