@@ -112,9 +112,12 @@ class Pair(Tensor):
 
 
 def test_a_sharded_weight_is_refused() -> None:
+    class Cut(nn.Parameter):
+        device_mesh = None  # What tells a DTensor.
+
     model = adapted()
-    # What tells a DTensor.
-    vars(layer(model).get_base_layer().weight)["device_mesh"] = None
+    inner = layer(model).get_base_layer()
+    inner.weight = Cut(inner.weight.detach(), requires_grad=False)
     with pytest.raises(ValueError, match=r"sharded \(DTensor\).*flatmin\.SAM"):
         flat(model)
 

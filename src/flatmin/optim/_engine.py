@@ -200,7 +200,8 @@ class Engine:
         """
         g = self._held(log.w)
         _check_dense(log.w, g)
-        if ask.backward:
+        # The product with the Hessian of a linear loss is no tensor.
+        if ask.backward and ask.along is None:
             _check_some(g)
         g = view.seen(g)
         log.keep(ask, g)
