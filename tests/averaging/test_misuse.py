@@ -82,6 +82,9 @@ def test_an_average_that_begins_in_inference_mode_goes_on(kind: Any) -> None:
     average, twin = kind(model), kind(model)
     with torch.inference_mode():
         average.update()
+    held = average.state_dict()
+    tensors = held["average"] if "average" in held else held["latest"][0]
+    assert not any(t.is_inference() for t in tensors.values())
     twin.update()
     nn.init.zeros_(model.weight)
     for one in (average, twin):

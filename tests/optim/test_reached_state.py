@@ -199,8 +199,11 @@ def test_a_hook_that_a_pass_registers_is_there_once() -> None:
     assert len(model.layer._forward_hooks) == 1
 
 
-def twice_once(module: nn.Module, args: Any, kwargs: Any, handles: list[Any]) -> Any:
-    """Double the input, and remove this hook."""
+def twice_once(
+    module: nn.Module, args: Any, kwargs: Any = None, *, handles: list[Any]
+) -> Any:
+    """Double the input, and remove this hook, which asked for keyword arguments."""
+    assert kwargs is not None
     handles.pop().remove()
     return (2 * args[0],), kwargs
 
