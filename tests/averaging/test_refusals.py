@@ -111,4 +111,6 @@ def test_a_state_of_another_model_or_kind_is_refused() -> None:
         EMA(deep).load_state_dict(state)
     with pytest.raises(ValueError, match="no state of LAWA"):
         LAWA(small).load_state_dict(state)
+    with pytest.raises(ValueError, match="no state of EMA: it has no 'statistics'"):
+        EMA(small).load_state_dict({"updates": 1, "average": state["average"]})
     EMA(small).load_state_dict(EMA(large).state_dict())

@@ -149,3 +149,21 @@ def test_a_lazy_module_used_twice_goes_on_from_its_first_use() -> None:
         outputs.append(model(torch.ones(6, 4, dtype=torch.float64)))
         outputs[-1].square().mean().backward()
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-6, atol=1e-9)
+
+
+def test_a_lazy_module_that_no_pass_uses_is_watched_no_longer() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.spare = nn.Linear(4, 3), nn.LazyLinear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    model = Unused().double()
+    before = dict(model.spare._forward_pre_hooks)
+    optimizer = SAM(torch.optim.SGD(model.layer.parameters(), lr=0.1), model)
+    for _ in optimizer.probes():
+        model(torch.ones(6, 4, dtype=torch.float64)).square().mean().backward()
+    optimizer.step()
+    assert dict(model.spare._forward_pre_hooks) == before
