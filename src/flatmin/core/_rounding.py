@@ -14,8 +14,8 @@ from flatmin.core._multiple import Entries, Multiple, entries, pick
 #: How many entries of a tensor share a block of noise.
 _BLOCK = 2**15
 
-#: How many entries are added at a time on an accelerator. A thread of the CPU takes a
-#: block, whose intermediate tensors fit its cache.
+#: How many entries an accelerator adds at a time. The CPU adds one block per thread, so
+#: that the intermediate tensors fit its cache.
 _MANY = 2**22
 
 
@@ -102,7 +102,7 @@ def _rounded(y: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == torch.bfloat16:
         return _with_fewer_bits(y, noise)
     nearest = y.to(dtype)
-    # As integers, neighbours away from zero are one apart, whatever the sign.
+    # Read as integers, a number and its neighbour away from zero differ by one.
     beyond = nearest.float().abs() > y.abs()
     low = nearest.view(torch.int16) - beyond.to(torch.int16)
     here, there = low.view(dtype).float(), (low + 1).view(dtype).float()

@@ -92,8 +92,7 @@ class Shards:
         """How parameters are cut; alike on every process, and in the same order."""
         kinds: dict[tuple[Any, ...], list[int]] = {}
         for i, w in enumerate(ws):
-            holders = () if type(w) in PLAIN else _holders(w)
-            kinds.setdefault(holders, []).append(i)
+            kinds.setdefault(_holders(w), []).append(i)
         return cls(list(kinds.items()))
 
     def norm(self, xs: Sequence[Tensor]) -> Tensor:

@@ -173,7 +173,7 @@ def cosine(
     return 1 - norm(apart) ** 2 / 2
 
 
-def in_memory_order(x: Tensor) -> Tensor:
+def _in_memory_order(x: Tensor) -> Tensor:
     """Return ``x``; if it is in channels_last format, as a contiguous view."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x.permute(0, 2, 3, 1) if last and not x.is_contiguous() else x
@@ -216,7 +216,7 @@ def _run_norms(xs: Sequence[Tensor]) -> Tensor:
     runs: dict[torch.dtype, list[Tensor]] = {}
     short: dict[torch.dtype, list[Tensor]] = {}
     for x in xs:
-        kind, flat = x.dtype, in_memory_order(x)
+        kind, flat = x.dtype, _in_memory_order(x)
         if flat.numel() < 16 * _RUN:
             short.setdefault(kind, []).append(flat)
         elif kind == torch.float64:

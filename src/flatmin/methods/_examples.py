@@ -129,7 +129,7 @@ def esam(
     gamma: float = 0.5,
     **options: Unpack[Options],
 ) -> SAM:
-    r"""Efficient SAM: perturb some tensors, descend the examples whose loss rises.
+    r"""Efficient SAM: perturb some tensors; descend only examples whose loss rises.
 
     .. math::
         \hat\epsilon = \frac{\rho}{\beta} \frac{b g}{\|b g\|}, \qquad
