@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from flatmin import SAM
 from flatmin.averaging import EMA
+from flatmin.averaging._tensors import tensors_of
 from tests.distributed.jobs import RHO, batches, network, part, sgd
 from tests.distributed.shard_jobs import whole, wrapped
 
@@ -29,15 +30,30 @@ def averaged(rank: int, kind: str) -> dict[str, Any]:
         for _ in optimizer.probes():
             cross_entropy(model(mine[0]), mine[1]).backward()
         optimizer.step()
+        seen(model, x)
         average.update()
+        seen(model, x)
         if k == STEPS // 2:
             state = copy.deepcopy(average.state_dict())
             average = EMA(model, DECAY)
             average.load_state_dict(state)
     before = values(model)
+    output = seen(model, x)
     with average.applied():
         lent = values(model)
-    return {"average": lent, "weights": before, "kept": values(model) == before}
+        outputs = [seen(model, x) for _ in range(2)]
+    return {
+        "average": lent,
+        "weights": before,
+        "outputs": outputs,
+        "kept": values(model) == before and seen(model, x) == output,
+    }
+
+
+def seen(model: nn.Module, x: Tensor) -> Any:
+    """What the model says without a backward pass, after which FSDP2 stays whole."""
+    with torch.no_grad():
+        return model(x).tolist()
 
 
 def model_of(kind: str) -> nn.Module:
@@ -49,5 +65,5 @@ def model_of(kind: str) -> nn.Module:
 
 
 def values(model: nn.Module) -> list[Any]:
-    parameters: list[Tensor] = list(model.parameters())
+    parameters: list[Tensor] = list(tensors_of(model).values())
     return [whole(p) for p in parameters]

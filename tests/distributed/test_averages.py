@@ -11,13 +11,14 @@ from tests.distributed import average_jobs
 from tests.distributed.ranks import Ranks
 
 
-@pytest.mark.parametrize("kind", ["DDP", "layers", "tensor"])
+@pytest.mark.parametrize("kind", ["DDP", "layers", "root", "tensor"])
 def test_an_average_is_that_of_one_process(kind: str, ranks: Ranks) -> None:
     wanted = average_jobs.averaged(0, "one")
     for found in ranks.run(average_jobs.averaged, kind):
         assert found["kept"]
         assert found["average"] != found["weights"]
         close(found["average"], wanted["average"])
+        close(found["outputs"], wanted["outputs"])
 
 
 def close(mine: list[Any], theirs: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 BATCHES = "experiments/batches.py"
+READERS = "experiments/readers.py"
 TRAIN = "experiments/train.py"
 STATE = "experiments/state.py"
 EVALUATE = "experiments/evaluate.py"
@@ -99,11 +100,25 @@ EXPERIMENTS = [
     ),
     Mutant(
         "a reader of files draws from the network's stream",
-        BATCHES,
+        READERS,
         "            generator=Generator(),\n",
         "",
         f"{HERE}test_batches.py::test_files_are_read_as_by_hand_whoever_reads_them"
         "[augments0]",
+    ),
+    Mutant(
+        "readers are started anew for every epoch",
+        READERS,
+        "            self._idle.append((loader, order))\n",
+        "            pass\n",
+        f"{HERE}test_readers.py::test_readers_stay_from_one_epoch_to_the_next",
+    ),
+    Mutant(
+        "a reader outlives a process that was killed while the reader started",
+        READERS,
+        "            worker_init_fn=_begin,\n",
+        "",
+        f"{HERE}test_readers.py::test_a_reader_ends_with_a_process_killed_meanwhile",
     ),
     Mutant(
         "the true gradient in both passes",

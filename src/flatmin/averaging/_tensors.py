@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from flatmin.core._shards import local
+from flatmin.core._shards import local, reshard
 
 #: Tensors of a model by the name that they have there.
 Named = dict[str, Tensor]
@@ -15,6 +15,7 @@ Named = dict[str, Tensor]
 
 def tensors_of(model: nn.Module) -> Named:
     """Return parameters and buffers by name; one with two names has its first."""
+    reshard(model)
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -58,8 +59,9 @@ def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
 
 def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
     """Return the names of parameters that are not as given; NaN is equal to NaN."""
+    ours_by_name = tensors_of(model)
     names = [name for name, _ in model.named_parameters()]
-    ours = local([p.detach() for _, p in model.named_parameters()])
+    ours = local([ours_by_name[name].detach() for name in names])
     given = local([named[name] for name in names])
     return [
         name

@@ -7,9 +7,10 @@ processes that hold the other parts, once per kind of sharding and not per param
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,20 @@ def is_dtensor(x: object) -> bool:
 def local(xs: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each, sharing its memory; plain tensors as they are."""
     return [x if type(x) in PLAIN else _local(x) for x in xs]
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of whole weights that FSDP2 keeps after a forward pass without a backward.
+
+    They would not follow their shards, and they hide these from ``model.parameters()``.
+    """
+    # Importing the class takes half a second; a model that has it has loaded it.
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    if kind is None:
+        return
+    for module in model.modules():
+        if isinstance(module, kind):
+            cast("Any", module).reshard()
 
 
 def cut_within(w: Any) -> bool:

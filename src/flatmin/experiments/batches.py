@@ -8,22 +8,21 @@ or is spread over other processes therefore sees the same images.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from flatmin.experiments import augment
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Series, Split, Tensors
+from flatmin.experiments.datasets import DataSet, Files, Series, Split, Tensors
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import input_size, normalisation
+from flatmin.experiments.readers import Change, Part, Readers
 from flatmin.experiments.tasks import IGNORED, task_of
 from flatmin.experiments.windows import Windows
 
@@ -31,21 +30,12 @@ from flatmin.experiments.windows import Windows
 #: series: what came before, and what comes next.
 Batch = tuple[Tensor, Tensor]
 
-#: Indices of examples, and the seed of the draws for them.
-Part = tuple[Tensor, int]
-
-#: A change of uint8 images that all have one size.
-_Change = Callable[[Tensor, Generator], Tensor]
-
 #: Side of an image from a file, in pixels, if the experiment does not say.
 IMAGE_SIZE = 224
 
 #: Most images per pass without gradients. Large images are faster in smaller batches,
 #: whose activations stay in the caches.
 _TEST_BATCH, _FEWEST, _TEST_PIXELS = 512, 32, 512 * 32**2
-
-#: Processes that read files, for each that trains.
-_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +94,19 @@ class Batches:
         # Windows of a series are read standardised and are not augmented.
         self._ready = isinstance(data.train, Series)
         self._tested = _TEST_BATCH if self._ready else min(fitting, _TEST_BATCH)
-        self._train = self._source(data.train, y, data)
-        self._test = self._source(data.test, data.test.y, data)
+        splits = {"train": data.train, "test": data.test}
+        files = {k: s.images for k, s in splits.items() if isinstance(s, Files)}
+        self._readers = Readers(files, size, pin_memory=device.type == "cuda")
+        self._train = self._source("train", data.train, y, data)
+        self._test = self._source("test", data.test, data.test.y, data)
 
-    def _source(self, split: Split, y: Tensor, data: DataSet) -> _Source:
+    def _source(self, name: str, split: Split, y: Tensor, data: DataSet) -> _Source:
         if isinstance(split, Series):
             statistics = (data.mean, data.std)
             return Windows.of(split, y, statistics, self.experiment, self.device)
         if isinstance(split, Tensors):
             return _Memory(split.x.to(self.device), y.to(self.device))
-        return _Disk(split.images, y, self._side or IMAGE_SIZE, self.device)
+        return _Disk(self._readers, name, y, self.device)
 
     def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
         """Yield this process's groups of each step of an epoch, from ``first`` on.
@@ -245,7 +238,7 @@ class _Source(Protocol):
         """The labels ``[n]``."""
         ...
 
-    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+    def read(self, parts: list[Part], change: Change | None = None) -> Iterator[Batch]:
         """Yield the changed images and the labels of each part, on the device."""
         ...
 
@@ -257,7 +250,7 @@ class _Memory:
     x: Tensor
     y: Tensor
 
-    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
+    def read(self, parts: list[Part], change: Change | None = None) -> Iterator[Batch]:
         for index, seed in parts:
             here = index.to(self.x.device)
             x, y = self.x[here], self.y[here]
@@ -270,46 +263,13 @@ class _Memory:
 class _Disk:
     """Images that other processes read and change."""
 
-    images: Any
+    readers: Readers
+    split: str
     y: Tensor
-    size: int
     device: torch.device
 
-    def read(self, parts: list[Part], change: _Change | None = None) -> Iterator[Batch]:
-        loader = DataLoader(
-            _Pictures(self.images, self.size, change),
-            batch_sampler=[_seeded(index, seed) for index, seed in parts],
-            num_workers=min(_READERS, (os.cpu_count() or 1) - 1, len(parts)),
-            pin_memory=self.device.type == "cuda",
-            # The loader must not draw from the global stream, which the network uses.
-            generator=Generator(),
-        )
-        try:
-            for x, (index, _) in zip(loader, parts, strict=True):
-                here = x.to(self.device, non_blocking=True)
-                yield here, self.y[index].to(self.device)
-        except BadInput as error:
-            # A reader's error arrives with its traceback as the message.
-            raise BadInput(str(error).rpartition("BadInput: ")[2].strip()) from None
-
-
-def _seeded(index: Tensor, seed: int) -> list[tuple[int, int]]:
-    """Pair each index with a seed of its own, whichever process reads the image."""
-    drawn = torch.randint(2**62, (len(index),), generator=Generator().manual_seed(seed))
-    return list(zip(index.tolist(), drawn.tolist(), strict=True))
-
-
-class _Pictures(Dataset[Tensor]):
-    """Image files as uint8 ``[3, size, size]``."""
-
-    def __init__(self, images: Any, size: int, change: _Change | None) -> None:
-        self.images, self.size, self.change = images, size, change
-
-    def __getitem__(self, place: tuple[int, int]) -> Tensor:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
-        index, seed = place
-        x = pil_to_tensor(self.images[index][0])[None]
-        if self.change is not None:
-            x = self.change(x, Generator().manual_seed(seed))
-        return augment.centre(x, self.size)[0]
+    def read(self, parts: list[Part], change: Change | None = None) -> Iterator[Batch]:
+        images = self.readers.read(self.split, parts, change)
+        for x, (index, _) in zip(images, parts, strict=True):
+            here = x.to(self.device, non_blocking=True)
+            yield here, self.y[index].to(self.device)

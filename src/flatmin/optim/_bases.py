@@ -80,11 +80,18 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
     """Refuse a base without parameters of the model; warn if some are not the model's.
 
     Raises:
-        ValueError: they have no parameter in common.
+        ValueError: they have no parameter in common, or the base has weights that FSDP2
+            gathered for a forward pass and has let go of.
     """
     mine = {id(p) for p in model.parameters()}
     ours = [p for group in base.param_groups for p in group["params"]]
     outside = [p for p in ours if id(p) not in mine]
+    if any(p.numel() and not p.untyped_storage().nbytes() for p in outside):
+        raise ValueError(
+            "base was built after a forward pass of FSDP2, from weights that were "
+            "whole for that pass alone: it cannot train them. Build the base right "
+            "after fully_shard, or call model.reshard() before."
+        )
     if len(outside) == len(ours):
         raise ValueError(
             "base and model have no parameter in common. Build the base from this "

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
 from flatmin.core._scope import replicas
-from flatmin.core._shards import whole_as
+from flatmin.core._shards import is_dtensor, reshard, whole_as
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
@@ -56,7 +56,7 @@ class Engine:
         # With this option gradients are views of buckets, which every pass fills anew.
         self._views = any(part.gradient_as_bucket_view for part in replicas(model))
         self._weights = Weights()
-        self._met_all = False
+        self._met_all = self._sharded = False
         self._check = ReplayCheck(model) if check == "replay" else None
         self._replays: list[Replay] = []
         self._protects = protect_buffers
@@ -71,6 +71,11 @@ class Engine:
         """Whether the weights are at ``w + eps`` now."""
         return self._weights.moved
 
+    def reshard(self) -> None:
+        """Before weights move: whole ones, which FSDP2 may hold, would stay behind."""
+        if self._sharded:
+            reshard(self._model)
+
     def run(
         self,
         program: Program,
@@ -84,6 +89,8 @@ class Engine:
         However the loop is left, the weights are ``w`` again. If an accumulating loop
         is left early, the gradients are those from before it.
         """
+        self._sharded = any(map(is_dtensor, step.w))
+        self.reshard()
         everyone = _parameters(self._model, step.w)
         before = self._held(everyone) if accumulate else []
         log = Log(step.w, track=self._track)
@@ -110,6 +117,7 @@ class Engine:
                 alone = ask.climbs or ask.alone
                 with self._around(ask), self._meeting(), self._watched(log):
                     yield probe
+                self.reshard()
                 self._weights.restore()
                 if not rewound:
                     for replay in self._replays:
@@ -184,6 +192,7 @@ class Engine:
         probe = Probe(0, type(ask.at), ask.there(), _pairs(step.w, ask.along))
         with self._around(ask), check.watch():
             yield probe
+        self.reshard()
         self._weights.restore()
         check.note(probe, step.w)
         for replay in self._replays:

@@ -23,6 +23,7 @@ from flatmin.core import (
 )
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
+from flatmin.core._shards import reshard
 from flatmin.optim._bases import check_base, check_parameters, check_saved
 from flatmin.optim._checks import (
     check_accumulation,
@@ -145,6 +146,7 @@ class SAM(SharedOptimizer):
     ) -> None:
         check_base(base)
         check_model(model)
+        reshard(model)
         check_parameters(base, model)
         if norm_over not in ("model", "group"):
             raise ValueError(f"norm_over is 'model' or 'group', got {norm_over!r}.")
@@ -201,6 +203,7 @@ class SAM(SharedOptimizer):
                 "attach() inside a probes() loop. Call it after the loop."
             )
         check_model(model)
+        reshard(model)
         check_parameters(self.base, model)
         scope = check_scope(self.chosen_scope, model)
         unperturbed = self._engine.unperturbed
@@ -309,6 +312,7 @@ class SAM(SharedOptimizer):
         afterwards()
         if not self._is_idle(closure):
             self._check_ready()
+        self._engine.reshard()
         progress = self._progress
         progress.stepping, progress.counted, progress.depth = True, False, 0
         return value

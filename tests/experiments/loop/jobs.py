@@ -26,7 +26,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "channels_last": True,
     },
     "looksam on shake-shake": {
-        "model": "shake-shake-8-2x4d",
+        "model": "shake-shake-8-2x8d",
         "method": "looksam",
         "method_options": {"k": 3},
         "mixup": 1.0,

@@ -234,7 +234,7 @@ def test_files_are_read_as_by_hand_whoever_reads_them(
     experiment = small(m=2, batch_size=4, augment=augments, image_size=16)
     found = []
     for readers in (0, 2):
-        monkeypatch.setattr(batches, "_READERS", readers)
+        monkeypatch.setattr("flatmin.experiments.readers._READERS", readers)
         monkeypatch.setattr("os.cpu_count", lambda: 4)
         read = batches_of(experiment, files)
         state, python = torch.get_rng_state(), random.getstate()
@@ -263,7 +263,7 @@ def test_files_are_read_as_by_hand_whoever_reads_them(
 def test_files_are_tested_as_they_are(
     files: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_READERS", 0)
+    monkeypatch.setattr("flatmin.experiments.readers._READERS", 0)
     read = batches_of(small(batch_size=4, image_size=16, augment=("flip",)), files)
     ((x, y),) = read.test()
     assert torch.equal(y, files.test.y)

@@ -49,10 +49,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "channels last": {"channels_last": True, "momentum": 0.9},
     "frozen norm": {"freeze_norm": True},
     "another seed": {"seed": 3},
-    "shake-shake": {"model": "shake-shake-8-2x4d", "m": 4},
-    "shake-shake, sgd": {"model": "shake-shake-8-2x4d", "method": "sgd"},
+    "shake-shake": {"model": "shake-shake-8-2x8d", "m": 4},
+    "shake-shake, sgd": {"model": "shake-shake-8-2x8d", "method": "sgd"},
     "shake-shake, every second step": {
-        "model": "shake-shake-8-2x4d",
+        "model": "shake-shake-8-2x8d",
         "method": "interval_sam",
         "method_options": {"k": 2},
     },

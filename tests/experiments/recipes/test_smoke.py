@@ -27,7 +27,7 @@ KINDS = {
     "resnet-8": ("resnet-20", "resnet-32"),
     "wrn-10-1": ("wrn-28-10", "wrn-40-2"),
     "wrn-10-1-no-bn": ("wrn-40-10-no-bn",),
-    "shake-shake-8-2x4d": ("shake-shake-26-2x96d",),
+    "shake-shake-8-2x8d": ("shake-shake-26-2x96d",),
     "pyramidnet-11": ("pyramidnet-272",),
     "pyramidnet-11-shakedrop": ("pyramidnet-272-shakedrop",),
     "samformer": ("samformer",),

@@ -7,9 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 
 import torch
 from rich.console import Console
@@ -24,6 +22,7 @@ from flatmin.experiments.compare.search import (
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import bars
+from flatmin.experiments.readers import end_with_parent
 
 #: Most processes by default, and most that ``--workers`` can ask for.
 _ENOUGH, _MOST = 4, 64
@@ -79,17 +78,10 @@ def helping(processes: int, place: Place) -> Iterator[None]:
 def _help(root: Path, data: Path, threads: int) -> None:
     # On Ctrl-C, the first process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     what, place = read_place(root, data)
     fabric = launched(what.experiment)
     with bars(Console(quiet=True)) as progress:
         train_jobs(fabric, search_jobs(what, place), place, "", progress)
         train_jobs(fabric, final_jobs(choose(what, place)), place, "", progress)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -13,7 +13,7 @@ _SMALLEST: dict[str, tuple[str, int | None]] = {
     "resnet-": ("resnet-8", 16),
     "wrn-40-10-no-bn": ("wrn-10-1-no-bn", 16),
     "wrn-": ("wrn-10-1", 16),
-    "shake-shake-": ("shake-shake-8-2x4d", 16),
+    "shake-shake-": ("shake-shake-8-2x8d", 16),
     "pyramidnet-272-shakedrop": ("pyramidnet-11-shakedrop", 16),
     "pyramidnet-": ("pyramidnet-11", 16),
     "resnet": ("test_resnet.r160_in1k", 32),

@@ -1,0 +1,50 @@
+"""FSDP2's weights may be whole between passes; a step and a measure mean the shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed import whole_jobs
+from tests.distributed.ranks import Ranks
+
+
+def close(found: Any, wanted: Any) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            x, y = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
+            torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("moment", whole_jobs.MOMENTS)
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [("root", None), ("layers", None), ("kept", None), ("root", "replay")],
+)
+def test_a_look_at_the_model_changes_no_step(
+    kind: str, check: str | None, moment: str, ranks: Ranks
+) -> None:
+    wanted = whole_jobs.trained(0, "one", moment, check)
+    for found in ranks.run(whole_jobs.trained, kind, moment, check):
+        close(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["root", "layers"])
+def test_weights_that_stay_whole_between_micro_batches_still_move(
+    kind: str, ranks: Ranks
+) -> None:
+    wanted = whole_jobs.accumulated(0, "one")
+    for found in ranks.run(whole_jobs.accumulated, kind):
+        close(found, wanted)
+
+
+def test_whole_weights_are_not_taken_for_a_models_own(ranks: Ranks) -> None:
+    for said in ranks.run(whole_jobs.refused):
+        assert said["base"].endswith(
+            "Build the base right after fully_shard, or call model.reshard() before."
+        )
+        for kind in ("root", "layers"):
+            assert "diagnostics need whole parameters, got sharded" in said[kind]

@@ -1,0 +1,89 @@
+"""What ranks do with FSDP2 whose weights stay whole for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.functional import cross_entropy
+
+from flatmin import SAM, diagnostics
+from tests.distributed.jobs import RHO, batches, network, part, sgd
+from tests.distributed.ranks import WORLD_SIZE
+from tests.distributed.shard_jobs import wrapped
+
+#: When a step looks at the model without a backward pass.
+MOMENTS = ("before the loop", "in the loop", "before the step", "after the step")
+
+
+def look(model: nn.Module, x: torch.Tensor) -> list[Any]:
+    """What the model says; FSDP2 keeps the weights of its root whole afterwards."""
+    with torch.no_grad():
+        return model(x).tolist()
+
+
+def trained(rank: int, kind: str, moment: str, check: str | None) -> list[Any]:
+    """What the model says after each step."""
+    model = network(torch.float64) if kind == "one" else wrapped(kind, torch.float64)
+    optimizer = SAM(sgd(model), model, rho=RHO, check=check)
+    said: list[Any] = []
+    for x, y in batches(4, dtype=torch.float64):
+        mine = (x, y) if kind == "one" else (part(rank, x), part(rank, y))
+        if moment == "before the loop":
+            look(model, x)
+        for _ in optimizer.probes():
+            cross_entropy(model(mine[0]), mine[1]).backward()
+            if moment == "in the loop":
+                look(model, x)
+        if moment == "before the step":
+            look(model, x)
+        optimizer.step()
+        said += [look(model, x) if moment == "after the step" else None]
+    return [*said, look(model, x)]
+
+
+def accumulated(rank: int, kind: str) -> list[Any]:
+    """Micro-batches with an ascent each, between which weights stay whole."""
+    model = network(torch.float64) if kind == "one" else wrapped(kind, torch.float64)
+    if isinstance(model, FSDPModule):
+        model.set_reshard_after_backward(False)
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    for x, y in batches(4, dtype=torch.float64):
+        sharers = range(WORLD_SIZE) if kind == "one" else [rank]
+        optimizer.zero_grad()
+        for half in range(2):
+            a, b = (
+                torch.cat([part(r, t).chunk(2)[half] for r in sharers]) for t in (x, y)
+            )
+            for _ in optimizer.probes(accumulate=True):
+                (cross_entropy(model(a), b) / 2).backward()
+        optimizer.step()
+    return look(model, x)
+
+
+def refusal(what: Callable[[], object]) -> str:
+    try:
+        what()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def refused(rank: int) -> dict[str, str]:
+    """What is said of a base, and of a measure, after a forward pass alone."""
+    del rank
+    x, y = batches(1)[0]
+    found: dict[str, str] = {}
+    for kind in ("root", "layers"):
+        model = wrapped(kind, torch.float32)
+        look(model, x.float())
+        base = sgd(model)
+        if kind == "root":
+            found["base"] = refusal(lambda m=model, b=base: SAM(b, m))
+        found[kind] = refusal(
+            lambda m=model: diagnostics.Objective(m, cross_entropy, [(x.float(), y)])
+        )
+    return found
