@@ -12,6 +12,7 @@ from tests.experiments.helpers import Program
 LONG = "1" * 5000
 DEEP = "[" * 100_000
 ONE = ("train", "table4/noise-40/sam", "--smoke")
+SPLIT = ("method=split_rwp", 'method_options={"steps":10}')
 
 
 def changed(*settings: str) -> Experiment:
@@ -90,6 +91,9 @@ def test_a_norm_may_be_infinite() -> None:
         (["rho=[0.1]"], r"rho: .*valid number, got \[0\.1\]"),
         (["rho={}"], r"rho: .*valid number, got \{\}"),
         (["epochs=1.5"], "epochs: .*integer"),
+        (["epochs=true"], "epochs: Input should be a number, got True"),
+        (["rho=false"], "rho: Input should be a number, got False"),
+        (["spectrum_at=[true]"], r"spectrum_at: .* a number, got \[True\]"),
         (["device=tpu"], "device: .*'cpu'"),
         (["augment=[blur]"], "augment"),
         # Nested too deep
@@ -125,6 +129,8 @@ def test_a_bad_setting_is_named_in_a_few_words(
         (['model_options={"zzz": 1}'], "resnet-8: .* argument 'zzz'"),
         (['model_options={"a": {"b": [1]}}'], "resnet-8: .* argument 'a'"),
         (["model_options=[1]"], "model_options: .*dictionary"),
+        ([*SPLIT, "m=1"], "splits the examples of a pass, and there is 1. .* m=2"),
+        ([*SPLIT, "m=2", "accumulate=2"], "there is 1. Use --set m=4"),
         (["epochs=3", "epochs=4"], "epochs is set twice"),
         (["rho=\udcff"], r"an argument is not UTF-8: '--set=rho=\\udcff'"),
         ([f"rho={'x ' * 1000}"], "rho: "),

@@ -260,13 +260,25 @@ def validated(kind: type[Record], values: dict[str, Any]) -> Record:
         BadInput: a value is refused; the message names the field.
     """
     try:
-        return kind.model_validate(values)
+        built = kind.model_validate(values)
     except ValidationError as refused:
         error = refused.errors()[0]
         field = ".".join(str(part) for part in error["loc"]) or "configuration"
         message = error["msg"].removeprefix("Value error, ")
         given = f", got {shown(error['input'])}" if error["loc"] else ""
         raise BadInput(f"{field}: {message}{given}.") from None
+    for name, value in values.items():
+        # pydantic takes true for 1.
+        if _has_truth(value) and not _has_truth(getattr(built, name)):
+            raise BadInput(f"{name}: Input should be a number, got {shown(value)}.")
+    return built
+
+
+def _has_truth(value: Any) -> bool:
+    """Whether this is, or lists, true or false."""
+    if isinstance(value, list | tuple):
+        return any(map(_has_truth, value))
+    return isinstance(value, bool)
 
 
 def _value(text: str) -> Any:

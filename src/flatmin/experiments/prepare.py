@@ -34,6 +34,9 @@ _SHARES: dict[str, str | float] = {
 }
 _COUNTS = {"sparse_sam": "m"}
 
+#: Methods that give each of two passes a part of the examples, and no pass all of them.
+_SPLITTING = {"split_rwp"}
+
 
 def check_measurable(experiment: Experiment, data: DataSet) -> None:
     """Refuse before training what could not be measured after it.
@@ -232,15 +235,23 @@ def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
 
 
 def check_groups(experiment: Experiment, batches: Batches, method: SAM) -> None:
-    """Refuse several groups per process with a method that cannot add them up.
+    """Refuse groups that the method cannot take.
 
     Raises:
-        BadInput: the method is one of these.
+        BadInput: there are several per process, and the method cannot add them up; or
+            there is one example in each, and the method splits them.
     """
     if batches.groups > 1 and not method.method.traits.adds_up:
         raise BadInput(
             f"method {experiment.method} takes a process's part of the batch as one "
             f"group. Use --set m={experiment.batch_size // batches.share.world}."
+        )
+    name = RENAMED.get(experiment.method, experiment.method)
+    passed = batches.examples // experiment.accumulate
+    if name in _SPLITTING and passed < 2:
+        raise BadInput(
+            f"method {experiment.method} splits the examples of a pass, and there is "
+            f"{passed}. Use --set m={2 * experiment.accumulate}, or a larger m."
         )
 
 

@@ -176,6 +176,10 @@ def test_the_whole_job_on_a_folder(program: Program, tmp_path: Path) -> None:
     assert " ".join(out.split()).count(twice) == 2
     assert page.count(twice) == 1
     assert "<b>cat" not in page
+    (folder / "dog" / "20.png").write_bytes((folder / "dog/21.png").read_bytes())
+    code, _, err = program("report", tmp_path / "run", "--data", tmp_path / "data")
+    assert code == 2
+    assert f"are not those that {tmp_path}/run was made with. Put those back" in err
 
 
 def test_processes_that_share_the_work_read_photographs(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flatmin.experiments.compare import estimate, page, preflight, workers
 from flatmin.experiments.compare.images import Sets, read
-from flatmin.experiments.compare.place import Place, claim, read_place
+from flatmin.experiments.compare.place import Place, check_images, claim, read_place
 from flatmin.experiments.compare.plan import ARMS, Comparison
 from flatmin.experiments.compare.results import by_setting
 from flatmin.experiments.compare.search import (
@@ -92,7 +92,7 @@ def report(root: Path, data: Path, console: Console) -> Path:
     what, place = read_place(root, data)
     sets = read(what, data)
     with locked(root):
-        claim(root, data, what, sets)
+        check_images(root, sets)
         searched = finished(search_jobs(what, place))
         chosen = choose(what, place) if searched else []
         if not searched or not finished(final_jobs(chosen)):

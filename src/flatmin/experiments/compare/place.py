@@ -104,6 +104,22 @@ def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
     return found.comparison, Place(root, data, found.images)
 
 
+def check_images(root: Path, sets: dict[str, DataSet]) -> None:
+    """Refuse images that the comparison in a folder was not made with.
+
+    Raises:
+        BadInput: some have changed since.
+    """
+    path = root / COMPARISON
+    stored = check(Stored, read_json(path), path, "Choose another folder.")
+    now = {name: one.digest() for name, one in sets.items()}
+    if different := [name for name in now if now[name] != stored.data_sha256[name]]:
+        raise BadInput(
+            f"the images of {different[0]} are not those that {root} was made with. "
+            "Put those back, or run flatmin compare on these with another --out."
+        )
+
+
 def _check_empty(root: Path) -> None:
     there = root.iterdir() if root.exists() else ()
     if any(not path.name.startswith(".") for path in there):
