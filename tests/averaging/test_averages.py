@@ -270,3 +270,17 @@ def test_complex_weights_are_averaged() -> None:
         model.w.copy_(torch.tensor([3 + 0j]))
     average.update()
     assert seen_in(average)["w"].item() == 2 + 1j
+
+
+@each
+def test_of_a_sparse_buffer_the_latest_is_kept(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = nn.Linear(3, 2)
+    model.register_buffer("edges", torch.eye(3).to_sparse())
+    average = kind(model)
+    average.update()
+    model.edges = (2 * torch.eye(3)).to_sparse()
+    average.update()
+    with average.applied():
+        assert torch.equal(model.edges.to_dense(), 2 * torch.eye(3))

@@ -25,12 +25,15 @@ def averaged(rank: int, kind: str) -> dict[str, Any]:
     scope = None if kind == "one" else "world"
     optimizer = SAM(sgd(model), model, rho=RHO, scope=scope)
     average = EMA(model, DECAY)
-    for k, (x, y) in enumerate(batches(STEPS, dtype=torch.float64)):
+    data = batches(STEPS, dtype=torch.float64)
+    x, _ = data[0]
+    for k, (x, y) in enumerate(data):
         mine = (x, y) if kind in ("one", "tensor") else (part(rank, x), part(rank, y))
         for _ in optimizer.probes():
             cross_entropy(model(mine[0]), mine[1]).backward()
         optimizer.step()
-        seen(model, x)
+        if k % 2:
+            seen(model, x)
         average.update()
         seen(model, x)
         if k == STEPS // 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,12 +25,16 @@ def look(model: nn.Module, x: torch.Tensor) -> list[Any]:
         return model(x).tolist()
 
 
-def trained(rank: int, kind: str, moment: str, check: str | None) -> list[Any]:
+def trained(
+    rank: int, kind: str, moment: str, check: Literal["replay"] | None
+) -> list[Any]:
     """What the model says after each step."""
     model = network(torch.float64) if kind == "one" else wrapped(kind, torch.float64)
     optimizer = SAM(sgd(model), model, rho=RHO, check=check)
     said: list[Any] = []
-    for x, y in batches(4, dtype=torch.float64):
+    data = batches(4, dtype=torch.float64)
+    x, _ = data[0]
+    for x, y in data:
         mine = (x, y) if kind == "one" else (part(rank, x), part(rank, y))
         if moment == "before the loop":
             look(model, x)
@@ -51,7 +55,9 @@ def accumulated(rank: int, kind: str) -> list[Any]:
     if isinstance(model, FSDPModule):
         model.set_reshard_after_backward(False)
     optimizer = SAM(sgd(model), model, rho=RHO)
-    for x, y in batches(4, dtype=torch.float64):
+    data = batches(4, dtype=torch.float64)
+    x, _ = data[0]
+    for x, y in data:
         sharers = range(WORLD_SIZE) if kind == "one" else [rank]
         optimizer.zero_grad()
         for half in range(2):
@@ -81,9 +87,9 @@ def refused(rank: int) -> dict[str, str]:
         model = wrapped(kind, torch.float32)
         look(model, x.float())
         base = sgd(model)
-        if kind == "root":
-            found["base"] = refusal(lambda m=model, b=base: SAM(b, m))
         found[kind] = refusal(
             lambda m=model: diagnostics.Objective(m, cross_entropy, [(x.float(), y)])
         )
+        if kind == "root":
+            found["base"] = refusal(lambda m=model, b=base: SAM(b, m))
     return found

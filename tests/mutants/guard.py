@@ -202,4 +202,26 @@ GUARD_DEFECTS = [
         "        scope = self.scope\n",
         f"{ATTACH}test_a_wrapper_that_comes_later_is_as_good[world-False]",
     ),
+    Mutant(
+        "a loop inside of another SAM's over the same weights",
+        GUARD,
+        "    if not _in_loops.isdisjoint(mine):\n",
+        "    if False:\n",
+        f"{GUARDS}test_a_loop_of_another_sam_inside_a_loop_is_refused[1]",
+    ),
+    Mutant(
+        "one pass of a loop unscaled",
+        SHARED,
+        "            check_not_unscaling()\n",
+        "            pass\n",
+        "tests/optim/test_amp.py::test_unscaling_one_pass_of_a_loop_is_refused[0]",
+    ),
+    Mutant(
+        "a radius set where nobody reads it",
+        SHARED,
+        """        if name == "rho" or (""",
+        """        if False or (""",
+        "tests/optim/test_refusals.py::"
+        "test_an_attribute_that_no_step_would_follow_is_not_set[rho]",
+    ),
 ]

@@ -12,6 +12,7 @@ SCOPE = "tests/optim/test_scope.py::"
 SHARDS = "core/_shards.py"
 METRIC = "core/_metric.py"
 SHARDED = "tests/distributed/test_shards.py::"
+WHOLE = "tests/distributed/test_whole.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
 OVERFLOW = "tests/distributed/test_overflow.py::"
 UNUSED = "tests/distributed/test_unused.py::"
@@ -163,5 +164,34 @@ DISTRIBUTED = [
         "            wait(self._progress, step.w)\n",
         "tests/optim/test_fabric.py::"
         "test_a_loop_over_what_fabric_returns_is_one_over_sam",
+    ),
+    Mutant(
+        "weights that FSDP2 keeps whole stay behind when shards move",
+        "optim/_engine.py",
+        "        if self._sharded:\n            reshard(self._model)\n",
+        "        pass\n",
+        f"{WHOLE}test_weights_that_stay_whole_between_micro_batches_still_move[root]",
+    ),
+    Mutant(
+        "a base of weights that FSDP2 has let go of",
+        "optim/_bases.py",
+        "p.numel() and not p.untyped_storage().nbytes() for p in outside",
+        "False for p in outside",
+        f"{WHOLE}test_whole_weights_are_not_taken_for_a_models_own",
+    ),
+    Mutant(
+        "whole weights of FSDP2 taken for a model that a measure may move",
+        "diagnostics/_guards.py",
+        "    reshard(inner)\n",
+        "",
+        f"{WHOLE}test_whole_weights_are_not_taken_for_a_models_own",
+    ),
+    Mutant(
+        "an average of weights that FSDP2 keeps whole",
+        "averaging/_tensors.py",
+        "    reshard(model)\n",
+        "",
+        "tests/distributed/test_averages.py::"
+        "test_an_average_is_that_of_one_process[root]",
     ),
 ]

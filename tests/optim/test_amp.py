@@ -197,3 +197,19 @@ def test_a_float16_run_with_an_overflow_is_one_without_that_batch() -> None:
     assert optimizer.param_groups[0]["sam_step"] == 3
     assert optimizer.unperturbed_steps == 1
     assert other.unperturbed_steps == 0
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_unscaling_one_pass_of_a_loop_is_refused(index: int) -> None:
+    model = mlp(torch.float32)
+    optimizer, scaler = sam(model), scaler_of(2.0**10)
+
+    def loop() -> None:
+        for probe in optimizer.probes():
+            scaler.scale(loss_of(model, DATA)).backward()
+            if probe.index == index:
+                scaler.unscale_(optimizer)
+
+    with untouched(model), pytest.raises(RuntimeError, match="once, after the loop"):
+        loop()
+    scaled_step(optimizer, model, scaler_of(2.0**10))

@@ -316,3 +316,31 @@ class Unseen:
 
 def _refuse(_: Tensor) -> bool:
     raise AssertionError("somebody looked at a value")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_loop_of_another_sam_inside_a_loop_is_refused(index: int) -> None:
+    model = two_layers()
+    outer, inner = sam(model), sam(model)
+
+    def loop() -> None:
+        for probe in outer.probes():
+            if probe.index == index:
+                outer.zero_grad()
+                sam_steps(inner, model, DATA, 1)
+            loss_of(model, DATA).backward()
+
+    with untouched(model), pytest.raises(RuntimeError, match="another SAM's"):
+        loop()
+    passes(outer, model, DATA)
+
+
+def test_loops_over_two_models_may_be_inside_each_other() -> None:
+    outer, inner, twin = (sam(two_layers()) for _ in range(3))
+    twin.model.load_state_dict(inner.model.state_dict())
+    for _ in outer.probes():
+        loss_of(outer.model, DATA).backward()
+        sam_steps(inner, inner.model, DATA, 1)
+    sam_steps(twin, twin.model, DATA, 2)
+    for a, b in zip(inner.model.parameters(), twin.model.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -268,6 +268,15 @@ def test_a_loop_inside_a_loop_is_refused() -> None:
         passes(optimizer, optimizer.model, DATA)
 
 
+@pytest.mark.parametrize("name", ["rho", "base", "model", "scope"])
+def test_an_attribute_that_no_step_would_follow_is_not_set(name: str) -> None:
+    optimizer = built()
+    before = dict(vars(optimizer))
+    with pytest.raises(AttributeError, match=rf"optimizer\.{name} = .* Write "):
+        setattr(optimizer, name, before.get(name, 0.1))
+    assert dict(vars(optimizer)) == before
+
+
 def test_a_step_with_a_closure_inside_a_loop_is_refused() -> None:
     optimizer = built()
     with held(optimizer), pytest.raises(RuntimeError, match="still open"):

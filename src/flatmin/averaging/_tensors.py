@@ -35,7 +35,7 @@ def averaged(mean: Named, now: Named, share: float) -> None:
     _check_same(mean, now)
     for name, m in mean.items():
         t = now[name].detach()
-        if m.is_floating_point() or m.is_complex():
+        if (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided:
             m.lerp_(t.to(m.dtype), share)
         else:
             m.copy_(t)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core import Method
+from flatmin.core._shards import reshard
 from flatmin.optim._states import States, held_by
 
 _in_use: WeakSet[Optimizer] = WeakSet()
@@ -83,6 +84,7 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
         ValueError: they have no parameter in common, or the base has weights that FSDP2
             gathered for a forward pass and has let go of.
     """
+    reshard(model)
     mine = {id(p) for p in model.parameters()}
     ours = [p for group in base.param_groups for p in group["params"]]
     outside = [p for p in ours if id(p) not in mine]

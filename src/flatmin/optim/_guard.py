@@ -7,7 +7,8 @@ without a word. So a loop refuses to clear what no step has used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from weakref import WeakSet
 
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from flatmin.optim._progress import Progress
 
 #: Loops that are finished, until their optimizer steps.
 _waiting: WeakSet[Progress] = WeakSet()
+
+#: The parameters that open loops train, by id, of all SAMs of the process.
+_in_loops: set[int] = set()
 
 #: Where a gradient keeps the version of its content that a step has used.
 _USED = "_sam_used"
@@ -68,6 +72,27 @@ def is_in_place(progress: Progress, mine: set[int] | None = None) -> bool:
     return any(
         p.grad is g and (mine is None or id(p) in mine) for p, g in progress.left
     )
+
+
+@contextmanager
+def alone_over(w: Iterable[Tensor]) -> Generator[None]:
+    """Refuse a loop inside of another one over some of the same parameters.
+
+    Raises:
+        RuntimeError: there is another, which may have moved the weights.
+    """
+    mine = set(map(id, w))
+    if not _in_loops.isdisjoint(mine):
+        raise RuntimeError(
+            "this probes() loop is inside of another SAM's over the same parameters, "
+            "whose weights may be at w + eps. Finish that loop, and call its step(), "
+            "before this one."
+        )
+    _in_loops.update(mine)
+    try:
+        yield
+    finally:
+        _in_loops.difference_update(mine)
 
 
 def check_nothing_lost(progress: Progress, model: nn.Module, w: list[Tensor]) -> None:

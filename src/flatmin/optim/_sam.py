@@ -23,7 +23,6 @@ from flatmin.core import (
 )
 from flatmin.core._checks import radius
 from flatmin.core._scope import agree
-from flatmin.core._shards import reshard
 from flatmin.optim._bases import check_base, check_parameters, check_saved
 from flatmin.optim._checks import (
     check_accumulation,
@@ -36,6 +35,7 @@ from flatmin.optim._closure import call_after_loop, call_per_pass
 from flatmin.optim._engine import Engine
 from flatmin.optim._foreign import check_closure, explained, missing
 from flatmin.optim._guard import (
+    alone_over,
     check_nothing_lost,
     check_used_is_cleared,
     is_cleared,
@@ -146,7 +146,6 @@ class SAM(SharedOptimizer):
     ) -> None:
         check_base(base)
         check_model(model)
-        reshard(model)
         check_parameters(base, model)
         if norm_over not in ("model", "group"):
             raise ValueError(f"norm_over is 'model' or 'group', got {norm_over!r}.")
@@ -203,11 +202,10 @@ class SAM(SharedOptimizer):
                 "attach() inside a probes() loop. Call it after the loop."
             )
         check_model(model)
-        reshard(model)
         check_parameters(self.base, model)
         scope = check_scope(self.chosen_scope, model)
         unperturbed = self._engine.unperturbed
-        self.model, self.scope = model, scope
+        self.__dict__.update(model=model, scope=scope)
         self._engine = self._new_engine()
         self._engine.unperturbed = unperturbed
 
@@ -232,7 +230,7 @@ class SAM(SharedOptimizer):
             One `Probe` per gradient the method needs.
 
         Raises:
-            RuntimeError: another loop of this optimizer is open; the loop would clear
+            RuntimeError: another loop over these parameters is open; this would clear
                 gradients that no step has used; the model runs inside of a wrapper that
                 SAM was not given; the body left no gradient; or an accumulating loop
                 is inside of ``no_sync()``, of a method whose results do not add up, or
@@ -257,7 +255,7 @@ class SAM(SharedOptimizer):
             if not accumulate or all(p.grad is None for p in step.w):
                 self._memory.forget()
             program = self.method.program(step)
-            with seen_wrapped(self.model):
+            with alone_over(step.w), seen_wrapped(self.model):
                 yield from self._engine.run(
                     program, step, accumulate=accumulate, scaler=scaler
                 )

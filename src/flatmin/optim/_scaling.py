@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,21 +19,21 @@ def calling_scaler() -> GradScaler | None:
     It checks gradients before it calls. It does not say so, and cannot be told of other
     gradients, so the stack is the only place to find it.
     """
-    frame = _step_of_scaler()
+    frame = _frame_of(GradScaler.step)
     scaler = None if frame is None else frame.f_locals["self"]
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def given_closure() -> object:
     """Return the closure given to the GradScaler.step that called ours, if any."""
-    frame = _step_of_scaler()
+    frame = _frame_of(GradScaler.step)
     args = () if frame is None else frame.f_locals["args"]
     return args[0] if args else None
 
 
-def _step_of_scaler() -> FrameType | None:
+def _frame_of(caller: Callable[..., Any]) -> FrameType | None:
     frame: FrameType | None = inspect.currentframe()
-    while frame is not None and frame.f_code is not GradScaler.step.__code__:
+    while frame is not None and frame.f_code is not caller.__code__:
         frame = frame.f_back
     return frame
 
@@ -57,6 +58,20 @@ def check_scaling(method: Method, closure: object, unscaled: bool) -> None:
         "this method needs gradients without the loss scale. Write "
         "optimizer.probes(scaler=scaler)."
     )
+
+
+def check_not_unscaling() -> None:
+    """Refuse ``scaler.unscale_`` in the body of a loop.
+
+    Raises:
+        RuntimeError: it is calling. The scaler would take the gradients of all passes
+            for unscaled, and let the optimizer step along scaled ones.
+    """
+    if _frame_of(GradScaler.unscale_) is not None:
+        raise RuntimeError(
+            "scaler.unscale_(optimizer) inside a probes() loop would unscale the "
+            "gradients of one pass. Call it once, after the loop."
+        )
 
 
 def check_unscaled_once(stepped: Optimizer, other: Optimizer) -> None:

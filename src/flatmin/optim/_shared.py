@@ -28,6 +28,7 @@ from flatmin.optim._memory import StateMemory
 from flatmin.optim._progress import Progress
 from flatmin.optim._scaling import (
     calling_scaler,
+    check_not_unscaling,
     check_scaling,
     check_unscaled_once,
     given_closure,
@@ -36,6 +37,15 @@ from flatmin.optim._states import States
 from flatmin.optim._trainers import advice
 
 RHO, STEP = "sam_rho", "sam_step"
+
+#: What to write instead of an assignment to an attribute; the first is that of other
+#: libraries.
+_ELSEWHERE = {
+    "rho": f'for group in optimizer.param_groups: group["{RHO}"] = ...',
+    "base": "optimizer = flatmin.SAM(base, model)",
+    "model": "optimizer.attach(model)",
+    "scope": "optimizer = flatmin.SAM(base, model, scope=...)",
+}
 
 
 class SharedOptimizer(Optimizer):
@@ -63,6 +73,15 @@ class SharedOptimizer(Optimizer):
             self.base.__setstate__(state)
             self._after_loading()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; refuse one that no step would follow."""
+        if name == "rho" or (name in _ELSEWHERE and name in self.__dict__):
+            raise AttributeError(
+                f"optimizer.{name} = ... would change no step. Write "
+                f"{_ELSEWHERE[name]}."
+            )
+        super().__setattr__(name, value)
+
     def _begin(self, state: dict[str, Any]) -> None:
         # torch's __init__ would build groups and a state of its own.
         super().__setstate__(state)
@@ -81,6 +100,9 @@ class SharedOptimizer(Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The base optimizer's groups, the same list."""
+        progress: Progress | None = self.__dict__.get("_progress")
+        if progress is not None and progress.open:
+            check_not_unscaling()
         return self.base.param_groups
 
     @param_groups.setter
