@@ -22,7 +22,14 @@ def close(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("moment", whole_jobs.MOMENTS)
 @pytest.mark.parametrize(
     ("kind", "check"),
-    [("root", None), ("layers", None), ("kept", None), ("root", "replay")],
+    [
+        ("root", None),
+        ("layers", None),
+        ("kept", None),
+        ("offload", None),
+        ("hybrid", None),
+        ("root", "replay"),
+    ],
 )
 def test_a_look_at_the_model_changes_no_step(
     kind: str, check: Literal["replay"] | None, moment: str, ranks: Ranks
