@@ -48,6 +48,14 @@ def test_weights_that_stay_whole_between_micro_batches_still_move(
         close(found, wanted)
 
 
+@pytest.mark.parametrize("kind", ["root", "layers", "kept"])
+def test_after_a_loop_that_was_left_the_model_is_as_before(
+    kind: str, ranks: Ranks
+) -> None:
+    for before, after in ranks.run(whole_jobs.interrupted, kind):
+        assert after == before
+
+
 def test_whole_weights_are_not_taken_for_a_models_own(ranks: Ranks) -> None:
     for said in ranks.run(whole_jobs.refused):
         assert said["base"].endswith(

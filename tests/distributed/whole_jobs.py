@@ -70,6 +70,23 @@ def accumulated(rank: int, kind: str) -> list[Any]:
     return look(model, x)
 
 
+def interrupted(rank: int, kind: str) -> list[Any]:
+    """What the model says before, and after a loop that ended at w + eps."""
+    model = wrapped(kind, torch.float64)
+    optimizer = SAM(sgd(model), model, rho=RHO)
+    x, y = batches(1, dtype=torch.float64)[0]
+    before = look(model, x)
+    try:
+        for probe in optimizer.probes():
+            if probe.perturbed:
+                look(model, x)
+                raise InterruptedError
+            cross_entropy(model(part(rank, x)), part(rank, y)).backward()
+    except InterruptedError:
+        return [before, look(model, x)]
+    return []
+
+
 def refusal(what: Callable[[], object]) -> str:
     try:
         what()

@@ -87,7 +87,7 @@ OPTIM = [
     Mutant(
         "exception leaves the weights perturbed",
         ENGINE,
-        "            program.close()\n            self._weights.restore()\n",
+        "            program.close()\n            self._return()\n",
         "            program.close()\n",
         f"{RESTORE}test_after_an_exception[1-mlp-torch.float32]",
     ),

@@ -175,8 +175,8 @@ DISTRIBUTED = [
     Mutant(
         "a base of weights that FSDP2 has let go of",
         "optim/_bases.py",
-        "p.numel() and not p.untyped_storage().nbytes() for p in outside",
-        "False for p in outside",
+        "    if not all(p.untyped_storage().nbytes() for p in plain):\n",
+        "    if False:\n",
         f"{WHOLE}test_whole_weights_are_not_taken_for_a_models_own",
     ),
     Mutant(

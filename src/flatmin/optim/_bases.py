@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core import Method
-from flatmin.core._shards import reshard
+from flatmin.core._shards import PLAIN, reshard
 from flatmin.optim._states import States, held_by
 
 _in_use: WeakSet[Optimizer] = WeakSet()
@@ -88,7 +88,8 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
     mine = {id(p) for p in model.parameters()}
     ours = [p for group in base.param_groups for p in group["params"]]
     outside = [p for p in ours if id(p) not in mine]
-    if any(p.numel() and not p.untyped_storage().nbytes() for p in outside):
+    plain = [p for p in outside if type(p) in PLAIN and p.numel()]
+    if not all(p.untyped_storage().nbytes() for p in plain):
         raise ValueError(
             "base was built after a forward pass of FSDP2, from weights that were "
             "whole for that pass alone: it cannot train them. Build the base right "

@@ -117,8 +117,7 @@ class Engine:
                 alone = ask.climbs or ask.alone
                 with self._around(ask), self._meeting(), self._watched(log):
                     yield probe
-                self.reshard()
-                self._weights.restore()
+                self._return()
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
@@ -146,12 +145,17 @@ class Engine:
             raise
         finally:
             program.close()
-            self._weights.restore()
+            self._return()
             if rewound:
                 for replay in self._replays:
                     replay.finish()
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
+
+    def _return(self) -> None:
+        """Bring the weights back to ``w``."""
+        self.reshard()
+        self._weights.restore()
 
     # Compiled by itself, it would round differently from a loop that is not compiled.
     @untraced
@@ -192,8 +196,7 @@ class Engine:
         probe = Probe(0, type(ask.at), ask.there(), _pairs(step.w, ask.along))
         with self._around(ask), check.watch():
             yield probe
-        self.reshard()
-        self._weights.restore()
+        self._return()
         check.note(probe, step.w)
         for replay in self._replays:
             replay.keep()
