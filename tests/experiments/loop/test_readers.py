@@ -64,21 +64,25 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
+def children() -> set[int | None]:
+    return {one.pid for one in multiprocessing.active_children()}
+
+
 def test_readers_stay_from_one_epoch_to_the_next(folder: Path) -> None:
+    others, seen = children(), set[int | None]()
     ours = readers(folder)
-    seen = set()
     for split in ("train", "test", "train"):
         assert shades(list(ours.read(split, parts()))) == [0, 1, 2, 3, 4, 5]
-        seen |= {one.pid for one in multiprocessing.active_children()}
+        seen |= children() - others
     assert len(seen) == 1
 
 
 def test_readers_end_with_what_has_started_them(folder: Path) -> None:
-    ours = readers(folder)
+    others, ours = children(), readers(folder)
     list(ours.read("train", parts()))
-    assert multiprocessing.active_children()
+    assert children() > others
     del ours
-    assert not multiprocessing.active_children()
+    assert children() == others
 
 
 def test_images_that_nobody_fetched_do_not_come_later(folder: Path) -> None:

@@ -77,13 +77,16 @@ def test_what_a_helper_leaves_is_trained_by_the_command_itself(
     assert starts(tmp_path) == {0.1: 1, 0.2: 1}
 
 
+@pytest.mark.parametrize("answer", ["signal.default_int_handler", "signal.SIG_IGN"])
 def test_helpers_end_when_the_command_refuses_its_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(package, "_PATIENCE", 1.0)
     folder = home(tmp_path) / "rho-0.1" / "seed-0"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("years of work")
-    endless = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
+    script = f"signal.signal(signal.SIGINT, {answer}); time.sleep(1000)"
+    endless = [sys.executable, "-S", "-c", f"import signal, time; {script}"]
     monkeypatch.setattr(package, "command", lambda request: endless)
     with pytest.raises(ValueError, match="is not empty and no run folder"):
         sweep(smoke(tmp_path, "rho=[0.1,0.2]"), quiet(), workers=2)

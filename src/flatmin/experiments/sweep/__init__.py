@@ -38,6 +38,9 @@ _MOST = 256
 #: Seconds between two looks at the helpers.
 _EVERY = 0.5
 
+#: How long a helper may take to end after an interrupt, in seconds.
+_PATIENCE = 10.0
+
 _Helpers = list[subprocess.Popen[bytes]]
 
 
@@ -132,7 +135,21 @@ def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers
         for helper in helpers:
             if helper.poll() is None:
                 helper.send_signal(signal.SIGINT)
-            helper.wait()
+        for helper in helpers:
+            _end(helper)
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    """Wait for a helper that was interrupted; kill it if it goes on.
+
+    Programs started in the background of a script ignore interrupts. A run that is
+    killed continues from its last checkpoint.
+    """
+    try:
+        helper.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+        helper.wait()
 
 
 def command(request: Request) -> list[str]:
