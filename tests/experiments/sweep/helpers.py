@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 import optuna
+from optuna.storages import RDBStorage
 from rich.console import Console
+from sqlalchemy.pool import NullPool
 
 import flatmin
 from flatmin.experiments.jobs import Request
@@ -36,7 +38,9 @@ def home(out: Path) -> Path:
 
 def trials(out: Path) -> list[optuna.trial.FrozenTrial]:
     url = f"sqlite:///{home(out) / 'study.db'}"
-    return optuna.load_study(study_name=None, storage=url).trials
+    # A pool would leave its connections open.
+    storage = RDBStorage(url, {"poolclass": NullPool})
+    return optuna.load_study(study_name=None, storage=storage).trials
 
 
 def starts(out: Path) -> dict[float, int]:
