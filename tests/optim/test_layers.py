@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatmin import SAM
+from flatmin.core import Ask, Program, Step
 from tests.problems import (
+    Scripted,
     Tied,
     assert_same,
     batch,
@@ -152,6 +154,34 @@ def test_what_a_forward_pass_does_to_weights_it_does_once() -> None:
     loss_of(twin, DATA)
     passes(sam(model), model, DATA)
     assert_same(tensors(model), tensors(twin))
+
+
+class Shrinking(nn.Linear):
+    """Halves its weights in place, in every pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.mul_(0.5)
+        return super().forward(input)
+
+
+def test_every_later_pass_begins_where_the_first_one_left_the_weights() -> None:
+    def three(step: Step) -> Program:
+        del step
+        yield Ask()
+        yield Ask()
+        return (yield Ask())
+
+    model = Shrinking(6, 3).double()
+    first, last = model.weight.detach() / 2, model.weight.detach() / 4
+    optimizer = SAM(sgd(model), model, method=Scripted(three))
+    found: list[Tensor] = []
+    for _ in optimizer.probes():
+        loss_of(model, DATA).backward()
+        found.append(model.weight.detach().clone())
+    for w, expected in zip(found, [first, last, last], strict=True):
+        assert torch.equal(w, expected)
+    assert torch.equal(model.weight, first)
 
 
 # Layers that are frozen for a while.
