@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM, gsam
 from flatmin.core import Group, Replica, Scope, World
-from flatmin.core._shards import is_dtensor, local_as
+from flatmin.core._shards import is_dtensor, local_as, reshard
 from tests.problems import (
     OneProcess,
     assert_same,
@@ -84,6 +85,27 @@ def test_one_shard_is_the_whole(scope: Scope | None, p: float) -> None:
     whole = {name: w.full_tensor() for name, w in sharded.state_dict().items()}
     for name, w in plain.state_dict().items():
         torch.testing.assert_close(whole[name], w, rtol=1e-12, atol=1e-14)
+
+
+def test_a_base_of_weights_that_were_whole_for_one_pass_is_refused() -> None:
+    model = mlp()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with torch.no_grad():
+        model(DATA[0])
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="Build the base right after fully_shard"):
+        SAM(base, model)
+
+
+def test_a_model_is_not_asked_for_shards_if_no_module_can_have_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unasked(torch.nn.Linear):
+        def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
+            raise AssertionError("the modules are walked through")
+
+    monkeypatch.delitem(sys.modules, "torch.distributed.fsdp")
+    reshard(Unasked(2, 2))
 
 
 def test_a_gradient_is_cut_as_its_parameter_is() -> None:
