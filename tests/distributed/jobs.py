@@ -77,6 +77,19 @@ def trained(
     return weights(model)
 
 
+def look(model: nn.Module, x: Tensor) -> list[Any]:
+    """What the model says; FSDP2 keeps the weights of its root whole afterwards."""
+    with torch.no_grad():
+        return model(x).tolist()
+
+
+def close(found: list[Any], wanted: list[Any]) -> None:
+    """Assert that numbers are the same to 1e-12, list by list."""
+    for a, b in zip(found, wanted, strict=True):
+        x, y = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
+
+
 def weights(model: nn.Module) -> list[Any]:
     return [p.tolist() for p in model.parameters()]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
 from tests.distributed import average_jobs
+from tests.distributed.jobs import close
 from tests.distributed.ranks import Ranks
 
 
@@ -19,9 +17,3 @@ def test_an_average_is_that_of_one_process(kind: str, ranks: Ranks) -> None:
         assert found["average"] != found["weights"]
         close(found["average"], wanted["average"])
         close(found["outputs"], wanted["outputs"])
-
-
-def close(mine: list[Any], theirs: list[Any]) -> None:
-    for a, b in zip(mine, theirs, strict=True):
-        x, y = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
-        torch.testing.assert_close(x, y, rtol=0, atol=1e-12)

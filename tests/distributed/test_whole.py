@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-import torch
 
 from tests.distributed import whole_jobs
+from tests.distributed.jobs import close
 from tests.distributed.ranks import Ranks
-
-
-def close(found: Any, wanted: Any) -> None:
-    for a, b in zip(found, wanted, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            x, y = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
-            torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("moment", whole_jobs.MOMENTS)

@@ -6,23 +6,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 
 from flatmin import SAM, diagnostics
-from tests.distributed.jobs import RHO, batches, network, part, sgd
+from tests.distributed.jobs import RHO, batches, look, network, part, sgd
 from tests.distributed.ranks import WORLD_SIZE
 from tests.distributed.shard_jobs import wrapped
 
 #: When a step looks at the model without a backward pass.
 MOMENTS = ("before the loop", "in the loop", "before the step", "after the step")
-
-
-def look(model: nn.Module, x: torch.Tensor) -> list[Any]:
-    """What the model says; FSDP2 keeps the weights of its root whole afterwards."""
-    with torch.no_grad():
-        return model(x).tolist()
 
 
 def trained(
@@ -33,7 +26,6 @@ def trained(
     optimizer = SAM(sgd(model), model, rho=RHO, check=check)
     said: list[Any] = []
     data = batches(4, dtype=torch.float64)
-    x, _ = data[0]
     for x, y in data:
         mine = (x, y) if kind == "one" else (part(rank, x), part(rank, y))
         if moment == "before the loop":
@@ -45,8 +37,9 @@ def trained(
         if moment == "before the step":
             look(model, x)
         optimizer.step()
-        said += [look(model, x) if moment == "after the step" else None]
-    return [*said, look(model, x)]
+        if moment == "after the step":
+            said.append(look(model, x))
+    return [*said, look(model, data[-1][0])]
 
 
 def accumulated(rank: int, kind: str) -> list[Any]:
@@ -56,7 +49,6 @@ def accumulated(rank: int, kind: str) -> list[Any]:
         model.set_reshard_after_backward(False)
     optimizer = SAM(sgd(model), model, rho=RHO)
     data = batches(4, dtype=torch.float64)
-    x, _ = data[0]
     for x, y in data:
         sharers = range(WORLD_SIZE) if kind == "one" else [rank]
         optimizer.zero_grad()
@@ -67,7 +59,7 @@ def accumulated(rank: int, kind: str) -> list[Any]:
             for _ in optimizer.probes(accumulate=True):
                 (cross_entropy(model(a), b) / 2).backward()
         optimizer.step()
-    return look(model, x)
+    return look(model, data[-1][0])
 
 
 def interrupted(rank: int, kind: str) -> list[Any]:

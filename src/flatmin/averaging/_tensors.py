@@ -15,8 +15,12 @@ Named = dict[str, Tensor]
 
 def tensors_of(model: nn.Module) -> Named:
     """Return parameters and buffers by name; one with two names has its first."""
+    return {**_weights_of(model), **dict(model.named_buffers())}
+
+
+def _weights_of(model: nn.Module) -> Named:
     reshard(model)
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return dict(model.named_parameters())
 
 
 def wide(t: Tensor) -> Tensor:
@@ -59,13 +63,12 @@ def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
 
 def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
     """Return the names of parameters that are not as given; NaN is equal to NaN."""
-    ours_by_name = tensors_of(model)
-    names = [name for name, _ in model.named_parameters()]
-    ours = local([ours_by_name[name].detach() for name in names])
-    given = local([named[name] for name in names])
+    weights = _weights_of(model)
+    ours = local([p.detach() for p in weights.values()])
+    given = local([named[name] for name in weights])
     return [
         name
-        for name, p, t in zip(names, ours, given, strict=True)
+        for name, p, t in zip(weights, ours, given, strict=True)
         if not torch.allclose(p, t.to(p.dtype), rtol=0, atol=0, equal_nan=True)
     ]
 

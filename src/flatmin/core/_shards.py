@@ -36,13 +36,20 @@ def local(xs: Sequence[Tensor]) -> list[Tensor]:
     return [x if type(x) in PLAIN else _local(x) for x in xs]
 
 
+def fsdp_class(name: str) -> Any:
+    """Return a class of ``torch.distributed.fsdp``; None if nothing has loaded it.
+
+    Importing it takes half a second. A model that has it has loaded it.
+    """
+    return getattr(sys.modules.get("torch.distributed.fsdp"), name, None)
+
+
 def reshard(model: nn.Module) -> None:
     """Let go of whole weights that FSDP2 keeps after a forward pass without a backward.
 
     They would not follow their shards, and they hide these from ``model.parameters()``.
     """
-    # Importing the class takes half a second; a model that has it has loaded it.
-    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    kind = fsdp_class("FSDPModule")
     if kind is None:
         return
     for module in model.modules():

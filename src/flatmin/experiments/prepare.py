@@ -174,13 +174,18 @@ def fewest(experiment: Experiment, examples: int) -> int:
         experiment: names the method; ``accumulate`` cuts its passes.
         examples: of a group.
     """
-    name = RENAMED.get(experiment.method, experiment.method)
+    name = _method(experiment)
     taken = examples
     if (share := _SHARES.get(name)) is not None:
         taken = round(_option(experiment, name, share) * examples)
     if (count := _COUNTS.get(name)) is not None:
         taken = round(_option(experiment, name, count))
     return max(1, min(taken, examples) // experiment.accumulate)
+
+
+def _method(experiment: Experiment) -> str:
+    """Return the present name of the experiment's method."""
+    return RENAMED.get(experiment.method, experiment.method)
 
 
 def _option(experiment: Experiment, name: str, option: str | float) -> float:
@@ -228,8 +233,9 @@ def optimizer(experiment: Experiment, model: nn.Module) -> SAM:
         for name, value in experiment.method_options.items()
     }
     try:
-        name = RENAMED.get(experiment.method, experiment.method)
-        return METHODS[name].build(base, model, rho=experiment.rho, **options)
+        return METHODS[_method(experiment)].build(
+            base, model, rho=experiment.rho, **options
+        )
     except (TypeError, ValueError) as refused:
         raise BadInput(f"method {experiment.method}: {refused}") from None
 
@@ -246,9 +252,8 @@ def check_groups(experiment: Experiment, batches: Batches, method: SAM) -> None:
             f"method {experiment.method} takes a process's part of the batch as one "
             f"group. Use --set m={experiment.batch_size // batches.share.world}."
         )
-    name = RENAMED.get(experiment.method, experiment.method)
     passed = batches.examples // experiment.accumulate
-    if name in _SPLITTING and passed < 2:
+    if _method(experiment) in _SPLITTING and passed < 2:
         raise BadInput(
             f"method {experiment.method} splits the examples of a pass, and there is "
             f"{passed}. Use --set m={2 * experiment.accumulate}, or a larger m."

@@ -84,6 +84,7 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
         ValueError: they have no parameter in common, or the base has weights that FSDP2
             gathered for a forward pass and has let go of.
     """
+    # Whole weights would stand in the place of the parameters that the base has.
     reshard(model)
     mine = {id(p) for p in model.parameters()}
     ours = [p for group in base.param_groups for p in group["params"]]

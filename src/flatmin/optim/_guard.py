@@ -84,9 +84,8 @@ def alone_over(w: Iterable[Tensor]) -> Generator[None]:
     mine = set(map(id, w))
     if not _in_loops.isdisjoint(mine):
         raise RuntimeError(
-            "this probes() loop is inside of another SAM's over the same parameters, "
-            "whose weights may be at w + eps. Finish that loop, and call its step(), "
-            "before this one."
+            "probes() inside of another SAM's loop over the same parameters: these may "
+            "be at w + eps. Finish the outer loop and call its step() first."
         )
     _in_loops.update(mine)
     try:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flatmin.core._scope import replicas
+from flatmin.core._shards import fsdp_class
 from flatmin.optim._watch import watching
 
+#: The class of FSDP1.
+_FSDP1 = "FullyShardedDataParallel"
+
 #: The attributes by which libraries that shard into plain tensors mark a parameter.
-_SHARDED = {"ds_id": "DeepSpeed ZeRO-3", "_is_flat_param": "FullyShardedDataParallel"}
+_SHARDED = {"ds_id": "DeepSpeed ZeRO-3", "_is_flat_param": _FSDP1}
 
 
 def check_shards(model: nn.Module) -> None:
@@ -26,9 +28,9 @@ def check_shards(model: nn.Module) -> None:
         ValueError: FSDP1 or another library holds shards in plain tensors, so that the
             norm of each process would be that of its own part.
     """
-    fsdp = _fsdp()
+    fsdp = fsdp_class(_FSDP1)
     found = fsdp is not None and any(isinstance(m, fsdp) for m in model.modules())
-    name = "FullyShardedDataParallel" if found else None
+    name = _FSDP1 if found else None
     for p in model.parameters():
         name = name or next(
             (_SHARDED[key] for key in _SHARDED if hasattr(p, key)), None
@@ -59,7 +61,9 @@ def seen_wrapped(model: nn.Module) -> Generator[None]:
 def _check_wrapper(ours: set[int], module: nn.Module) -> None:
     # Hooks do not see what a compiled module calls inside.
     held = module.modules() if hasattr(module, "_orig_mod") else [module]
-    kinds = tuple(k for k in (DistributedDataParallel, _fsdp()) if k is not None)
+    kinds = tuple(
+        k for k in (DistributedDataParallel, fsdp_class(_FSDP1)) if k is not None
+    )
     for wrapper in held:
         if isinstance(wrapper, kinds) and _holds(wrapper, ours):
             raise RuntimeError(
@@ -73,12 +77,6 @@ def _check_wrapper(ours: set[int], module: nn.Module) -> None:
 
 def _holds(wrapper: nn.Module, ours: set[int]) -> bool:
     return any(id(p) in ours for p in wrapper.parameters())
-
-
-def _fsdp() -> Any:
-    """Return FSDP1's class, if it is loaded; importing it takes half a second."""
-    module = sys.modules.get("torch.distributed.fsdp")
-    return getattr(module, "FullyShardedDataParallel", None)
 
 
 def _in_processes() -> bool:

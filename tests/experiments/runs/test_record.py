@@ -29,7 +29,7 @@ def epoch(number: int) -> dict[str, Any]:
 RESULT = {"test_error": 1.0, "gradient_examples": 48, "seconds": 1.5}
 
 
-def test_a_write_that_fails_leaves_the_old_file(
+def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a" / "file.txt"
@@ -39,9 +39,10 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left on device: .*a/file\.txt"):
         write(path, "new")
     assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
 def test_the_half_written_file_does_not_stay_under_its_name(tmp_path: Path) -> None:
