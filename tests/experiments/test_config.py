@@ -131,7 +131,7 @@ def test_a_bad_setting_is_named_in_a_few_words(
         (["model_options=[1]"], "model_options: .*dictionary"),
         ([*SPLIT, "m=1"], "splits the examples of a pass, and there is 1. .* m=2"),
         ([*SPLIT, "m=2", "accumulate=2"], "there is 1. Use --set m=4"),
-        (["epochs=3", "epochs=4"], "epochs is set twice"),
+        pytest.param(["epochs=3", "epochs=4"], "epochs is set twice", id="twice"),
         (["rho=\udcff"], r"an argument is not UTF-8: '--set=rho=\\udcff'"),
         ([f"rho={'x ' * 1000}"], "rho: "),
     ],

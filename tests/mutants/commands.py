@@ -15,8 +15,7 @@ COMMANDS = [
         CONFIG,
         "if name in values:",
         "if False:",
-        f"{SETTINGS}test_a_bad_setting_is_one_line_on_stderr[settings11-epochs is set "
-        "twice]",
+        f"{SETTINGS}test_a_bad_setting_is_one_line_on_stderr[twice]",
     ),
     Mutant(
         "a negative zero in the name of a folder",
