@@ -10,7 +10,7 @@ import argparse
 import torch
 from machine import machine
 
-from flatmin.experiments.models import FORECASTERS, MODELS, build
+from flatmin.experiments.models import FORECASTERS, MODELS, READERS, build
 
 #: For ImageNet: name in timm, paper, its parameters in millions, side of the images.
 TIMM = (
@@ -45,6 +45,9 @@ def main() -> None:
     for name, entry in FORECASTERS.items():
         shape = "7 x 512, horizon 96"
         row(name, 96, entry.paper, entry.millions, shape, entry.note, channels=7)
+    for name, entry in READERS.items():
+        shape = "word pieces, 2 classes"
+        row(name, 2, entry.paper, entry.millions, shape, entry.note, channels=0)
 
 
 def row(

@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("lambda_max.py", 8),
         ("m_sharpness.py", 20),
         ("landscape.py", 3),
-        ("model_table.py", 17),
+        ("model_table.py", 19),
         ("augment_cost.py", 6),
         ("loop_cost.py", 2),
         ("forecast.py", 9),

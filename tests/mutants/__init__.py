@@ -19,6 +19,7 @@ from tests.mutants.replay import REPLAY_DEFECTS
 from tests.mutants.report import REPORT
 from tests.mutants.rewinding import REWINDING
 from tests.mutants.scope import DISTRIBUTED
+from tests.mutants.sentences import SENTENCES
 from tests.mutants.sweeps import SWEEPS
 
 MUTANTS = [
@@ -37,6 +38,7 @@ MUTANTS = [
     *SWEEPS,
     *RECIPES,
     *DATASETS,
+    *SENTENCES,
     *REPORT,
     *OPENED,
     *EXPERIMENTS,

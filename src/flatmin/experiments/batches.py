@@ -19,7 +19,14 @@ from torch.nn import functional as F
 
 from flatmin.experiments import augment
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files, Series, Split, Tensors
+from flatmin.experiments.datasets import (
+    DataSet,
+    Files,
+    Sentences,
+    Series,
+    Split,
+    Tensors,
+)
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import input_size, normalisation
 from flatmin.experiments.readers import Change, Part, Readers
@@ -27,7 +34,7 @@ from flatmin.experiments.tasks import IGNORED, task_of
 from flatmin.experiments.windows import Windows
 
 #: Images and labels; for mixup, a distribution over the classes for each image. Of a
-#: series: what came before, and what comes next.
+#: series: what came before, and what comes next. Of sentences: their word pieces.
 Batch = tuple[Tensor, Tensor]
 
 #: Side of an image from a file, in pixels, if the experiment does not say.
@@ -91,8 +98,8 @@ class Batches:
         self._change = partial(_on_bytes, experiment.augment, data.policy, size)
         own = data.train.x.shape[-1] if isinstance(data.train, Tensors) else IMAGE_SIZE
         fitting = max(_TEST_PIXELS // (self._side or own) ** 2, _FEWEST)
-        # Windows of a series are read standardised and are not augmented.
-        self._ready = isinstance(data.train, Series)
+        # Windows and sentences are read as the network takes them.
+        self._ready = isinstance(data.train, Series | Sentences)
         self._tested = _TEST_BATCH if self._ready else min(fitting, _TEST_BATCH)
         splits = {"train": data.train, "test": data.test}
         files = {k: s.images for k, s in splits.items() if isinstance(s, Files)}
@@ -106,6 +113,8 @@ class Batches:
             return Windows.of(split, y, statistics, self.experiment, self.device)
         if isinstance(split, Tensors):
             return _Memory(split.x.to(self.device), y.to(self.device))
+        if isinstance(split, Sentences):
+            return _Pieces(split.x, y.cpu(), self.device)
         return _Disk(self._readers, name, y, self.device)
 
     def train(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
@@ -197,6 +206,11 @@ class Batches:
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
 
 
+def as_input(x: Tensor, kind: torch.dtype) -> Tensor:
+    """Return images or windows in a network's dtype, and word pieces as they are."""
+    return x.to(kind) if x.is_floating_point() else x
+
+
 def _parts(experiment: Experiment, world: int) -> int:
     """Return how many parts a batch is cut into.
 
@@ -257,6 +271,22 @@ class _Memory:
             if change is not None:
                 x = change(x, Generator().manual_seed(seed))
             yield x, y
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Sentences in memory, each batch as long as its longest."""
+
+    x: Tensor
+    y: Tensor
+    device: torch.device
+
+    def read(self, parts: list[Part], change: Change | None = None) -> Iterator[Batch]:
+        del change
+        for index, _ in parts:
+            x = self.x[index]
+            x = x[:, : int((x != 0).sum(1).max())]
+            yield x.to(self.device), self.y[index].to(self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flatmin.experiments.errors import BadInput, shown, unknown
-from flatmin.experiments.tasks import check_forecast
+from flatmin.experiments.tasks import check_task
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -64,6 +64,8 @@ class Experiment(BaseModel):
             of an image folder.
         horizon: steps of a series that are forecast; None to classify images.
         lookback: steps before these that the network sees.
+        tokens: word pieces of a sentence that the network reads, at most; None to
+            classify images.
         image_size: side to which images are resized, in pixels; None for the data
             set's own, or the one with which timm trained a pretrained network.
         train_examples: how many of the training images are used, drawn with a fixed
@@ -124,6 +126,7 @@ class Experiment(BaseModel):
     data: str = "cifar10"
     horizon: int | None = Field(default=None, ge=1, le=100_000)
     lookback: int = Field(default=512, ge=1, le=100_000)
+    tokens: int | None = Field(default=None, ge=2, le=512)
     image_size: int | None = Field(default=None, ge=8, le=1024)
     train_examples: int | None = Field(default=None, ge=1, le=1_000_000_000)
     validation: float = Field(default=0.0, ge=0, lt=1)
@@ -170,7 +173,7 @@ class Experiment(BaseModel):
         """Refuse what cannot be trained.
 
         Raises:
-            ValueError: there is no such method, it or the forecast excludes another
+            ValueError: there is no such method, it or the task excludes another
                 setting, an augmentation comes twice, groups do not fill the batch, or a
                 spectrum is asked for after the last epoch.
         """
@@ -199,8 +202,7 @@ class Experiment(BaseModel):
                 "strategy fsdp shards weights that are contiguous; use "
                 "channels_last=false"
             )
-        if self.horizon is not None:
-            check_forecast(self)
+        check_task(self)
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment names one twice: {', '.join(self.augment)}")
         if self.m is not None and self.batch_size % self.m:

@@ -20,7 +20,9 @@ from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import (
     DataSet,
     Tensors,
+    made_up_sentences,
     made_up_series,
+    sentences_of,
     windows_of,
 )
 from flatmin.experiments.errors import BadInput
@@ -48,13 +50,14 @@ _PRODUCTS, _PRODUCTS_OF_FIVE = 20, 40
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The numbers and the shape of a data set's images, or windows of a series.
+    """The numbers and the shape of a data set's images, windows or sentences.
 
     Attributes:
         train: how many are trained on.
         test: how many are tested on.
-        channels: of an image, or of the series.
-        side: of an image, in pixels; None for files of any size, and for a series.
+        channels: of an image, or of the series; 0 of sentences.
+        side: of an image, in pixels; None for files of any size, and for what has no
+            pixels.
         classes: how many there are.
         policy: AutoAugment's, if there is one.
     """
@@ -219,10 +222,13 @@ class Meter:
     def _gradients(self, experiment: Experiment, images: Images) -> float:
         """Count the gradients per example of a step, with a small network instead."""
         values = {"model_options": {"width": 2}, "weights": None}
-        if experiment.horizon is None:
-            small = {"model": "small-convnet", "image_size": 8, "augment": ()}
-        else:
+        small: dict[str, object]
+        if experiment.horizon is not None:
             small = {"lookback": 8, "horizon": 4}
+        elif experiment.tokens is not None:
+            small = {"model": "bert-tiny", "tokens": 4}
+        else:
+            small = {"model": "small-convnet", "image_size": 8, "augment": ()}
         one = experiment.model_copy(update={**values, **small})
         one = _short(one, self._fabric.world_size, _MOST)
         training = Training(self._fabric, one, _made_up(one, images))
@@ -277,16 +283,19 @@ def _counted(
     experiment: Experiment, outputs: int, shape: tuple[int, ...]
 ) -> tuple[int, float]:
     """Count parameters and operations of an example's gradient, computing nothing."""
+    channels, kind = shape[0], torch.float32
+    if experiment.tokens is not None:
+        channels, kind = 0, torch.int64
     try:
         with torch.device("meta"):
-            network = prepare.network(experiment, outputs, shape[0])
+            network = prepare.network(experiment, outputs, channels)
     except BadInput:  # Some networks cannot be built on meta.
-        network = prepare.network(experiment, outputs, shape[0]).to("meta")
+        network = prepare.network(experiment, outputs, channels).to("meta")
     parameters = sum(p.numel() for p in network.parameters())
     forward = 2.0 * parameters
     with suppress(Exception), torch.no_grad():
         with FlopCounterMode(display=False) as counted:
-            network.train()(torch.empty(2, *shape, device="meta"))
+            network.train()(torch.empty(2, *shape, dtype=kind, device="meta"))
         forward = max(counted.get_total_flops() / 2, forward)
     # Backward takes two products for each one of forward.
     return parameters, 3 * forward
@@ -296,6 +305,8 @@ def _shape(experiment: Experiment, images: Images) -> tuple[int, ...]:
     """Return the shape of an example as the network gets it."""
     if experiment.horizon is not None:
         return images.channels, experiment.lookback
+    if experiment.tokens is not None:
+        return (experiment.tokens,)
     side = _side(experiment, images)
     return images.channels, side, side
 
@@ -317,10 +328,13 @@ def _short(experiment: Experiment, world: int, most: int) -> Experiment:
 
 
 def _made_up(experiment: Experiment, images: Images) -> DataSet:
-    """A batch of random images of the right shape, or of windows of a series."""
+    """A batch of random images of the right shape, of windows, or of sentences."""
     if experiment.horizon is not None:
         series = made_up_series(experiment, experiment.batch_size)
         return windows_of(series, experiment)
+    if experiment.tokens is not None:
+        sentences = made_up_sentences(experiment, experiment.batch_size)
+        return sentences_of(sentences, experiment)
     side = _side(experiment, images)
     shape = (experiment.batch_size, images.channels, side, side)
     x = torch.randint(256, shape, dtype=torch.uint8)

@@ -59,17 +59,18 @@ def dry_run(request: Request, console: Console) -> None:
 
 
 def images_of(experiment: Experiment, request: Request) -> Images:
-    """Describe an experiment's images or windows, without reading known data sets."""
+    """Describe an experiment's examples, without reading known data sets."""
     if experiment.data not in SETS:
         return Images.of(data_of(experiment, request))
     source = SETS[experiment.data]
-    check_kind(experiment, experiment.data, series=not source.classes)
+    check_kind(experiment, experiment.data, source.kind)
     train, test, horizon = source.train, source.test, experiment.horizon
+    if experiment.validation and source.validation:
+        test = source.validation
     if horizon is not None:
         train, test = train - experiment.lookback - horizon + 1, test - horizon + 1
     n, held = min(experiment.train_examples or math.inf, train), 0
-    # A series has a validation part of its own, as long as its test part.
-    if experiment.validation and horizon is None:
+    if experiment.validation and not source.validation:
         held = round(n * experiment.validation)
     return Images(
         train=round(n) - held,

@@ -16,7 +16,7 @@ from flatmin.experiments.batches import Batches
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Files, Series
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.models import FORECASTERS, build
+from flatmin.experiments.models import FORECASTERS, READERS, build
 from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.tasks import task_of
 from flatmin.methods import METHODS, RENAMED
@@ -83,7 +83,7 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
     Args:
         experiment: names it.
         classes: length of its output rows: the classes, or the steps of a forecast.
-        channels: of the images, or of the series.
+        channels: of the images, or of the series; 0 of sentences.
 
     Raises:
         BadInput: there is no such network, it has another task, or it does not take
@@ -115,17 +115,27 @@ def network(experiment: Experiment, classes: int, channels: int) -> nn.Module:
 
 
 def _check_task(experiment: Experiment) -> None:
-    """Refuse a forecaster of images, and a classifier of series."""
-    if experiment.horizon is None and experiment.model in FORECASTERS:
+    """Refuse a network that was made for another task."""
+    model, horizon, tokens = experiment.model, experiment.horizon, experiment.tokens
+    if horizon is not None and model not in FORECASTERS:
         raise BadInput(
-            f"model {experiment.model} forecasts a series. Use --set horizon=96 --set "
-            "data=etth1, or a network of images."
-        )
-    if experiment.horizon is not None and experiment.model not in FORECASTERS:
-        raise BadInput(
-            f"horizon {experiment.horizon} asks for a forecast, and model "
-            f"{experiment.model} tells images apart. "
+            f"horizon {horizon} asks for a forecast, and model {model} makes none. "
             f"Use --set model={' or '.join(FORECASTERS)}."
+        )
+    if tokens is not None and model not in READERS:
+        raise BadInput(
+            f"tokens {tokens} asks for sentences, and model {model} reads none. "
+            f"Use --set model={' or '.join(READERS)}."
+        )
+    if horizon is None and model in FORECASTERS:
+        raise BadInput(
+            f"model {model} forecasts a series. Use --set horizon=96 --set data=etth1, "
+            "or another network."
+        )
+    if tokens is None and model in READERS:
+        raise BadInput(
+            f"model {model} reads sentences. Use --set tokens=64 --set data=sst2, or "
+            "another network."
         )
 
 
@@ -149,8 +159,9 @@ def check_pass(
         with torch.no_grad():
             found = network(x)
     except Exception as refused:
-        size = " x ".join(map(str, x.shape[-2:]))
+        size = " x ".join(map(str, x.shape[1:][-2:]))
         unit = "pixels" if experiment.horizon is None else "numbers"
+        unit = unit if experiment.tokens is None else "word pieces"
         raise BadInput(
             f"model {experiment.model} cannot train on passes of {len(x)} or more "
             f"{task_of(experiment).examples} of {size} {unit}: {refused}"

@@ -1,4 +1,4 @@
-"""What a network is trained for: to tell classes apart, or to forecast series.
+"""What a network is trained for: to tell images or sentences apart, or to forecast.
 
 A task defines the loss, the numbers of a test, and the settings that it excludes.
 """
@@ -21,18 +21,22 @@ IGNORED = -100
 
 
 class Tested(NamedTuple):
-    """How a classifier does on some images.
+    """How a classifier does on some images or sentences.
 
     Attributes:
         error: share of wrong predictions, per cent.
-        top5_error: share of images whose class is none of the five likeliest,
+        top5_error: share of examples whose class is none of the five likeliest,
             likewise.
         loss: mean cross entropy.
+        ece: expected calibration error, per cent: how far the share of right answers
+            is from the confidence in them, in `_BINS` bins of confidence (Guo et al.
+            2017, arXiv:1706.04599).
     """
 
     error: float
     top5_error: float
     loss: float
+    ece: float
 
     def line(self, part: str) -> dict[str, float]:
         """The numbers under the names that files have for them.
@@ -42,7 +46,8 @@ class Tested(NamedTuple):
                 last weights on the test images.
         """
         top5 = {"top5_error": self.top5_error} if part == "test" else {}
-        return {f"{part}_error": self.error, **top5, f"{part}_loss": self.loss}
+        rest = {f"{part}_loss": self.loss, f"{part}_ece": self.ece}
+        return {f"{part}_error": self.error, **top5, **rest}
 
 
 class Forecasted(NamedTuple):
@@ -111,7 +116,7 @@ class _Classify:
 
     examples = "images"
     score = "test_error"
-    tests = ("test_error", "top5_error", "test_loss")
+    tests = ("test_error", "top5_error", "test_loss", "test_ece")
     criterion = staticmethod(cross_entropy)
 
     def said(self, part: str, score: float) -> str:
@@ -129,13 +134,44 @@ class _Classify:
         best = outputs.topk(min(5, outputs.shape[1])).indices
         hits, real = best == y[:, None], counted(y)
         loss = cross_entropy(outputs, y, ignore_index=IGNORED, reduction="sum")
-        return torch.stack(
-            [hits[:, :1].any(1).sum(), hits.any(1).sum(), loss, real.sum()]
-        )
+        right = hits[:, :1].any(1)
+        numbers = [right.sum(), hits.any(1).sum(), loss, real.sum()]
+        return torch.cat([_gaps(outputs, right, real), torch.stack(numbers)])
 
     def tested(self, sums: list[float]) -> Tested:
-        first, five, loss, n = sums
-        return Tested(100 * (n - first) / n, 100 * (n - five) / n, loss / n)
+        *gaps, first, five, loss, n = sums
+        errors = 100 * (n - first) / n, 100 * (n - five) / n
+        return Tested(*errors, loss / n, 100 * sum(map(abs, gaps)) / n)
+
+
+#: Bins of confidence, equally wide.
+_BINS = 15
+
+
+def _gaps(outputs: Tensor, right: Tensor, real: Tensor) -> Tensor:
+    """Sum, in each bin of confidence, what right answers exceed the confidence by.
+
+    Args:
+        outputs: ``[n, classes]``.
+        right: whether the likeliest class is the example's ``[n]``.
+        real: whether an example counts ``[n]``.
+
+    Returns:
+        ``[bins]``, in float32 or more.
+    """
+    more = torch.promote_types(outputs.dtype, torch.float32)
+    confidence = outputs.to(more).softmax(1).amax(1)
+    # The upper end of a bin belongs to it. NaN, of a network that has diverged, stays.
+    at = (confidence * _BINS).ceil().nan_to_num(1).clamp(1, _BINS) - 1
+    inside = at[:, None] == torch.arange(_BINS, device=at.device)
+    gaps = (right.to(more) - confidence)[:, None]
+    return torch.where(inside & real[:, None], gaps, 0).sum(0)
+
+
+class _Read(_Classify):
+    """The same, of sentences."""
+
+    examples = "sentences"
 
 
 #: The error of a training that has diverged: files have no infinity, and sweeps compare
@@ -182,13 +218,18 @@ def _finite(error: float) -> float:
 #: Which class an image shows.
 CLASSIFY: Task = _Classify()
 
+#: Which class a sentence belongs to.
+READ: Task = _Read()
+
 #: How a series goes on.
 FORECAST: Task = _Forecast()
 
 
 def task_of(experiment: Experiment) -> Task:
-    """Return the forecast if there is a horizon, else the classification."""
-    return CLASSIFY if experiment.horizon is None else FORECAST
+    """Return the task that horizon and tokens ask for; without both, that of images."""
+    if experiment.horizon is not None:
+        return FORECAST
+    return CLASSIFY if experiment.tokens is None else READ
 
 
 def counted(y: Tensor) -> Tensor:
@@ -196,24 +237,32 @@ def counted(y: Tensor) -> Tensor:
     return (y != IGNORED).flatten(1).any(1) if y.dim() > 1 else y != IGNORED
 
 
-def check_forecast(experiment: Experiment) -> None:
-    """Refuse settings of a forecast that only images and their labels have.
+def check_task(experiment: Experiment) -> None:
+    """Refuse settings that have no meaning for the task of an experiment.
 
     Raises:
         ValueError: one is set; the message says how to unset it.
     """
-    for line, why in _excluded(experiment):
+    one = experiment
+    if one.horizon is not None and one.tokens is not None:
         raise ValueError(
-            f"horizon {experiment.horizon} asks for a forecast, and {why}. Use {line}"
+            f"horizon {one.horizon} asks for a forecast, and tokens {one.tokens} for "
+            "sentences. Use tokens=null, or horizon=null"
         )
+    if one.horizon is not None:
+        _refuse(f"horizon {one.horizon} asks for a forecast", _not_of_series(one))
+    if one.tokens is not None:
+        _refuse(f"tokens {one.tokens} asks for sentences", _only_of_images(one))
 
 
-def _excluded(one: Experiment) -> Iterator[tuple[str, str]]:
+def _refuse(asked: str, excluded: Iterator[tuple[str, str]]) -> None:
+    for line, why in excluded:
+        raise ValueError(f"{asked}, and {why}. Use {line}")
+
+
+def _not_of_series(one: Experiment) -> Iterator[tuple[str, str]]:
     """Yield what to set instead, and why, for each setting that a forecast excludes."""
-    if one.augment:
-        yield "augment=[]", "a series is not augmented"
-    if one.mixup is not None:
-        yield "mixup=null", "windows are not mixed"
+    yield from _only_of_images(one)
     if one.noise or one.noisy_validation or one.true_class:
         line = "noise=0 noisy_validation=false true_class=false"
         yield line, "a series has no labels that noise could change"
@@ -221,9 +270,17 @@ def _excluded(one: Experiment) -> Iterator[tuple[str, str]]:
         yield "bootstrap=false", "there are no classes to predict for a second training"
     if one.label_smoothing:
         yield "label_smoothing=0", "the squared error has no labels to smooth"
+
+
+def _only_of_images(one: Experiment) -> Iterator[tuple[str, str]]:
+    """Yield the same for each setting that only images have."""
+    if one.augment:
+        yield "augment=[]", "only images are augmented"
+    if one.mixup is not None:
+        yield "mixup=null", "only images are mixed"
     if one.image_size is not None:
-        yield "image_size=null", "a series has no pixels"
+        yield "image_size=null", "only images have pixels"
     if one.channels_last:
-        yield "channels_last=false", "a series has no convolutions of images"
+        yield "channels_last=false", "only images have channels to put last"
     if one.freeze_norm:
-        yield "freeze_norm=false", "its networks have no BatchNorm"
+        yield "freeze_norm=false", "only networks of images have BatchNorm here"

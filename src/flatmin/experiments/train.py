@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from flatmin.experiments import evaluate, prepare
-from flatmin.experiments.batches import Batch, Batches, Share
+from flatmin.experiments.batches import Batch, Batches, Share, as_input
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
@@ -306,7 +306,7 @@ class Training:
     def _measured(self) -> evaluate.Images:
         """This process's training examples, without fillers."""
         kind = next(self.state.network.parameters()).dtype
-        real = ((x.to(kind), y, counted(y)) for x, y in self.batches.plain())
+        real = ((as_input(x, kind), y, counted(y)) for x, y in self.batches.plain())
         return [(x[here], y[here]) for x, y, here in real]
 
     def _predictions(self, name: str) -> dict[str, Tensor]:

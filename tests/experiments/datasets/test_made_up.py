@@ -8,7 +8,7 @@ from flatmin.experiments.datasets import SETS, Tensors, made_up_images
 from flatmin.experiments.errors import BadInput
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if SETS[name].classes])
+@pytest.mark.parametrize("name", [name for name in SETS if SETS[name].kind == "images"])
 def test_they_have_the_shape_of_the_data_set(name: str) -> None:
     source, data = SETS[name], made_up_images(Experiment(data=name))
     for split, each in ((data.train, 4), (data.test, 2)):

@@ -236,7 +236,7 @@ def test_what_only_images_have_is_refused(fields: dict[str, Any], line: str) -> 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["model=wrn-10-1"], "model wrn-10-1 tells images apart. Use --set model=samf"),
+        (["model=wrn-10-1"], "model wrn-10-1 makes none. Use --set model=samformer"),
         (["data=digits"], "digits has images. Use --set data=etth1, or horizon=null"),
         (["horizon=null"], "etth1 is a series. Use --set horizon=96"),
         (["batch_size=4096"], "more than the 16 training windows"),

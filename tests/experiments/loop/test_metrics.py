@@ -20,6 +20,7 @@ from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
+from flatmin.experiments.tasks import CLASSIFY, IGNORED
 from flatmin.experiments.train import Training
 from tests.experiments.loop.problems import (
     CLASSES,
@@ -63,6 +64,50 @@ def test_error_and_loss_are_those_of_the_stored_weights(tmp_path: Path) -> None:
     assert result["parameters"] == sum(p.numel() for p in net.parameters())
     assert result["steps"] == 6
     assert "top5_error" in result
+
+
+def by_bins(out: torch.Tensor, y: torch.Tensor) -> float:
+    """The expected calibration error, per cent, by its definition in 15 bins."""
+    shares = out.double().softmax(1)
+    confidence, best = shares.max(1)
+    total = 0.0
+    for low in range(15):
+        here = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if here.any():
+            right = (best[here] == y[here]).double().mean()
+            total += int(here.sum()) * abs((right - confidence[here].mean()).item())
+    return 100 * total / len(y)
+
+
+def test_the_calibration_error_is_that_of_its_definition(tmp_path: Path) -> None:
+    data = pictures(test=37)
+    run = trained(small(), tmp_path, data)
+    net = build("wrn-10-1", CLASSES)
+    net.load_state_dict(run.weights())
+    result, last = run.result(), run.metrics()[-1]
+    assert result is not None
+    assert isinstance(data.test, Tensors)
+    with torch.no_grad():
+        out = net.eval()(standard(data.test.x, data))
+    assert result["test_ece"] == pytest.approx(by_bins(out, data.test.y), abs=1e-4)
+    assert last["test_ece"] == result["test_ece"]
+    assert result["test_ece"] > 1
+
+
+def test_bins_of_confidence_hold_their_upper_end_and_add_up_over_batches() -> None:
+    logits = torch.tensor([0.5, 1.0, 2.0, 40.0, 3.0, 0.0])
+    out = torch.stack([logits, -logits], 1)
+    y = torch.tensor([0, 1, 0, 0, 0, 1])
+    whole = CLASSIFY.sums(out, y)
+    parts = sum(
+        CLASSIFY.sums(a, b) for a, b in zip(out.split(2), y.split(2), strict=True)
+    )
+    torch.testing.assert_close(whole, parts)
+    found = CLASSIFY.tested(whole.tolist()).line("test")
+    assert found["test_ece"] == pytest.approx(by_bins(out, y), abs=1e-4)
+    fillers = torch.cat([y, torch.full((2,), IGNORED)])
+    more = CLASSIFY.sums(torch.cat([out, out[:2]]), fillers)
+    torch.testing.assert_close(more, whole)
 
 
 def test_beside_an_average_the_last_weights_are_tested(tmp_path: Path) -> None:

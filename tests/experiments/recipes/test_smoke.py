@@ -31,6 +31,7 @@ KINDS = {
     "pyramidnet-11": ("pyramidnet-272",),
     "pyramidnet-11-shakedrop": ("pyramidnet-272-shakedrop",),
     "samformer": ("samformer",),
+    "bert-tiny": ("bert-tiny", "minilm-l6"),
     "test_resnet.r160_in1k": ("resnet50", "resnet101", "resnet152"),
     "test_efficientnet.r160_in1k": (
         "tf_efficientnet_b7.ra_in1k",
@@ -71,7 +72,11 @@ def test_spectra_are_measured_while_training() -> None:
     assert [cell.epoch for cell in cells[::2]] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "samformer"])
+#: Those that do not take images.
+OTHERS = {"samformer", "bert-tiny"}
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in OTHERS])
 def test_a_small_network_trains_on_one_image(name: str) -> None:
     side = 32 if name.startswith("test_") else 16
     model = build(name, classes=10, weights="none")

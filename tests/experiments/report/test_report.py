@@ -240,7 +240,7 @@ def test_markdown_has_the_command_above_the_table_and_notes_below(
     text = _tables.markdown(collected(tmp_path, recipe))
     assert text.startswith(
         "# A small table\n\nRun with: flatmin train tablet --set epochs=9\n\nA smoke "
-        "run, a few steps on made-up images: its numbers are no results.\n\n| noise |"
+        "run, a few steps on made-up data: its numbers are no results.\n\n| noise |"
     )
     assert text.endswith(
         "\n\n## Differs from the paper\n\n- 2 seeds instead of 3\n\n## Notes\n\n- The "
@@ -283,7 +283,7 @@ def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
     recipe = complete(tmp_path, tablet(), smoke=True)
     page = _page.render([collected(tmp_path, recipe)])
     above, _, _ = page.partition("<table>")
-    assert "<strong>A smoke run, a few steps on made-up images" in above
+    assert "<strong>A smoke run, a few steps on made-up data" in above
 
 
 def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_the_summary_of_a_smoke_run_is_a_warning(tmp_path: Path) -> None:
     recipe = complete(tmp_path, tablet(), smoke=True, seeds=1)
     report = collected(tmp_path, recipe)
     assert summary(report) == warning(report)
-    assert warning(report).startswith("A smoke run, a few steps on made-up images")
+    assert warning(report).startswith("A smoke run, a few steps on made-up data")
 
 
 def test_without_a_recorded_start_the_command_is_what_was_asked_for(

@@ -17,7 +17,7 @@ DIGITS = "digits"
 
 #: Fields that the comparison sets itself.
 _DECIDED = (
-    *("data", "horizon", "lookback", "method", "rho", "seed"),
+    *("data", "horizon", "lookback", "tokens", "method", "rho", "seed"),
     *("validation", "noisy_validation", "ema"),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flatmin.experiments.datasets._checks import findings, shared
 from flatmin.experiments.datasets._folder import folder_in_memory
+from flatmin.experiments.datasets._kinds import Kind, check_kind
 from flatmin.experiments.datasets._made_up import made_up_images, made_up_split
 from flatmin.experiments.datasets._select import (
     first_n,
@@ -15,16 +16,19 @@ from flatmin.experiments.datasets._select import (
     images_of,
     prepared,
 )
-from flatmin.experiments.datasets._series import (
-    check_kind,
-    made_up_series,
-    windows_of,
-)
+from flatmin.experiments.datasets._series import made_up_series, windows_of
 from flatmin.experiments.datasets._sets import SETS, Source, load
+from flatmin.experiments.datasets._text import (
+    VOCABULARY,
+    made_up_sentences,
+    pieces,
+    sentences_of,
+)
 from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
     ImageFiles,
+    Sentences,
     Series,
     Split,
     Tensors,
@@ -32,9 +36,12 @@ from flatmin.experiments.datasets._types import (
 
 __all__ = [
     "SETS",
+    "VOCABULARY",
     "DataSet",
     "Files",
     "ImageFiles",
+    "Kind",
+    "Sentences",
     "Series",
     "Source",
     "Split",
@@ -47,9 +54,12 @@ __all__ = [
     "images_of",
     "load",
     "made_up_images",
+    "made_up_sentences",
     "made_up_series",
     "made_up_split",
+    "pieces",
     "prepared",
+    "sentences_of",
     "shared",
     "windows_of",
 ]

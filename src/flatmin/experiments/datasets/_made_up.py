@@ -1,4 +1,4 @@
-"""Made-up images in memory, in place of those of a data set."""
+"""Made-up examples in memory, in place of those of a data set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._select import prepared
 from flatmin.experiments.datasets._series import made_up_series
 from flatmin.experiments.datasets._sets import SETS
+from flatmin.experiments.datasets._text import made_up_sentences
 from flatmin.experiments.datasets._types import DataSet, Parts, Tensors, data_set
 
 #: Training images of each class; there are half as many test images.
@@ -22,7 +23,8 @@ def made_up_images(experiment: Experiment) -> DataSet:
     """Make the data of an experiment's smoke test, always the same.
 
     Channels, size and number of classes are those of its data set, but photographs have
-    6 classes. In place of a series there is one of few windows.
+    6 classes. In place of a series there is one of few windows, and in place of
+    sentences there are random ones.
 
     Args:
         experiment: on a data set of `SETS`.
@@ -31,8 +33,10 @@ def made_up_images(experiment: Experiment) -> DataSet:
         BadInput: there are fewer images than it asks for.
     """
     source = SETS[experiment.data]
-    if not source.classes:
+    if source.kind == "series":
         return prepared(made_up_series(experiment), experiment)
+    if source.kind == "sentences":
+        return prepared(made_up_sentences(experiment), experiment)
     classes = source.classes if source.size else _CLASSES
     side, seed = source.size or _SIDE, Generator().manual_seed(0)
     train, test = (

@@ -10,18 +10,21 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets._kinds import check_kind, kind_of
 from flatmin.experiments.datasets._layout import shuffled, split_each_class
 from flatmin.experiments.datasets._series import windows_of
 from flatmin.experiments.datasets._sets import SETS, load
-from flatmin.experiments.datasets._types import (
-    DataSet,
-    Files,
-    Series,
-    Split,
-    Tensors,
-)
+from flatmin.experiments.datasets._text import sentences_of
+from flatmin.experiments.datasets._types import DataSet, Files, Series, Split
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.noise import flip_labels
+
+#: Where validation examples come from, if the data has a part of its own for them.
+_OWN = {
+    "images": "the folder's own validation images",
+    "sentences": "the sentences that are published for validation",
+    "series": "the series' own validation part",
+}
 
 #: First seed of the noise of validation labels.
 _NOISE_SEEDS = 1_000_000
@@ -69,12 +72,14 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
     ``noisy_validation`` is set.
 
     Of a series, windows are chosen first; ``train_examples`` then counts windows.
+    Sentences are cut to ``tokens`` pieces.
 
     Raises:
         BadInput: there are too few training images or windows, or the data is not what
             the experiment's task needs.
     """
-    data = windows_of(data, experiment)
+    check_kind(experiment, data.name, kind_of(data.train))
+    data = sentences_of(windows_of(data, experiment), experiment)
     if (n := experiment.train_examples) is not None:
         try:
             index = first_n(data.train.y, n)
@@ -90,9 +95,7 @@ def prepared(data: DataSet, experiment: Experiment) -> DataSet:
 def _validation(data: DataSet, experiment: Experiment) -> DataSet:
     """Return the data with validation images in place of the test set."""
     if (own := data.validation) is not None:
-        images = "the folder's own validation images"
-        split = "the series' own validation part" if isinstance(own, Series) else images
-        return replace(data, test=own, validation=None, split=split)
+        return replace(data, test=own, validation=None, split=_OWN[kind_of(own)])
     share = experiment.validation
     seed = experiment.seed if experiment.noisy_validation else 0
     stay, held = held_out(data.train.y, share, seed)
@@ -142,8 +145,8 @@ def images_of(
 
 def chosen(split: Split, index: Tensor) -> Split:
     """Return the examples of these indices."""
-    if isinstance(split, Tensors):
-        return Tensors(split.x[index], split.y[index])
+    if isinstance(split, Files):
+        return Files(Subset(split.images, index.tolist()), split.y[index])
     if isinstance(split, Series):
         return replace(split, y=split.y[index])
-    return Files(Subset(split.images, index.tolist()), split.y[index])
+    return replace(split, x=split.x[index], y=split.y[index])

@@ -71,35 +71,17 @@ def parts(values: Tensor, lengths: tuple[int, ...]) -> Parts:
     return Parts(train, test, (), split, held)
 
 
-def check_kind(experiment: Experiment, name: str, *, series: bool) -> None:
-    """Refuse a forecast of images, and a series without one.
-
-    Raises:
-        BadInput: it is one of these.
-    """
-    if series and experiment.horizon is None:
-        raise BadInput(f"{name} is a series. Use --set horizon=96 for a forecast.")
-    if not series and experiment.horizon is not None:
-        raise BadInput(
-            f"horizon {experiment.horizon} asks for a forecast, and {name} has images. "
-            "Use --set data=etth1, or horizon=null."
-        )
-
-
 def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
-    """Return the data with the windows of a forecast; images stay as they are.
+    """Return the data with the windows of a forecast; other data stays as it is.
 
     A window belongs to the part that holds all the steps it forecasts. The steps it
     shows may be earlier: the first windows of validation and test show the end of the
     part before.
 
     Raises:
-        BadInput: a series is to be classified, images are to be forecast, or a part is
-            shorter than a window.
+        BadInput: a part is shorter than a window.
     """
-    series = isinstance(data.train, Series)
-    check_kind(experiment, data.name, series=series)
-    if not series:
+    if not isinstance(data.train, Series):
         return data
     named = {"train": data.train, "test": data.test, "validation": data.validation}
     return replace(data, **dict(_windowed(data.name, named, experiment)))

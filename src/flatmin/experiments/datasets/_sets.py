@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from flatmin.experiments.augment import Policy
-from flatmin.experiments.datasets import _large, _series, _small
+from flatmin.experiments.datasets import _large, _series, _small, _text
 from flatmin.experiments.datasets._birdsnap import birdsnap
 from flatmin.experiments.datasets._cifar import cifar
 from flatmin.experiments.datasets._folder import folder as image_folder
+from flatmin.experiments.datasets._kinds import Kind
 from flatmin.experiments.datasets._types import (
     DataSet,
     Parts,
@@ -32,9 +33,9 @@ class Source:
     Attributes:
         title: its name in tables and messages.
         classes: how many there are; 0 of a series.
-        channels: of its images, or of the series.
+        channels: of its images, or of the series; 0 of sentences.
         size: side of its images, in pixels; None where they differ.
-        train: how many images, or steps of a series, are trained on.
+        train: how many images or sentences, or steps of a series, are trained on.
         test: how many are tested on.
         large: whether images are read one by one, and not kept in memory.
         load: reads it from a folder, and downloads it there if possible.
@@ -43,6 +44,9 @@ class Source:
             AutoAugment's paper.
         complete: whether all images must be there.
         note: what to know before using it.
+        kind: what it holds.
+        validation: how many examples it has for the choice of settings alone; 0 if
+            some of the training examples are held out for it.
     """
 
     title: str
@@ -57,6 +61,8 @@ class Source:
     policy: Policy | None = None
     complete: bool = True
     note: str = ""
+    kind: Kind = "images"
+    validation: int = 0
 
 
 _Photographs = partial(Source, channels=3, size=None, large=True, policy="imagenet")
@@ -200,6 +206,23 @@ SETS: dict[str, Source] = {
         url="https://github.com/zhouhaoyi/ETDataset",
         note="a series of 7 channels, hour by hour; 12 months of 30 days to train on, "
         "4 for validation, 4 for the test",
+        kind="series",
+        validation=2_880,
+    ),
+    "sst2": Source(
+        title="SST-2",
+        classes=2,
+        channels=0,
+        size=None,
+        train=6_920,
+        test=1_821,
+        large=False,
+        load=_text.sst2,
+        url="https://nlp.stanford.edu/sentiment",
+        note="sentences of film reviews, negative or positive; the word pieces are "
+        "those of BERT's vocabulary without capitals",
+        kind="sentences",
+        validation=872,
     ),
 }
 
@@ -247,8 +270,9 @@ def _from(source: Source, folder: Path) -> Parts:
     ):
         if source.complete and len(split.y) != count:
             raise BadInput(
-                f"{folder} has {len(split.y):,} {kind} images, and {source.title} has "
-                f"{count:,}. Remove what is incomplete and start again."
+                f"{folder} has {len(split.y):,} {kind} {source.kind}, and "
+                f"{source.title} has {count:,}. Remove what is incomplete and start "
+                "again."
             )
     return parts
 

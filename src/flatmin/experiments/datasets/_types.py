@@ -90,7 +90,20 @@ class Series:
     y: Tensor
 
 
-Split = Tensors | Files | Series
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """A split of sentences, in memory.
+
+    Attributes:
+        x: their word pieces ``[n, longest]``, int64; 0 fills up shorter ones.
+        y: labels ``[n]``, int64.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+Split = Tensors | Files | Series | Sentences
 
 
 class Parts(NamedTuple):
@@ -113,7 +126,8 @@ class DataSet:
         test: what is tested on.
         classes: the names of the classes; none of a series.
         mean: per channel, of pixels from 0 to 1: of the training images if they are in
-            memory, else ImageNet's. For a series, that of the steps to train on.
+            memory, else ImageNet's. For a series, that of the steps to train on;
+            sentences have none.
         std: standard deviation, likewise.
         policy: AutoAugment's policy for such images; None if there is none.
         split: one sentence on where the test set comes from.
@@ -135,13 +149,14 @@ class DataSet:
         """Return a fingerprint that tells whether data has changed.
 
         It covers every pixel and label of images in memory; every number and window of
-        a series; the labels, paths and sizes in bytes of files.
+        a series; every piece and label of sentences; the labels, paths and sizes in
+        bytes of files.
         """
         sha = hashlib.sha256()
         for split in (self.train, self.test):
             sha.update(memory(split.y))
-            if isinstance(split, Tensors | Series):
-                x = split.x if isinstance(split, Tensors) else split.values
+            if not isinstance(split, Files):
+                x = split.values if isinstance(split, Series) else split.x
                 sha.update(str(tuple(x.shape)).encode())
                 sha.update(memory(x))
             else:
@@ -158,6 +173,8 @@ def memory(x: Tensor) -> memoryview:
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel; pixels are from 0 to 1."""
+    if isinstance(split, Sentences):
+        return (), ()
     if isinstance(split, Files):
         return IMAGENET_MEAN, IMAGENET_STD
     if isinstance(split, Series):

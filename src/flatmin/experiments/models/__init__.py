@@ -2,11 +2,13 @@
 
 from flatmin.experiments.models._inputs import input_size, normalisation
 from flatmin.experiments.models._weights import restore
+from flatmin.experiments.models.bert import SentenceClassifier, bert
 from flatmin.experiments.models.mixing import Mixing, true_gradient
 from flatmin.experiments.models.pyramidnet import ShakeDrop, pyramidnet
 from flatmin.experiments.models.registry import (
     FORECASTERS,
     MODELS,
+    READERS,
     SCRATCH,
     SMALL,
     Entry,
@@ -21,14 +23,17 @@ from flatmin.experiments.models.wide_resnet import wide_resnet
 __all__ = [
     "FORECASTERS",
     "MODELS",
+    "READERS",
     "SCRATCH",
     "SMALL",
     "Entry",
     "Mixing",
     "RevIN",
     "SAMformer",
+    "SentenceClassifier",
     "ShakeDrop",
     "ShakeShake",
+    "bert",
     "build",
     "input_size",
     "normalisation",

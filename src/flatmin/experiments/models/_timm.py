@@ -75,18 +75,12 @@ def create(
         in_chans=channels,
         **options,
     )
-    # Keep the hub from printing its retries; the error below says enough.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        with _hub() if pretrained else nullcontext():
+        with hub() if pretrained else nullcontext():
             network: nn.Module = make(pretrained=pretrained)
     except Exception as error:  # Networks and the hub raise errors of many kinds.
         if pretrained and _builds(make):
-            raise BadInput(
-                f"the pretrained weights of {name} cannot be had ({_line(error)}). "
-                "Give a file with --weights FILE.safetensors, or start from scratch "
-                "with --weights none."
-            ) from None
+            raise missing(name, error) from None
         raise BadInput(f"timm cannot build {name}: {_line(error)}") from None
     return network
 
@@ -96,14 +90,24 @@ def knows_classes(network: Any, classes: int) -> bool:
     return bool(network.pretrained_cfg["num_classes"] == classes)
 
 
+def missing(name: str, error: Exception) -> BadInput:
+    """Return the error about a network whose published weights cannot be had."""
+    return BadInput(
+        f"the pretrained weights of {name} cannot be had ({_line(error)}). Give a file "
+        "with --weights FILE.safetensors, or start from scratch with --weights none."
+    )
+
+
 @contextmanager
-def _hub() -> Iterator[None]:
+def hub() -> Iterator[None]:
     """Within the block, use only weights on this machine if the hub does not answer.
 
     By itself, the hub's client would retry for most of a minute.
     """
     from huggingface_hub import constants
 
+    # Keep it from printing its retries; the error says enough.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _answers()
     try:

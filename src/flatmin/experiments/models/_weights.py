@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.models.bert import SentenceClassifier
 
 _PICKLES = (".pth", ".pt", ".bin")
 
@@ -36,6 +37,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
             network (the message names two that differ), or values that are no numbers.
     """
     found, own = _read(path), network.state_dict()
+    if isinstance(network, SentenceClassifier):
+        found = network.translated(found)
     last = [name for name in own if name.rpartition(".")[0] in _last_layers(network)]
     if any(name not in found or found[name].shape != own[name].shape for name in last):
         layers = {name.rpartition(".")[0] for name in last}

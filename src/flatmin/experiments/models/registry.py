@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import _timm
 from flatmin.experiments.models._weights import forget_classes, load_weights
+from flatmin.experiments.models.bert import bert
 from flatmin.experiments.models.pyramidnet import pyramidnet
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.samformer import samformer
@@ -34,12 +36,14 @@ class Entry:
         paper: where the network was published.
         millions: of parameters, as the paper prints them; None if it does not.
         note: what to know before using it.
+        hub: the repository of its weights on Hugging Face's hub, if they are there.
     """
 
     make: Callable[..., nn.Module]
     paper: str
     millions: float | None
     note: str = ""
+    hub: str = ""
 
 
 _WRN = "Zagoruyko, Komodakis 2016, arXiv:1605.07146"
@@ -83,6 +87,21 @@ FORECASTERS: dict[str, Entry] = {
     "samformer": Entry(samformer, "Ilbert et al. 2024, arXiv:2402.10198", None),
 }
 
+#: The networks that read sentences, by name.
+READERS: dict[str, Entry] = {
+    "minilm-l6": Entry(
+        partial(bert, layers=6, width=384, heads=12),
+        "Wang et al. 2020, arXiv:2002.10957",
+        None,
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+    "bert-tiny": Entry(
+        partial(bert, layers=2, width=128, heads=2),
+        "Turc et al. 2019, arXiv:1908.08962",
+        4.4,
+    ),
+}
+
 #: The network of ``flatmin compare``, and the smallest of each kind above, which train
 #: in seconds. None has fewer than 8 channels: the gradient of a 1x1 convolution with a
 #: stride and fewer inputs writes past its memory (oneDNN issue 6035, CPU).
@@ -98,7 +117,7 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     ),
 }
 
-_PUBLISHED = {**MODELS, **FORECASTERS}
+_PUBLISHED = {**MODELS, **FORECASTERS, **READERS}
 
 
 def build(
@@ -111,17 +130,19 @@ def build(
     """Build the network of a name; it maps ``[n, channels, h, w]`` to ``[n, classes]``.
 
     The networks of `FORECASTERS` map windows of a series ``[n, channels, lookback]`` to
-    ``[n, channels, classes]``.
+    ``[n, channels, classes]``, and those of `READERS` word pieces ``[n, length]`` to
+    ``[n, classes]``.
 
     Args:
-        name: a key of `MODELS`, `FORECASTERS` or `SMALL`, or a name that timm knows:
+        name: a key of one of the dictionaries here, or a name that timm knows:
             ``resnet50``, ``tf_efficientnet_b7.ra_in1k``,
             ``timm/tf_efficientnet_l2.ns_jft_in1k_475``.
         classes: length of the output rows: the classes, or the steps of a forecast.
-        channels: of the images, or of the series.
+        channels: of the images, or of the series; 0 of sentences.
         weights: ``"none"`` to start from scratch, or a ``.safetensors`` or ``.pth``
-            file with the network's weights. None for the pretrained weights of timm,
-            which are downloaded; networks that are not timm's then start from scratch.
+            file with the network's weights. None for the pretrained weights of timm
+            or of a network of `READERS`, which are downloaded; networks without such
+            weights then start from scratch.
             The last layer is zero if the weights are for another number of classes.
         options: for the function that builds the network, ``alpha=84`` of a
             PyramidNet; of a network of timm's, those of ``timm.create_model``, such as
@@ -144,6 +165,8 @@ def build(
     else:
         make = _PUBLISHED[name].make if name in _PUBLISHED else SMALL[name]
         network = _made(name, make, classes=classes, channels=channels, **options)
+        if weights is None and name in _PUBLISHED and _PUBLISHED[name].hub:
+            load_weights(network, _downloaded(name, _PUBLISHED[name].hub))
     if weights not in (None, SCRATCH):
         load_weights(network, expanded(weights))
     return network
@@ -159,6 +182,17 @@ def _made(name: str, make: Callable[..., nn.Module], **options: Any) -> nn.Modul
         return make(**options)
     except (TypeError, ValueError) as error:
         raise BadInput(f"cannot build {name}: {error}") from None
+
+
+def _downloaded(name: str, repository: str) -> Path:
+    """Return the file of a network's published weights, which stays on this machine."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        with _timm.hub():
+            return Path(hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:  # The hub raises errors of many kinds.
+        raise _timm.missing(name, error) from None
 
 
 def known_to_timm(name: str) -> str:

@@ -12,6 +12,7 @@ from flatmin.experiments.recipes.appendix import c4, c5
 from flatmin.experiments.recipes.figure1 import figure1
 from flatmin.experiments.recipes.figure3 import figure3_left, figure3_middle
 from flatmin.experiments.recipes.forecast import forecast
+from flatmin.experiments.recipes.sst2 import sst2
 from flatmin.experiments.recipes.table1 import table1
 from flatmin.experiments.recipes.table2 import table2
 from flatmin.experiments.recipes.table3 import table3, table10
@@ -37,6 +38,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "c4": c4,
     "c5": c5,
     "forecast": forecast,
+    "sst2": sst2,
 }
 
 

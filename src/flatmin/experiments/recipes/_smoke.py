@@ -19,6 +19,8 @@ _SMALLEST: dict[str, tuple[str, int | None]] = {
     "resnet": ("test_resnet.r160_in1k", 32),
     "tf_efficientnet_": ("test_efficientnet.r160_in1k", 32),
     "samformer": ("samformer", None),
+    "minilm-": ("bert-tiny", None),
+    "bert-": ("bert-tiny", None),
 }
 _BATCH = 8
 _STEPS = 2

@@ -25,6 +25,7 @@ _DATA_AND_NETWORK = (
     "data",
     "horizon",
     "lookback",
+    "tokens",
     "image_size",
     "train_examples",
     "validation",

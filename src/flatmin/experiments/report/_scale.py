@@ -15,7 +15,7 @@ from flatmin.experiments.runs.asked import Asked
 #: Columns of `environments`.
 PLACES = ("hardware", "software", "processes", "runs")
 
-_SMOKE = "A smoke run, a few steps on made-up images: its numbers are no results."
+_SMOKE = "A smoke run, a few steps on made-up data: its numbers are no results."
 
 #: Differences that the summary names.
 _MOST = 4

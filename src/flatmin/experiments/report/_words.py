@@ -35,13 +35,19 @@ _FIELDS = {
     "train_examples": "{} training images",
     "horizon": "{} steps ahead",
     "lookback": "{} steps back",
+    "tokens": "{} word pieces",
     "image_size": "images of {} pixels",
     "batch_size": "batches of {}",
     "model": "network {}",
 }
 
 #: How None is written.
-_UNSET = {"train_examples": "all", "image_size": "the data set's", "horizon": "no"}
+_UNSET = {
+    "train_examples": "all",
+    "image_size": "the data set's",
+    "horizon": "no",
+    "tokens": "no",
+}
 
 
 def arm(arm: Arm) -> str:

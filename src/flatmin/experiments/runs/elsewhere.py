@@ -12,7 +12,7 @@ from flatmin.experiments.config import Experiment, validated
 from flatmin.experiments.datasets import DataSet, folder_in_memory
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import SCRATCH, build, input_size, restore
-from flatmin.experiments.runs.images import Images, Window, described
+from flatmin.experiments.runs.images import Inputs, described
 from flatmin.experiments.runs.opened import Finished
 
 
@@ -69,7 +69,7 @@ class Weights:
     data: DataSet
 
     @property
-    def images(self) -> Images | Window:
+    def images(self) -> Inputs:
         """How its images become the network's input."""
         return described(self.data, self.experiment)
 

@@ -128,9 +128,10 @@ def _finished(folder: Path) -> tuple[Run, Images]:
             f"{folder} is not finished. The command that began it continues it."
         )
     images = run.images
-    if isinstance(images, Window):
+    if not isinstance(images, Images):
+        does = "forecasts a series" if isinstance(images, Window) else "reads sentences"
         raise BadInput(
-            f"{folder} forecasts a series, and what is exported classifies pictures. "
+            f"{folder} {does}, and what is exported classifies pictures. "
             f"Take the weights from {folder / 'weights.safetensors'}."
         )
     return run, images

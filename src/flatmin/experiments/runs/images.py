@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from flatmin.experiments import augment
 from flatmin.experiments.batches import IMAGE_SIZE
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files, Series
+from flatmin.experiments.datasets import DataSet, Files, Sentences, Series
 from flatmin.experiments.datasets._images import rgb
 from flatmin.experiments.models import input_size, normalisation
 
@@ -79,8 +79,38 @@ class Window(BaseModel):
         return {"lookback": self.lookback}
 
 
-def described(data: DataSet, experiment: Experiment) -> Images | Window:
+class Pieces(BaseModel):
+    """How a sentence becomes a network's input.
+
+    Attributes:
+        classes: their names; a network's outputs are in this order.
+        tokens: word pieces of BERT's vocabulary that are read, at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    classes: tuple[str, ...] = Field(min_length=1)
+    tokens: int = Field(ge=2)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As of `Images.shape`; sentences have no channels."""
+        return len(self.classes), 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As of `Images.options`."""
+        return {}
+
+
+#: How the data of a run becomes its network's input.
+Inputs = Images | Window | Pieces
+
+
+def described(data: DataSet, experiment: Experiment) -> Inputs:
     """Describe how an experiment's test data becomes the network's input."""
+    if isinstance(data.test, Sentences):
+        assert experiment.tokens is not None
+        return Pieces(classes=data.classes, tokens=experiment.tokens)
     if isinstance(data.test, Series):
         assert experiment.horizon is not None
         return Window(

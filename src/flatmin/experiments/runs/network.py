@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import SCRATCH, build
-from flatmin.experiments.runs.images import Images, Window
+from flatmin.experiments.runs.images import Inputs
 
 
 def restored(
     name: str,
     options: Mapping[str, Any],
-    images: Images | Window,
+    images: Inputs,
     path: Path,
     advice: str,
 ) -> nn.Module:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from flatmin.diagnostics import Objective
-from flatmin.experiments.batches import Batches, Share
+from flatmin.experiments.batches import Batches, Share, as_input
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import (
     SETS,
@@ -174,13 +175,22 @@ class Recut:
     def __iter__(self) -> Iterator[Batch]:
         rest: list[Batch] = []
         for batch in self.batches.alone():
-            x, y = (torch.cat(parts) for parts in zip(*rest, batch, strict=True))
-            x, whole = x.to(self.kind), len(y) // self.size * self.size
+            xs, ys = zip(*rest, batch, strict=True)
+            x, y = as_input(_joined(xs), self.kind), torch.cat(ys)
+            whole = len(y) // self.size * self.size
             y = y.to(self.kind) if y.is_floating_point() else y
             pieces = x[:whole].split(self.size), y[:whole].split(self.size)
             yield from zip(*pieces, strict=True) if whole else ()
             rest = [(x[whole:], y[whole:])]
         yield from ((x, y) for x, y in rest if len(y))
+
+
+def _joined(xs: tuple[Tensor, ...]) -> Tensor:
+    """Join batches; the sentences of one may be longer than those of another."""
+    longest = max(x.shape[-1] for x in xs)
+    if all(x.shape[-1] == longest for x in xs):
+        return torch.cat(xs)
+    return torch.cat([pad(x, (0, longest - x.shape[-1])) for x in xs])
 
 
 def device_like(wanted: str) -> torch.device:

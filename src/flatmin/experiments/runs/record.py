@@ -37,7 +37,7 @@ from flatmin.experiments.runs.files import (
     write,
     write_json,
 )
-from flatmin.experiments.runs.images import Images, Window, described
+from flatmin.experiments.runs.images import Inputs, Window, described
 from flatmin.experiments.runs.lock import LOCK
 from flatmin.experiments.runs.network import restored, tensors
 from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
@@ -104,7 +104,7 @@ class Run:
         return self.config.experiment
 
     @property
-    def images(self) -> Images | Window:
+    def images(self) -> Inputs:
         """How its images, or windows of a series, become the network's input.
 
         Raises:

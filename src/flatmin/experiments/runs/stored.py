@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.runs.images import Images, Window
+from flatmin.experiments.runs.images import Inputs
 
 #: Per cent.
 Share = Annotated[float, Field(ge=0, le=100)]
@@ -36,7 +36,7 @@ class Config(BaseModel):
     experiment: Experiment
     data_sha256: str
     world: int = Field(default=1, ge=1)
-    images: Images | Window | None = None
+    images: Inputs | None = None
 
 
 class Start(BaseModel):

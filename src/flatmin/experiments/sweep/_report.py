@@ -59,13 +59,19 @@ def report(
     with in_turn(home):
         write_json(home / "best.json", record)
         write(home / "table.md", shown.markdown())
-    share = f"{100 * grid.arm.validation:g} % of the training images held out"
-    series = "validated on the part after the training steps"
-    held = share if grid.arm.horizon is None else series
-    _print(console, f"{grid.cell.name}, {held}:")
+    _print(console, f"{grid.cell.name}, {_held(grid.arm)}:")
     console.print(shown)
     _print(console, f"To train with the best: {command}")
     return True
+
+
+def _held(arm: Experiment) -> str:
+    """Say what the points are validated on."""
+    if arm.horizon is not None:
+        return "validated on the part after the training steps"
+    if arm.tokens is not None:
+        return "validated on the sentences that are published for it"
+    return f"{100 * arm.validation:g} % of the training images held out"
 
 
 @dataclass(frozen=True, slots=True)
