@@ -8,8 +8,11 @@ adds five; the same command in another terminal shares the work.
 
     python benchmarks/price digits-noise --out runs/price
 
-All tasks but the digits need images or a series below ``--data``; if they are missing,
-the message has the address of the original.
+All tasks but the digits need images, sentences or a series below ``--data``; if they
+are missing, the message has the address of the original. Where all arms take too long,
+name some before the first run, and keep the seeds:
+
+    python benchmarks/price sst2 --weights model.safetensors --arms base-2 late-quarter
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import report
-from study import Study
+from study import NAMES, Study
 from tasks import TASKS
 
 from flatmin.experiments.runs.files import write
@@ -35,6 +38,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/price"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--arms", nargs="+", choices=NAMES, default=NAMES, help="besides base and SAM"
+    )
+    parser.add_argument("--weights", help="a file for a pretrained network")
     parser.add_argument("--smoke", action="store_true", help="3 epochs of three arms")
     given = parser.parse_args()
     task = TASKS[given.task]
@@ -45,7 +52,9 @@ def main() -> None:
     with TemporaryDirectory() as thrown_away:
         root = Path(thrown_away) if given.smoke else given.out / given.task
         seeds = 1 if given.smoke else given.seeds
-        tested = list(Study(task, root, given.data, seeds, given.smoke).tested())
+        arms = (report.BASE, report.SAM, *given.arms)
+        study = Study(task, root, given.data, seeds, arms, given.weights, given.smoke)
+        tested = list(study.tested())
         write(root / "runs.csv", report.runs(tested).csv())
         report.picture(task.words, tested, root / "price.png")
     print(report.table(task.words, tested).markdown())

@@ -38,6 +38,7 @@ def table(task: str, tested: Sequence[Tested]) -> Table:
         Column("this - SAM"),
         Column(f"{unit}, averaged"),
         Column("test loss, averaged"),
+        Column("calibration error %, averaged"),
         Column("gradient examples"),
         Column("seconds"),
     )
@@ -66,12 +67,15 @@ def _rows(tested: Sequence[Tested]) -> Iterator[tuple[Any, ...]]:
                 for other in (BASE, SAM)
             ),
             around(list(one.scores(averaged=True).values())),
-            around([run["test_loss"] for run in runs])
-            if "test_loss" in runs[0]
-            else "",
+            *(_number(runs, name) for name in ("test_loss", "test_ece")),
             f"{runs[0]['gradient_examples']:,}",
             f"{mean([run['seconds'] for run in runs]):.1f}",
         )
+
+
+def _number(runs: Sequence[dict[str, Any]], name: str) -> str:
+    """Write a number that only tests of classifiers have."""
+    return around([run[name] for run in runs]) if name in runs[0] else ""
 
 
 def around(values: Sequence[float]) -> str:

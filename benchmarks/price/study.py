@@ -25,6 +25,9 @@ CHOICE = (100, 101)
 #: The arms of a small study: those that the table compares with, and a late one.
 _SMALL = ("base-chosen", "sam", "late-quarter")
 
+#: The names of all arms.
+NAMES = tuple(arm.name for arm in ARMS)
+
 #: The numbers of a finished run.
 Result = dict[str, Any]
 
@@ -66,6 +69,8 @@ class Study:
         root: folder of its runs; several processes may share it.
         data: where the data sets are.
         seeds: how many are tested.
+        arms: names of the ways to train.
+        weights: a file for a pretrained network; None to download its weights.
         small: whether three arms run for 3 epochs, with two candidates and one seed.
     """
 
@@ -73,13 +78,15 @@ class Study:
     root: Path
     data: Path
     seeds: int = 5
+    arms: Sequence[str] = NAMES
+    weights: str | None = None
     small: bool = False
 
     def tested(self) -> Iterator[Tested]:
         """Choose the settings of every arm, then train with all seeds."""
-        base = self.task.experiment(self.data)
-        small = [arm for arm in ARMS if arm.name in _SMALL]
-        for arm in small if self.small else ARMS:
+        base = self.task.experiment(self.data, self.weights)
+        names = _SMALL if self.small else self.arms
+        for arm in (arm for arm in ARMS if arm.name in names):
             chosen = self._chosen(arm, base)
             runs = [chosen.model_copy(update={"seed": seed}) for seed in self._seeds]
             results = self._all(f"test/{arm.name}", runs)

@@ -31,11 +31,17 @@ class Task:
     folder: str | None = None
     origin: str = ""
 
-    def experiment(self, data: Path) -> Experiment:
-        """Return the base optimizer's run, with the task's own length and rate."""
+    def experiment(self, data: Path, weights: str | None = None) -> Experiment:
+        """Return the base optimizer's run, with the task's own length and rate.
+
+        Args:
+            data: folder of the data sets.
+            weights: a file for a pretrained network; None to download its weights.
+        """
         named = {} if self.folder is None else {"data": str(data / self.folder)}
         values = {"method": "sgd", "flatness_rho": None, "device": "cpu"}
-        return Experiment.model_validate({**values, **self.fields, **named})
+        changes = {**named, "weights": weights}
+        return Experiment.model_validate({**values, **self.fields, **changes})
 
 
 _DIGITS = {
@@ -70,6 +76,15 @@ _FORECAST = {
     "weight_decay": 0.0,
     "batch_size": 256,
     "epochs": 30,
+}
+
+_SENTENCES = {
+    "data": "sst2",
+    "tokens": 64,
+    "augment": (),
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "batch_size": 32,
 }
 
 TASKS: dict[str, Task] = {
@@ -128,5 +143,22 @@ TASKS: dict[str, Task] = {
         "ETTh1, 336 hours ahead, SAMformer",
         {**_FORECAST, "horizon": 336},
         (0.5, 0.7, 1),
+    ),
+    "sst2": Task(
+        "SST-2, 1,000 training sentences, MiniLM fine-tuned",
+        {
+            **_SENTENCES,
+            "model": "minilm-l6",
+            "lr": 5e-5,
+            "epochs": 2,
+            "warmup": 0.2,
+            "train_examples": 1_000,
+        },
+        (0.02, 0.05, 0.1),
+    ),
+    "sst2-scratch": Task(
+        "SST-2, BERT-tiny from scratch",
+        {**_SENTENCES, "model": "bert-tiny", "lr": 5e-4, "epochs": 4, "warmup": 0.4},
+        (0.05, 0.1, 0.2),
     ),
 }

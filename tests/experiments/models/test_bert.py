@@ -73,7 +73,7 @@ def test_its_own_weights_come_back_with_the_last_layer(tmp_path: Path) -> None:
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     path = file_of(published(), tmp_path)
-    with pytest.raises(BadInput, match=r"weights of another network: bert\.embedd"):
+    with pytest.raises(BadInput, match=r"weights of another network: bert\.embeddings"):
         build("minilm-l6", 2, 0, str(path))
 
 
