@@ -3,9 +3,9 @@
 One run of the tests records which test reaches which line. Each mutant then has to make
 one of the tests that reach it fail. First come a few tests from the files nearest to
 the module, then one case of each test function in all files, and then, for some
-modules, the tests with several processes or a compiler; ``--again`` adds the other
-cases. The page has counts, and every survivor with the reason from
-``mutation_survivors.toml``.
+modules, the tests with several processes, a compiler or a trainer; ``--again`` adds the
+other cases. The page has counts, and every survivor with the reason from
+``mutation_survivors.toml``, which is not run again.
 
 Results go to ``runs/mutation/results.jsonl``, one line each; a run that was interrupted
 goes on from there. Which test reaches which line is in ``runs/mutation/coverage``:
@@ -39,7 +39,7 @@ from random import Random
 
 from coverage import CoverageData
 from mutants import Mutant, mutants
-from mutation_page import page
+from mutation_page import page, reasons
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -50,6 +50,14 @@ SUITE = ("tests/core", "tests/methods", "tests/optim")
 #: Tests that are too slow for every mutant, or in processes of their own.
 LAST = ["tests/optim/test_compile.py"]
 RANKS = "tests/distributed/test_"
+#: Tests outside of the suite that reach some modules.
+ALSO = {
+    "core/gates.py": ["tests/test_schedules.py"],
+    "optim/_sam.py": ["tests/integrations/test_lightning.py"],
+    "optim/_shared.py": ["tests/integrations/test_lightning.py"],
+    "optim/_guard.py": ["tests/integrations/test_lightning.py"],
+    "optim/_lightning.py": ["tests/integrations/test_lightning.py"],
+}
 #: Beginnings of tests, those nearest to the module first; all other tests come last.
 NEAR = (
     *("tests/core", "tests/methods/test_closed", "tests/methods/test_reference"),
@@ -57,6 +65,7 @@ NEAR = (
 )
 #: Modules with code that only tests with several processes reach, and these tests.
 SEEN_BY_RANKS = {
+    "core/_adapted.py": ["adapters"],
     "core/_scope.py": ["ddp", "methods", "join"],
     "core/_shards.py": ["shards", "methods", "hybrid"],
     "core/_tensors.py": ["shards", "scaler"],
@@ -66,6 +75,7 @@ SEEN_BY_RANKS = {
     "core/combine.py": ["methods"],
     "core/filters.py": ["methods"],
     "core/programs.py": ["methods"],
+    "core/adapters.py": ["adapters"],
     "core/sources.py": ["methods"],
     "core/_ranking.py": ["methods"],
     "core/stretch.py": ["methods"],
@@ -74,7 +84,7 @@ SEEN_BY_RANKS = {
     "optim/_engine.py": ["ddp", "wrapped"],
     "optim/_gradient_view.py": ["scaler", "shards"],
     "optim/_memory.py": ["checkpoint_methods"],
-    "optim/_sam.py": ["attach", "join", "checkpoint_sam"],
+    "optim/_sam.py": ["attach", "join", "checkpoint_sam", "whole"],
     "optim/_scaling.py": ["overflow", "scaler"],
     "optim/_shared.py": ["checkpoint_sam"],
     "optim/_states.py": ["checkpoint_sam", "checkpoint_methods"],
@@ -111,7 +121,9 @@ def main() -> None:
     if chosen.sample:
         shown = wanted = Random(0).sample(wanted, min(chosen.sample, len(wanted)))
     if chosen.again:
+        named = set(reasons())
         wanted = [m for m in wanted if results.outcome(m) == "survived"]
+        wanted = [m for m in wanted if m.key not in named]
     else:
         wanted = [m for m in wanted if results.outcome(m) is None]
     run(wanted, reached(folder / "coverage"), results, every=bool(chosen.again))
@@ -203,8 +215,9 @@ def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests
     yield first
     one = [test for file in files for test in _some(by_file[file], 1)]
     yield [test for test in one if test not in first]
-    if names := SEEN_BY_RANKS.get(mutant.file):
-        yield _of_ranks(names, 10**6 if every else 6) + LAST
+    names, also = SEEN_BY_RANKS.get(mutant.file, []), ALSO.get(mutant.file, [])
+    if names or also:
+        yield _of_ranks(names, 10**6 if every else 6) + LAST + also
     if every:
         rest = (test for file in files for test in _some(by_file[file], 10**6))
         done = {*first, *one}

@@ -28,10 +28,11 @@ def page(
     found = {m.key: results.get(m.key, {}).get("outcome", "not run") for m in mutants}
     left = [m for m in mutants if found[m.key] == "survived"]
     broken = [m for m in mutants if found[m.key] == "invalid"]
-    parts = [machine(), _counts(mutants, found)]
+    why = reasons()
+    parts = [machine(), _counts(mutants, found), _without(mutants, found, set(why))]
+    _check_reasons(known, {m.key for m in mutants}, {m.key for m in left})
     if left:
-        reasons = _reasons(known, {m.key for m in mutants}, {m.key for m in left})
-        rows = [[*_cells(m), reasons.get(m.key, "**not explained**")] for m in left]
+        rows = [[*_cells(m), why.get(m.key, "**not explained**")] for m in left]
         head = ["survivor", "defect", "line", "why"]
         parts += ["## Survivors", _table(head, rows)]
     if broken:
@@ -56,20 +57,37 @@ def _row(name: str, some: list[Mutant], found: dict[str, str]) -> list[str]:
     return [name, str(len(some)), *[str(n[kind]) for kind in KINDS], score]
 
 
+def _without(mutants: list[Mutant], found: dict[str, str], named: set[str]) -> str:
+    """Say how many are killed of those that a test could notice."""
+    n = Counter(found[m.key] for m in mutants)
+    same = sum(found[m.key] == "survived" and m.key in named for m in mutants)
+    run = n["killed"] + n["survived"] - same
+    if not run:
+        return "None was run."
+    return (
+        f"{same} of the survivors change the speed or nothing. Of the other {run:,}, "
+        f"{100 * n['killed'] / run:.1f} % are killed."
+    )
+
+
 def _cells(mutant: Mutant) -> list[str]:
     source = mutant.source.replace("|", "\\|")
     return [f"{mutant.file}:{mutant.edit.line}", mutant.edit.kind, f"`{source}`"]
 
 
-def _reasons(known: set[str], shown: set[str], survived: set[str]) -> dict[str, str]:
-    """Return reasons by key; report reasons for killed or unknown ones on stderr."""
+def reasons() -> dict[str, str]:
+    """Return why a mutant may survive, by its key."""
     table = tomllib.loads(REASONS.read_text())
-    reasons = {key: why for why, keys in table.items() for key in keys}
-    for key in reasons.keys() & shown - survived:
+    return {key: why for why, keys in table.items() for key in keys}
+
+
+def _check_reasons(known: set[str], shown: set[str], survived: set[str]) -> None:
+    """Report reasons of mutants that are killed, or that there are not, on stderr."""
+    named = reasons().keys()
+    for key in named & shown - survived:
         print(f"{REASONS.name}: {key} is killed", file=sys.stderr)
-    for key in reasons.keys() - known:
+    for key in named - known:
         print(f"{REASONS.name}: {key} is no mutant", file=sys.stderr)
-    return reasons
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

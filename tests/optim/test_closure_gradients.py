@@ -125,6 +125,14 @@ def test_the_gradients_of_the_last_step_need_not_be_cleared() -> None:
     assert_same(tensors(model), tensors(twin))
 
 
+def test_no_hook_stays_on_a_parameter() -> None:
+    model = two_layers()
+    optimizer = sam(model)
+    loss_of(model, DATA).backward()
+    optimizer.step(closure_of(model, model.zero_grad))
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
 def test_an_error_in_the_closure_brings_the_gradients_back() -> None:
     model = two_layers()
     optimizer = sam(model)
@@ -152,6 +160,13 @@ def test_a_closure_that_does_nothing_keeps_the_gradient_of_the_loop() -> None:
         assert optimizer.step(no_closure) is None
     sam_steps(other, twin, DATA, 2)
     assert_same(tensors(model), tensors(twin))
+
+
+def test_what_a_closure_after_a_loop_returns_comes_back() -> None:
+    model = two_layers()
+    optimizer = sam(model)
+    passes(optimizer, model, DATA)
+    assert optimizer.step(lambda: 3.5) == 3.5
 
 
 @pytest.mark.parametrize("clears", [True, False])

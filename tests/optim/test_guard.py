@@ -132,6 +132,18 @@ def test_gradients_of_a_copy_do_not_count() -> None:
     sam_steps(other, twin, DATA, 1)
 
 
+def test_gradients_from_before_sam_over_a_checkpoint_do_not_count() -> None:
+    model = two_layers()
+    first = sam(model)
+    sam_steps(first, model, DATA, 1)
+    first.zero_grad()
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    base.load_state_dict(first.state_dict())
+    del first
+    loss_of(model, DATA).backward()
+    sam_steps(SAM(base, model), model, DATA, 1)
+
+
 def test_gradients_of_a_group_that_is_added_later_do_not_count() -> None:
     model = two_layers()
     base = torch.optim.SGD(model[0].parameters(), lr=0.1)

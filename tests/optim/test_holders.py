@@ -50,6 +50,19 @@ def test_a_registry_that_was_filled_is_a_change() -> None:
     assert not holder.same()
 
 
+def test_what_is_not_saved_is_not_saved_again_and_nothing_else() -> None:
+    module: Any = nn.ReLU()
+    module.register_buffer("hidden", torch.zeros(1), persistent=False)
+    module.register_buffer("saved", torch.zeros(1))
+    holder = ModuleHolder(module, attributes=True, parameters=True)
+    module.register_buffer("hidden", module.hidden)
+    module.register_buffer("saved", module.saved, persistent=False)
+    assert list(module.state_dict()) == ["hidden"]
+    holder.put()
+    assert list(module.state_dict()) == ["saved"]
+    assert holder.same()
+
+
 class Slim:
     __slots__ = ("late", "n")
 
