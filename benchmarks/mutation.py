@@ -98,6 +98,8 @@ FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 FLAGS = ["-p", "pytest_timeout", "--timeout=30", "--no-header"]
 #: Seconds for one request, after which a mutant counts as hanging.
 LIMIT = 300
+#: Tests of one request, of those that come last.
+_AT_ONCE = 400
 
 Tests = list[str]
 
@@ -221,7 +223,9 @@ def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests
     if every:
         rest = (test for file in files for test in _some(by_file[file], 10**6))
         done = {*first, *one}
-        yield [test for test in rest if test not in done]
+        left = [test for test in rest if test not in done]
+        # All at once could take longer than the limit without any that hangs.
+        yield from (left[i : i + _AT_ONCE] for i in range(0, len(left), _AT_ONCE))
 
 
 def _of_ranks(names: Tests, each: int) -> Tests:
