@@ -116,7 +116,7 @@ def test_without_network_one_line_says_how_to_go_on(
         build("minilm-l6", 2, 0)
     said = str(refused.value)
     assert said.startswith("the pretrained weights of minilm-l6 cannot be had (")
-    assert said.endswith("--weights none.")
+    assert said.endswith("To start from scratch, write none in its place.")
     assert "\n" not in said
 
 

@@ -222,7 +222,7 @@ def test_without_network_one_line_says_how_to_go_on() -> None:
     said = str(refused.value)
     assert said.startswith(f"the pretrained weights of {NAME} cannot be had (")
     assert "--weights FILE.safetensors" in said
-    assert said.endswith("--weights none.")
+    assert said.endswith("To start from scratch, write none in its place.")
     assert "\n" not in said
     build(NAME, 5, weights="none")
     build("resnet-8", 5)
