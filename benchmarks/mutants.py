@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Edit:
-    """``new`` in place of the text from ``start`` to ``end``, offsets in characters."""
+    """``new`` in place of the text from ``start`` to ``end``, offsets in characters.
+
+    ``then`` are the lines that run only if a condition, which is decided, is true.
+    """
 
     kind: str
     line: int
@@ -28,6 +31,7 @@ class Edit:
     start: int
     end: int
     new: str
+    then: range = range(0)
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,10 @@ class Module:
         """Yield the edits of a function, except docstrings and a Protocol's dots."""
         for node in ast.walk(function):
             if isinstance(node, ast.If):
-                yield self.edit(node.test, "if True", "True")
+                then = range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
+                yield replace(self.edit(node.test, "if True", "True"), then=then)
                 if not _one_statement(node):
-                    yield self.edit(node.test, "if False", "False")
+                    yield replace(self.edit(node.test, "if False", "False"), then=then)
             elif isinstance(node, ast.Return):
                 yield from self.returned(node)
             elif isinstance(node, REMOVED) and not _says_nothing(node):

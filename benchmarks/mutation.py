@@ -208,15 +208,17 @@ def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests
     # A line that is never executed can matter too: a yield after a return makes the
     # function a generator. Tests that reach the function are taken for such lines.
     here = contexts(range(mutant.edit.line, mutant.edit.last + 1))
-    by_file: dict[str, dict[str, Tests]] = defaultdict(lambda: defaultdict(list))
-    for test in sorted({c.partition("|")[0] for c in here or contexts(mutant.body)}):
-        file, _, name = test.partition("::")
-        by_file[file][name.partition("[")[0]].append(test)
-    files = sorted(by_file, key=lambda file: (_distance(file), len(by_file[file])))
+    here = here or contexts(mutant.body)
+    then = contexts(mutant.edit.then)
+    # Those first that a decided condition sends the other way.
+    sent = {"if True": here - then, "if False": then}.get(mutant.edit.kind) or here
+    by_file, files = _by_file(sent)
     first = [test for file in files[:2] for test in _some(by_file[file], 4)][:60]
     yield first
     one = [test for file in files for test in _some(by_file[file], 1)]
-    yield [test for test in one if test not in first]
+    by_file, files = _by_file(here)
+    one += [test for file in files for test in _some(by_file[file], 1)]
+    yield list(dict.fromkeys(test for test in one if test not in first))
     names, also = SEEN_BY_RANKS.get(mutant.file, []), ALSO.get(mutant.file, [])
     if names or also:
         yield _of_ranks(names, 10**6 if every else 6) + LAST + also
@@ -226,6 +228,19 @@ def stages(mutant: Mutant, data: CoverageData, *, every: bool) -> Iterator[Tests
         left = [test for test in rest if test not in done]
         # All at once could take longer than the limit without any that hangs.
         yield from (left[i : i + _AT_ONCE] for i in range(0, len(left), _AT_ONCE))
+
+
+def _by_file(contexts: set[str]) -> tuple[dict[str, dict[str, Tests]], Tests]:
+    """Return the cases of each function of each file, and the files, nearest first."""
+    by_file: dict[str, dict[str, Tests]] = defaultdict(lambda: defaultdict(list))
+    for test in sorted({context.partition("|")[0] for context in contexts}):
+        file, _, name = test.partition("::")
+        by_file[file][name.partition("[")[0]].append(test)
+
+    def nearest(file: str) -> tuple[int, int]:
+        return _distance(file), len(by_file[file])
+
+    return by_file, sorted(by_file, key=nearest)
 
 
 def _of_ranks(names: Tests, each: int) -> Tests:
