@@ -141,3 +141,10 @@ def test_a_memory_holds_names_apart() -> None:
     assert memory.recall("b") == [None, G[1]]
     assert memory.number("a") == 0.5
     assert memory.number("b") is None
+
+
+def test_a_memory_pulls_nothing_before_it_is_told_to() -> None:
+    memory = Memory()
+    assert not memory.pulled
+    memory.pull([None], [0.5])
+    assert memory.pulled
