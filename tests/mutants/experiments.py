@@ -34,6 +34,14 @@ EXPERIMENTS = [
         f"{PLANS}test_a_candidate_is_tested_on_held_out_images_with_noisy_labels",
     ),
     Mutant(
+        "SAM at a rate that the base did not choose",
+        "experiments/compare/search.py",
+        "for one in what.candidates(setting, arm, lr)",
+        "for one in what.candidates(setting, arm)",
+        "tests/experiments/compare/test_search.py::"
+        "test_methods_are_tried_at_the_rate_that_the_base_chose",
+    ),
+    Mutant(
         "a base with fewer gradients than SAM",
         PLAN,
         "if more[0] > tries or more[1] > gradients:",

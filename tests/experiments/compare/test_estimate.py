@@ -37,9 +37,8 @@ def test_a_run_that_chooses_tests_held_out_images_with_both_weights() -> None:
     # 810 images trained, 90 held out: each is tested and predicted with both weights.
     tests = 1000 * (2 * 2 * 90 + 810)
     found = of_digits("flatness_rho=null")
-    assert found.search == [
-        7 + 10 * 810 + tests,
-        7 + 20 * 810 + tests,
+    assert found.base == [7 + 10 * 810 + tests, 7 + 20 * 810 + tests]
+    assert found.methods == [
         7 + 2 * 10 * 810 + tests,
         7 + 1.25 * 10 * 810 + tests,
     ]
@@ -57,7 +56,7 @@ def test_a_final_run_is_as_long_as_the_longest_candidate_and_tests_ten_times() -
 
 def test_sharpness_and_lambda_max_are_counted_for_final_runs_alone() -> None:
     plain, measured = of_digits("flatness_rho=null"), of_digits("flatness_rho=0.1")
-    assert measured.search == plain.search
+    assert (measured.base, measured.methods) == (plain.base, plain.methods)
     # A pass forward and backward is worth three of a test; see `cost.estimate`.
     passes = 3 * (3 + 3 * 20)
     for one, other in zip(measured.final, plain.final, strict=True):
@@ -71,19 +70,20 @@ def test_landscapes_are_two_planes_of_tests_of_the_training_images() -> None:
 
 def test_processes_take_the_next_run_when_they_are_free_and_begin_late() -> None:
     what = changed(digits(), ["seeds=1", "search_seeds=1"])
-    one = Work(search=[10.0, 4.0, 3.0], final=[5.0, 5.0, 5.0], landscapes=2.0)
-    assert seconds(what, [one], 1, start=6.0) == 17 + 15 + 2
+    final = [5.0, 5.0, 5.0]
+    one = Work(base=[10.0, 4.0, 3.0], methods=[7.0], final=final, landscapes=2.0)
+    assert seconds(what, [one], 1, start=6.0) == 17 + 7 + 15 + 2
     # The second begins at 6 and is free at 10 and 13; both begin the others at 13.
-    assert seconds(what, [one], 2, start=6.0) == 13 + 10 + 2
+    assert seconds(what, [one], 2, start=6.0) == 13 + 7 + 10 + 2
     # More processes than runs.
-    assert seconds(what, [one], 9, start=1.0) == 10 + 5 + 2
+    assert seconds(what, [one], 9, start=1.0) == 10 + 7 + 5 + 2
 
 
 def test_all_settings_and_seeds_are_counted() -> None:
     what = changed(digits(), ["seeds=5", "search_seeds=2"])
-    one = Work(search=[10.0], final=[100.0], landscapes=1000.0)
-    other = replace(one, search=[20.0])
-    assert seconds(what, [one, other], 1, start=0.0) == 2 * 30 + 5 * 200 + 2000
+    one = Work(base=[10.0], methods=[3.0], final=[100.0], landscapes=1000.0)
+    other = replace(one, base=[20.0])
+    assert seconds(what, [one, other], 1, start=0.0) == 2 * 36 + 5 * 200 + 2000
 
 
 def test_gradients_are_counted_in_steps_of_the_real_network() -> None:

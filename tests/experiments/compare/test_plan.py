@@ -41,6 +41,9 @@ def test_sam_tries_every_radius_with_every_length() -> None:
         (epochs, rho) for epochs in (15, 30) for rho in (0.2, 0.5)
     }
     assert {one.lr for one in found} == {0.1}
+    at = what.candidates(what.settings[0], SAM, lr=0.2)
+    assert {one.lr for one in at} == {0.2}
+    assert [one.rho for one in at] == [one.rho for one in found]
 
 
 def test_an_average_of_millions_of_steps_still_moves() -> None:

@@ -25,7 +25,7 @@ def test_a_gain_that_seeds_agree_on_is_recommended_with_its_interval_and_cost() 
     ]
     found = said(rows)
     use, gains, costs = found.sentences
-    assert use.startswith("Use SAM with rho 0.2, 10 epochs: ")
+    assert use.startswith("Use SAM with lr 0.1, rho 0.2, 10 epochs: ")
     assert "6.00 %" in use
     assert "4.00 points fewer" in gains
     # Differences 4, 3.9, 4.1: mean 4, half-width 4.303 * 0.1 / sqrt(3).

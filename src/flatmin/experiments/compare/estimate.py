@@ -41,12 +41,14 @@ class Work:
     """Seconds of all runs of one seed, and of the landscapes.
 
     Attributes:
-        search: of each run from which settings are chosen.
+        base: of each run from which the base's settings are chosen.
+        methods: of each run from which those of the other arms are.
         final: of each run with the chosen settings.
         landscapes: of both planes.
     """
 
-    search: list[float]
+    base: list[float]
+    methods: list[float]
     final: list[float]
     landscapes: float
 
@@ -99,24 +101,25 @@ def work(what: Comparison, setting: Setting, data: DataSet, times: Times) -> Wor
     images, n = Images.of(data), len(data.train.y)
     held = len(data.validation.y) if data.validation else round(what.validation * n)
     rest = n if data.validation else n - held
-    search: list[float] = []
+    search: dict[str, list[float]] = {}
     final: list[float] = []
     for arm in ARMS:
         tries, cost = what.candidates(setting, arm), times.costs[arm.name]
         longest = max(tries, key=lambda one: one.epochs)
-        search += [
-            _run(what.search(one, n, 0), replace(images, train=rest, test=held), cost)
-            for one in tries
+        part = replace(images, train=rest, test=held)
+        search[arm.name] = [
+            times.start + _run(what.search(one, n, 0), part, cost) for one in tries
         ]
         final += [
-            _run(what.final(longest, ema, 0), images, cost)
+            times.start + _run(what.final(longest, ema, 0), images, cost)
             for ema in (None, what.decay(longest, n))
         ]
     planes = 0 if isinstance(data.train, Files) else 2
     points = planes * what.landscape_points**2
     return Work(
-        [times.start + seconds for seconds in search],
-        [times.start + seconds for seconds in final],
+        search.pop(BASE.name),
+        [seconds for runs in search.values() for seconds in runs],
+        final,
         points * n * times.costs[BASE.name].test,
     )
 
@@ -137,12 +140,14 @@ def seconds(
         processes: that share the runs; the first alone measures landscapes.
         start: seconds until another process begins with its first run.
     """
-    search = what.search_seeds * [run for one in works for run in one.search]
+    base = what.search_seeds * [run for one in works for run in one.base]
+    methods = what.search_seeds * [run for one in works for run in one.methods]
     final = what.seeds * [run for one in works for run in one.final]
     later = (processes - 1) * [start]
-    searched = _shared(search, [0.0, *later])
+    # No run of a part begins before the part before it is finished.
     return (
-        searched
+        _shared(base, [0.0, *later])
+        + _shared(methods, processes * [0.0])
         + _shared(final, processes * [0.0])
         + sum(one.landscapes for one in works)
     )

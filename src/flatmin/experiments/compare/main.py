@@ -14,14 +14,7 @@ from flatmin.experiments.compare.images import Sets, read
 from flatmin.experiments.compare.place import Place, check_images, claim, read_place
 from flatmin.experiments.compare.plan import ARMS, Comparison
 from flatmin.experiments.compare.results import by_setting
-from flatmin.experiments.compare.search import (
-    Chosen,
-    choose,
-    final_jobs,
-    finished,
-    search_jobs,
-    train_jobs,
-)
+from flatmin.experiments.compare.search import Chosen, all_trained, train_all
 from flatmin.experiments.compare.tables import table
 from flatmin.experiments.compare.verdict import Verdict, verdict
 from flatmin.experiments.datasets import DataSet, findings, shared
@@ -66,12 +59,7 @@ def _trained(
 ) -> list[Chosen]:
     """Choose the settings of every method, and train with them."""
     with workers.helping(processes - 1, place), bars(console) as progress:
-        search = search_jobs(what, place)
-        train_jobs(fabric, search, place, "1/2 choosing settings", progress)
-        chosen = choose(what, place)
-        title = "2/2 training with them"
-        train_jobs(fabric, final_jobs(chosen), place, title, progress)
-    return chosen
+        return train_all(fabric, what, place, progress)
 
 
 def report(root: Path, data: Path, console: Console) -> Path:
@@ -93,9 +81,8 @@ def report(root: Path, data: Path, console: Console) -> Path:
     sets = read(what, data)
     with locked(root):
         check_images(root, sets)
-        searched = finished(search_jobs(what, place))
-        chosen = choose(what, place) if searched else []
-        if not searched or not finished(final_jobs(chosen)):
+        chosen = all_trained(what, place)
+        if not chosen:
             raise BadInput(f"{root} is not finished. flatmin compare continues it.")
         return _report(what, sets, chosen, place, console)
 

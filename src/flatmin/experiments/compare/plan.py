@@ -2,7 +2,8 @@
 
 Settings are chosen on images that candidates are not trained on: for the base
 optimizer, the length of its schedule and its learning rate; for SAM, its radius and
-length. The base has at least as many tries and gradients as SAM.
+length, at the learning rate that the base chose. The base has at least as many tries
+and gradients as SAM.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Comparison(BaseModel):
         search_seeds: how many of these seeds settings are chosen with.
         lengths: lengths of the base's schedule, in multiples of ``epochs``.
         lrs: learning rates of the base, in multiples of ``lr``.
-        rhos: radii of SAM.
+        rhos: radii of SAM, whose learning rate is the one that the base chose.
         sam_lengths: lengths of SAM's schedule, in multiples of ``epochs``.
         average: share of the schedule over which the average of the weights reaches
             back.
@@ -146,10 +147,18 @@ class Comparison(BaseModel):
         fields = {**self.experiment.model_dump(), **setting.fields}
         return validated(Experiment, fields)
 
-    def candidates(self, setting: Setting, arm: Arm) -> list[Experiment]:
+    def candidates(
+        self, setting: Setting, arm: Arm, lr: float | None = None
+    ) -> list[Experiment]:
         """Return the candidates from which an arm's settings are chosen.
 
         They are in the order of ``lengths`` or ``sam_lengths``.
+
+        Args:
+            setting: under which they are trained.
+            arm: whose they are.
+            lr: learning rate that the base chose, for the other arms; None for the
+                comparison's own.
 
         Raises:
             BadInput: as of `common`, or a multiple of epochs or lr is too large.
@@ -162,7 +171,7 @@ class Comparison(BaseModel):
             ]
         else:
             changes = [
-                {"epochs": _epochs(one, length), "rho": rho}
+                {"epochs": _epochs(one, length), "lr": lr or one.lr, "rho": rho}
                 for length, rho in product(self.sam_lengths, self.rhos)
             ]
         found: list[Experiment] = []
@@ -223,9 +232,9 @@ def decay_over(steps: float) -> float:
 
 
 def point_name(arm: Arm, one: Experiment) -> str:
-    """Name a candidate's folder: ``lr-0.1-epochs-30``, or ``rho-0.05-epochs-30``."""
-    first = f"lr-{one.lr:g}" if arm == BASE else f"rho-{one.rho:g}"
-    return f"{first}-epochs-{one.epochs}"
+    """Name a candidate's folder: ``lr-0.1-epochs-30``, with a radius if it has one."""
+    radius = "" if arm == BASE else f"-rho-{one.rho:g}"
+    return f"lr-{one.lr:g}{radius}-epochs-{one.epochs}"
 
 
 def _epochs(one: Experiment, length: float) -> int:

@@ -55,10 +55,10 @@ class Row:
 
     @property
     def choice(self) -> str:
-        """The settings that were chosen, as in ``"rho 0.2, 30 epochs"``."""
+        """The settings that were chosen, as in ``"lr 0.1, rho 0.2, 30 epochs"``."""
         one = self.experiment
-        first = f"lr {one.lr:g}" if self.arm == BASE else f"rho {one.rho:g}"
-        return f"{first}, {one.epochs} epochs"
+        radius = "" if self.arm == BASE else f", rho {one.rho:g}"
+        return f"lr {one.lr:g}{radius}, {one.epochs} epochs"
 
     @property
     def errors(self) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lightning_fabric import Fabric
@@ -85,9 +85,21 @@ class Chosen:
 
 
 def candidates(
-    what: Comparison, setting: Setting, arm: Arm, place: Place
+    what: Comparison,
+    setting: Setting,
+    arm: Arm,
+    place: Place,
+    lr: float | None = None,
 ) -> list[Candidate]:
-    """Return the candidates of an arm under a setting, with their runs."""
+    """Return the candidates of an arm under a setting, with their runs.
+
+    Args:
+        what: the comparison.
+        setting: under which they are trained.
+        arm: whose they are.
+        place: where their runs are.
+        lr: as of `Comparison.candidates`.
+    """
     home = place.root / setting.name / "search" / arm.name
     images = place.images[setting.name]
     return [
@@ -101,32 +113,55 @@ def candidates(
                 for seed in range(what.search_seeds)
             ),
         )
-        for one in what.candidates(setting, arm)
+        for one in what.candidates(setting, arm, lr)
     ]
 
 
-def search_jobs(what: Comparison, place: Place) -> list[Job]:
-    """Return the runs of all candidates, seed by seed."""
-    found = [
-        candidate.jobs
+def base_jobs(what: Comparison, place: Place) -> list[Job]:
+    """Return the runs of the base's candidates, seed by seed."""
+    return _seed_by_seed(
+        candidate
         for setting in what.settings
-        for arm in ARMS
-        for candidate in candidates(what, setting, arm, place)
-    ]
-    return [job for jobs in zip(*found, strict=True) for job in jobs]
+        for candidate in candidates(what, setting, BASE, place)
+    )
+
+
+def method_jobs(what: Comparison, place: Place) -> list[Job]:
+    """Return those of all other candidates, once `base_jobs` are finished."""
+    return _seed_by_seed(
+        candidate
+        for setting in what.settings
+        for arm in ARMS[1:]
+        for candidate in candidates(
+            what, setting, arm, place, _rate(what, setting, place)
+        )
+    )
+
+
+def _seed_by_seed(found: Iterable[Candidate]) -> list[Job]:
+    every = (candidate.jobs for candidate in found)
+    return [job for jobs in zip(*every, strict=True) for job in jobs]
 
 
 def choose(what: Comparison, place: Place) -> list[Chosen]:
-    """Choose the settings of all arms by the results of `search_jobs`."""
+    """Choose the settings of all arms, once their candidates are finished."""
     return [one for setting in what.settings for one in _choose(what, setting, place)]
 
 
+def _rate(what: Comparison, setting: Setting, place: Place) -> float:
+    """Return the learning rate that the base chose."""
+    tried = _tried(candidates(what, setting, BASE, place))
+    return _best(what, setting, BASE, place, tried).experiment.lr
+
+
+def _tried(found: Iterable[Candidate]) -> tuple[Tried, ...]:
+    return tuple(Tried(one.experiment, tuple(map(_result, one.jobs))) for one in found)
+
+
 def _choose(what: Comparison, setting: Setting, place: Place) -> Iterator[Chosen]:
+    rate = _rate(what, setting, place)
     for arm in ARMS:
-        tried = tuple(
-            Tried(one.experiment, tuple(map(_result, one.jobs)))
-            for one in candidates(what, setting, arm, place)
-        )
+        tried = _tried(candidates(what, setting, arm, place, rate))
         plain = _best(what, setting, arm, place, tried)
         yield plain
         yield _best(what, setting, arm, place, tried, averaged=True)
@@ -218,6 +253,29 @@ def train_jobs(
 def finished(jobs: list[Job]) -> bool:
     """Whether all runs have results."""
     return all(Run(job.folder).finished for job in jobs)
+
+
+def train_all(
+    fabric: Fabric, what: Comparison, place: Place, progress: Progress
+) -> list[Chosen]:
+    """Choose the settings of every arm, and train with them, as of `train_jobs`."""
+    base = "1/3 choosing settings of the base"
+    train_jobs(fabric, base_jobs(what, place), place, base, progress)
+    methods = "2/3 choosing settings of SAM"
+    train_jobs(fabric, method_jobs(what, place), place, methods, progress)
+    chosen = choose(what, place)
+    title = "3/3 training with them"
+    train_jobs(fabric, final_jobs(chosen), place, title, progress)
+    return chosen
+
+
+def all_trained(what: Comparison, place: Place) -> list[Chosen]:
+    """Return the settings that were chosen, and [] if a run is not finished."""
+    for jobs in (base_jobs, method_jobs):
+        if not finished(jobs(what, place)):
+            return []
+    chosen = choose(what, place)
+    return chosen if finished(final_jobs(chosen)) else []
 
 
 def cost(experiment: Experiment) -> float:

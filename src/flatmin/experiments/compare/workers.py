@@ -13,12 +13,7 @@ import torch
 from rich.console import Console
 
 from flatmin.experiments.compare.place import Place, read_place
-from flatmin.experiments.compare.search import (
-    choose,
-    final_jobs,
-    search_jobs,
-    train_jobs,
-)
+from flatmin.experiments.compare.search import train_all
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import bars
@@ -83,5 +78,4 @@ def _help(root: Path, data: Path, threads: int) -> None:
     what, place = read_place(root, data)
     fabric = launched(what.experiment)
     with bars(Console(quiet=True)) as progress:
-        train_jobs(fabric, search_jobs(what, place), place, "", progress)
-        train_jobs(fabric, final_jobs(choose(what, place)), place, "", progress)
+        train_all(fabric, what, place, progress)

@@ -93,9 +93,9 @@ def knows_classes(network: Any, classes: int) -> bool:
 def missing(name: str, error: Exception) -> BadInput:
     """Return the error about a network whose published weights cannot be had."""
     return BadInput(
-        f"the pretrained weights of {name} cannot be had ({_line(error)}). Give a file: "
-        "--weights FILE.safetensors, or --set weights=FILE.safetensors for flatmin "
-        "train. To start from scratch, write none in its place."
+        f"the pretrained weights of {name} cannot be had ({_line(error)}). Give a "
+        "file: --weights FILE.safetensors, or --set weights=FILE.safetensors for "
+        "flatmin train. To start from scratch, write none in its place."
     )
 
 
