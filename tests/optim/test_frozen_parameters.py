@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flatmin import SAM
+from flatmin import SAM, late_sam
 from flatmin.core import Ascent, Ask
 from flatmin.methods import multi_step_sam
 from flatmin.optim import _frozen
@@ -136,6 +136,41 @@ def test_parameters_that_could_be_trained_but_are_not_are_kept_too(follow: Any) 
     model = Teacher(follow)
     model.teacher.requires_grad_(True)
     assert_as_on_copies(model, inputs, student)
+
+
+@pytest.mark.usefixtures("large")
+def test_what_was_refused_once_is_copied_from_then_on() -> None:
+    model = Teacher(in_place, late=4)
+    base = torch.optim.SGD(model.student.parameters(), lr=0.1)
+    optimizer = SAM(base, model, rho=0.3)
+    for x in inputs:
+        step(optimizer, model, x)
+    # Nobody looks in steps 5 and 6, of which the first finds it out.
+    with pytest.raises(RuntimeError, match="changes the parameter"):
+        step(optimizer, model, inputs[0])
+    assert_as_on_copies_after(optimizer, model)
+
+
+@pytest.mark.usefixtures("large")
+def test_what_changed_in_a_step_of_one_pass_is_known_in_the_next() -> None:
+    model = Teacher(by_data, late=3)
+    base = torch.optim.SGD(model.student.parameters(), lr=0.1)
+    # Steps 1 to 4 take one pass; nobody looks in step 5, which takes two.
+    optimizer = late_sam(base, model, steps=8, share=0.5, rho=0.3)
+    for x in inputs:
+        step(optimizer, model, x)
+    assert_as_on_copies_after(optimizer, model)
+
+
+@pytest.mark.usefixtures("large")
+def test_what_changes_at_w_eps_alone_is_known_from_then_on() -> None:
+    model = copied_teacher(lambda t, s: None if torch.equal(t, s) else by_data(t, s))
+    base = torch.optim.SGD(model.student.parameters(), lr=0.0)
+    optimizer = SAM(base, model, rho=0.3)
+    before = snapshot(model.teacher)
+    for x in inputs[:3]:
+        step(optimizer, model, x)
+        assert_same(snapshot(model.teacher), before)
 
 
 @pytest.mark.usefixtures("large")
