@@ -54,6 +54,7 @@ RANKS = "tests/distributed/test_"
 ALSO = {
     "core/gates.py": ["tests/test_schedules.py"],
     "optim/_sam.py": ["tests/integrations/test_lightning.py"],
+    "optim/_weights.py": ["tests/averaging"],
     "optim/_shared.py": ["tests/integrations/test_lightning.py"],
     "optim/_guard.py": ["tests/integrations/test_lightning.py"],
     "optim/_lightning.py": ["tests/integrations/test_lightning.py"],

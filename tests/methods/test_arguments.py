@@ -328,6 +328,12 @@ JOINTS: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
+@pytest.mark.parametrize("steps", [0, -1, 1.5])
+def test_a_ramp_refuses_fewer_steps_than_one(steps: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="^steps must be"):
+        radii.ramp(3, steps)
+
+
 @pytest.mark.parametrize("name", JOINTS)
 def test_a_joint_refuses_what_is_out_of_range(name: str) -> None:
     make, interval = JOINTS[name]

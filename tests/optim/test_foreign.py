@@ -115,6 +115,10 @@ SAYS: dict[str, tuple[str, tuple[str, ...]]] = {
         "got the module Sequential. Base and model are swapped",
         ("optimizer = flatmin.SAM(base, model)",),
     ),
+    "SAM(base=model, model=base)": (
+        "got the module Sequential. Base and model are swapped",
+        ("optimizer = flatmin.SAM(base, model)",),
+    ),
     "SAM(SGD, model)": (
         "got the class SGD",
         (

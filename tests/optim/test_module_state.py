@@ -282,6 +282,25 @@ def test_three_passes_start_alike() -> None:
     assert len(model.state) == 2
 
 
+def test_what_later_passes_alone_change_is_rewound_before_each() -> None:
+    from flatmin.methods import multi_step_sam
+
+    seen: list[list[float]] = []
+
+    def later(m: Any, y: Tensor) -> float:
+        seen.append(list(m.state))
+        if len(seen) > 1:
+            m.state.append(1.0)
+        return 1.0
+
+    model = Stateful([0.1], later)
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in multi_step_sam(base, model, rho=0.1).probes():
+        model(torch.ones(2, 4)).square().mean().backward()
+    assert seen == [[0.1]] * 3
+    assert model.state == [0.1]
+
+
 def test_leaving_the_second_pass_leaves_what_the_first_left() -> None:
     model = Stateful(0, count)
     base = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -41,3 +41,4 @@ def test_lightning_is_named_where_it_is_loaded(
     with pytest.raises(RuntimeError) as said:
         optimizer.step()
     assert ("SharpnessAware, LightningModule" in str(said.value)) is loaded
+    assert "With Transformers" not in str(said.value)
