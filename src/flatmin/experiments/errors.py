@@ -36,3 +36,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         else f"known: {shortened(', '.join(known), 700)}."
     )
     return f"unknown {kind} {shown(name)}; {hint}"
+
+
+def without_transformers(what: str) -> BadInput:
+    """Return the error that something needs transformers, which is not there."""
+    return BadInput(
+        f"{what} need transformers, which is not installed. Use pip install "
+        "'flatmin[transformers]'."
+    )

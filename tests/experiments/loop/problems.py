@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from flatmin.experiments.models import build
 from flatmin.experiments.progress import Watcher
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.train import Training, finished
+from tests.experiments.helpers import Program
 
 CPU = torch.device("cpu")
 CLASSES = 6
@@ -94,6 +96,34 @@ def trained(
     if finished(fabric, folder) is None:
         Training(fabric, experiment, data).run(folder, Told(**watchers))
     return Run(folder)
+
+
+def left_and_resumed(
+    experiment: Experiment, folder: Path, data: DataSet, at: int
+) -> Run:
+    """The folder of a run that an exception ended in step ``at``, and then went on."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, steps: int) -> None:
+        if step == at:
+            raise Stopped
+
+    training = Training(launched(experiment), experiment, data)
+    with pytest.raises(Stopped):
+        training.run(folder, Told(tick=stop))
+    assert (folder / "checkpoint.json").is_file()
+    return trained(experiment, folder, data)
+
+
+def refused(program: Program, cell: str, settings: list[str], out: Path) -> str:
+    """The one line that refuses settings before there is a folder."""
+    given = [word for one in settings for word in ("--set", one)]
+    code, said, err = program("train", cell, "--smoke", "--out", out, *given)
+    assert (code, err.count("\n")) == (2, 1), said
+    assert not list(out.iterdir())
+    return err
 
 
 def labelled(data: DataSet, y: Tensor) -> DataSet:

@@ -23,8 +23,9 @@ from flatmin.experiments.tasks import FORECAST
 from flatmin.experiments.train import Training
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import (
-    Told,
     batches_of,
+    left_and_resumed,
+    refused,
     same,
     trained,
     without_time,
@@ -160,20 +161,9 @@ def test_what_was_interrupted_ends_where_it_would_have(
     monkeypatch.setattr(train, "_ASK_EVERY", 1)
     straight = run(tmp_path / "straight", **fields)
 
-    class Stopped(Exception):
-        pass
-
-    def stop(step: int, steps: int) -> None:
-        if step == 5:
-            raise Stopped
-
     one = forecast(**fields)
     data = made_up_images(one)
-    folder = tmp_path / "resumed"
-    with pytest.raises(Stopped):
-        Training(launched(one), one, data).run(folder, Told(tick=stop))
-    assert (folder / "checkpoint.json").is_file()
-    resumed = trained(one, folder, data)
+    resumed = left_and_resumed(one, tmp_path / "resumed", data, 5)
     assert same(straight.weights(), resumed.weights())
     assert without_time(numbers(straight)) == without_time(numbers(resumed))
 
@@ -247,12 +237,9 @@ def test_what_only_images_have_is_refused(fields: dict[str, Any], line: str) -> 
 def test_what_does_not_fit_is_one_line_and_leaves_no_folder(
     settings: list[str], words: str, tmp_path: Path, program: Program
 ) -> None:
-    given = [word for one in settings for word in ("--set", one)]
-    code, out, err = program("train", CELL, "--smoke", "--out", tmp_path, *given)
-    assert (code, err.count("\n")) == (2, 1), out
+    err = refused(program, CELL, settings, tmp_path)
     assert words.partition(".*")[0] in err
     assert words.rpartition(".*")[2] in err
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_forecaster_of_images_is_refused(tmp_path: Path, program: Program) -> None:

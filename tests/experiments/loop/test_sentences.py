@@ -24,8 +24,9 @@ from flatmin.experiments.tasks import IGNORED, READ
 from flatmin.experiments.train import Training
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import (
-    Told,
     batches_of,
+    left_and_resumed,
+    refused,
     same,
     trained,
     without_time,
@@ -158,18 +159,9 @@ def test_what_was_interrupted_ends_where_it_would_have(
     monkeypatch.setattr(train, "_ASK_EVERY", 1)
     straight = run(tmp_path / "straight", **fields)
 
-    class Stopped(Exception):
-        pass
-
-    def stop(step: int, steps: int) -> None:
-        if step == 5:
-            raise Stopped
-
     one = text(**fields)
     data = made_up_images(one)
-    with pytest.raises(Stopped):
-        Training(launched(one), one, data).run(tmp_path / "resumed", Told(tick=stop))
-    resumed = trained(one, tmp_path / "resumed", data)
+    resumed = left_and_resumed(one, tmp_path / "resumed", data, 5)
     assert same(straight.weights(), resumed.weights())
     before, after = straight.result(), resumed.result()
     assert before is not None
@@ -243,11 +235,8 @@ def test_the_dry_run_knows_what_the_runs_take(smoke: Path, program: Program) -> 
 def test_what_does_not_fit_is_one_line_and_leaves_no_folder(
     settings: list[str], words: str, tmp_path: Path, program: Program
 ) -> None:
-    given = [word for one in settings for word in ("--set", one)]
-    code, out, err = program("train", CELL, "--smoke", "--out", tmp_path, *given)
-    assert (code, err.count("\n")) == (2, 1), out
+    err = refused(program, CELL, settings, tmp_path)
     assert words in err
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_of_sentences_refuses_images(

@@ -86,7 +86,7 @@ class Comparison(BaseModel):
         search_seeds: how many of these seeds settings are chosen with.
         lengths: lengths of the base's schedule, in multiples of ``epochs``.
         lrs: learning rates of the base, in multiples of ``lr``.
-        rhos: radii of SAM, whose learning rate is the one that the base chose.
+        rhos: radii of SAM. It takes the learning rate that the base chose.
         sam_lengths: lengths of SAM's schedule, in multiples of ``epochs``.
         average: share of the schedule over which the average of the weights reaches
             back.
@@ -156,7 +156,7 @@ class Comparison(BaseModel):
 
         Args:
             setting: under which they are trained.
-            arm: whose they are.
+            arm: the way to train.
             lr: learning rate that the base chose, for the other arms; None for the
                 comparison's own.
 

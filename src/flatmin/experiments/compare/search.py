@@ -96,7 +96,7 @@ def candidates(
     Args:
         what: the comparison.
         setting: under which they are trained.
-        arm: whose they are.
+        arm: the way to train.
         place: where their runs are.
         lr: as of `Comparison.candidates`.
     """
@@ -131,11 +131,16 @@ def method_jobs(what: Comparison, place: Place) -> list[Job]:
     return _seed_by_seed(
         candidate
         for setting in what.settings
-        for arm in ARMS[1:]
-        for candidate in candidates(
-            what, setting, arm, place, _rate(what, setting, place)
-        )
+        for candidate in _of_methods(what, setting, place)
     )
+
+
+def _of_methods(
+    what: Comparison, setting: Setting, place: Place
+) -> Iterator[Candidate]:
+    rate = _rate(what, setting, place)
+    for arm in ARMS[1:]:
+        yield from candidates(what, setting, arm, place, rate)
 
 
 def _seed_by_seed(found: Iterable[Candidate]) -> list[Job]:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._fetch import Remote, damaged, fetch, reading
 from flatmin.experiments.datasets._types import DataSet, Parts, Sentences, data_set
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import without_transformers
 
 _HOME = (
     "https://raw.githubusercontent.com/clairett/pytorch-sentiment-classification/"
@@ -86,10 +86,7 @@ def pieces(texts: list[str], vocabulary: Path) -> Tensor:
     try:
         from tokenizers import BertWordPieceTokenizer
     except ImportError:
-        raise BadInput(
-            "sentences need transformers, which is not installed. Use pip install "
-            "'flatmin[transformers]'."
-        ) from None
+        raise without_transformers("sentences") from None
     with reading(vocabulary):
         cut = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
         found = cut.encode_batch(texts)

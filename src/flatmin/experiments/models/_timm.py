@@ -91,7 +91,7 @@ def knows_classes(network: Any, classes: int) -> bool:
 
 
 def missing(name: str, error: Exception) -> BadInput:
-    """Return the error about a network whose published weights cannot be had."""
+    """Return the error that published weights cannot be had."""
     return BadInput(
         f"the pretrained weights of {name} cannot be had ({_line(error)}). Give a "
         "file: --weights FILE.safetensors, or --set weights=FILE.safetensors for "

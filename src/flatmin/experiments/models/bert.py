@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from flatmin.experiments.datasets import VOCABULARY
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import without_transformers
 
 #: Where the encoder is among the parts of `SentenceClassifier`.
 _ENCODER = "bert."
@@ -51,10 +51,7 @@ class SentenceClassifier(nn.Module):
         try:
             from transformers import BertConfig, BertModel
         except ImportError:
-            raise BadInput(
-                "networks of sentences need transformers, which is not installed. Use "
-                "pip install 'flatmin[transformers]'."
-            ) from None
+            raise without_transformers("networks of sentences") from None
         config = BertConfig(
             vocab_size=VOCABULARY,
             hidden_size=width,
