@@ -41,6 +41,29 @@ def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) 
     assert sum(line.startswith("| ") for line in rest) == 2 + rows
 
 
+BUILT = """
+from pathlib import Path
+from tasks import TASKS
+from flatmin.experiments.models import build
+for name, task in TASKS.items():
+    one = task.experiment(Path("data"))
+    build(one.model, 2, weights="none", **one.model_options)
+    print(name)
+"""
+
+
+def test_every_task_of_the_price_has_a_network_that_can_be_built() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUILT],
+        cwd=BENCHMARKS / "price",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 11
+
+
 def test_authors_code_that_is_not_there_is_listed_as_absent(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "authors", "--checkouts", tmp_path],

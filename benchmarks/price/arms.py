@@ -13,8 +13,27 @@ from flatmin.experiments.config import Experiment
 #: Returns the options of a method for a number of steps.
 Options = Callable[[int], dict[str, Any]]
 
-#: Lengths of a method's schedule: with wrong labels, short ones are better.
-SHORTER = (0.25, 0.5, 1.0)
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What validation chooses from.
+
+    Attributes:
+        base_lengths: of the base's schedule, in multiples of the task's.
+        base_lrs: learning rates of the base, likewise.
+        lengths: of a method's schedule; with wrong labels, short ones are better.
+    """
+
+    base_lengths: tuple[float, ...]
+    base_lrs: tuple[float, ...]
+    lengths: tuple[float, ...]
+
+
+#: 20 tries for the base and 9 for a method, for tasks of seconds.
+MANY = Tries((0.25, 0.5, 1.0, 1.1, 2.0), (0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0))
+
+#: 9 tries for the base and 3 for a method, for tasks of minutes.
+FEW = Tries((0.5, 1.0, 2.0), (0.5, 1.0, 2.0), (1.0,))
 
 #: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1
@@ -76,61 +95,65 @@ def _late(share: float) -> Options:
     return lambda steps: {"steps": steps, "share": share}
 
 
-#: The base with its length and rate by validation; the base as it is, longer, and with
-#: other rates; SAM; and what costs less than SAM. Methods choose length and radius, and
-#: have fewer tries and gradients for it than the base.
-ARMS = (
-    Arm(
-        "base-chosen",
-        "base, length and rate by validation",
-        lengths=(0.25, 0.5, 1.0, 1.1, 2.0),
-        lrs=(0.5, 1.0, 2.0, 4.0),
-    ),
-    Arm("base", "base"),
-    Arm("base-1.1", "base, 1.1 times as long", lengths=(1.1,)),
-    Arm("base-2", "base, 2 times as long", lengths=(2.0,)),
-    Arm("base-lr-0.5", "base, half the rate", lrs=(0.5,)),
-    Arm("base-lr-2", "base, 2 times the rate", lrs=(2.0,)),
-    Arm("base-lr-4", "base, 4 times the rate", lrs=(4.0,)),
-    Arm("sam", "SAM", "sam", lengths=SHORTER),
-    Arm("late-10", "late SAM, 10 %", "late_sam", _late(0.1), lengths=SHORTER),
-    Arm("late-20", "late SAM, 20 %", "late_sam", _late(0.2), lengths=SHORTER),
-    Arm("late-40", "late SAM, 40 %", "late_sam", _late(0.4), lengths=SHORTER),
-    Arm(
-        "late-quarter",
-        "late SAM, 40 %, on a quarter",
-        "late_subset_sam",
-        lambda steps: {"steps": steps, "late": 0.4, "share": 0.25},
-        lengths=SHORTER,
-    ),
-    Arm(
-        "quarter",
-        "SAM on a quarter",
-        "subset_sam",
-        lambda _: {"share": 0.25},
-        lengths=SHORTER,
-    ),
-    Arm(
-        "ire",
-        "IRE",
-        "ire",
-        lambda steps: {"start": steps // 3},
-        lengths=SHORTER,
-        rhos=(1.0, 2.0, 4.0),
-    ),
-    Arm(
-        "split",
-        "random perturbation of half",
-        "split_rwp",
-        lambda steps: {"steps": steps},
-        lengths=SHORTER,
-        rhos=(0.005, 0.015, 0.05),
-    ),
-    Arm(
-        "momentum",
-        "momentum SAM",
-        "momentum_sam",
-        rhos=(0.3, 1.0, 3.0),
-        lengths=SHORTER,
-    ),
-)
+def arms(tries: Tries) -> tuple[Arm, ...]:
+    """Return all ways to train.
+
+    These are the base with its length and rate by validation; the base as it is,
+    longer, and with other rates; SAM; and what costs less than SAM. Methods choose
+    length and radius, and have fewer tries and gradients for it than the base.
+    """
+    return (
+        Arm(
+            "base-chosen",
+            "base, length and rate by validation",
+            lengths=tries.base_lengths,
+            lrs=tries.base_lrs,
+        ),
+        Arm("base", "base"),
+        Arm("base-1.1", "base, 1.1 times as long", lengths=(1.1,)),
+        Arm("base-2", "base, 2 times as long", lengths=(2.0,)),
+        Arm("base-lr-0.5", "base, half the rate", lrs=(0.5,)),
+        Arm("base-lr-2", "base, 2 times the rate", lrs=(2.0,)),
+        Arm("base-lr-4", "base, 4 times the rate", lrs=(4.0,)),
+        Arm("sam", "SAM", "sam", lengths=tries.lengths),
+        Arm("late-10", "late SAM, 10 %", "late_sam", _late(0.1), lengths=tries.lengths),
+        Arm("late-20", "late SAM, 20 %", "late_sam", _late(0.2), lengths=tries.lengths),
+        Arm("late-40", "late SAM, 40 %", "late_sam", _late(0.4), lengths=tries.lengths),
+        Arm(
+            "late-quarter",
+            "late SAM, 40 %, on a quarter",
+            "late_subset_sam",
+            lambda steps: {"steps": steps, "late": 0.4, "share": 0.25},
+            lengths=tries.lengths,
+        ),
+        Arm(
+            "quarter",
+            "SAM on a quarter",
+            "subset_sam",
+            lambda _: {"share": 0.25},
+            lengths=tries.lengths,
+        ),
+        Arm(
+            "ire",
+            "IRE",
+            "ire",
+            lambda steps: {"start": steps // 3},
+            lengths=tries.lengths,
+            rhos=(1.0, 2.0, 4.0),
+        ),
+        Arm(
+            "split",
+            "random perturbation of half",
+            "split_rwp",
+            lambda steps: {"steps": steps},
+            lengths=tries.lengths,
+            rhos=(0.005, 0.015, 0.05),
+        ),
+        Arm(
+            "momentum",
+            "momentum SAM",
+            "momentum_sam",
+            rhos=(0.3, 1.0, 3.0),
+            lengths=tries.lengths,
+        ),
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, Arm
+from arms import MANY, Arm, arms
 from rich.console import Console
 from tasks import Task
 
@@ -26,7 +26,7 @@ CHOICE = (100, 101)
 _SMALL = ("base-chosen", "sam", "late-quarter")
 
 #: The names of all arms.
-NAMES = tuple(arm.name for arm in ARMS)
+NAMES = tuple(arm.name for arm in arms(MANY))
 
 #: The numbers of a finished run.
 Result = dict[str, Any]
@@ -86,7 +86,7 @@ class Study:
         """Choose the settings of every arm, then train with all seeds."""
         base = self.task.experiment(self.data, self.weights)
         names = _SMALL if self.small else self.arms
-        for arm in (arm for arm in ARMS if arm.name in names):
+        for arm in (arm for arm in arms(self.task.tries) if arm.name in names):
             chosen = self._chosen(arm, base)
             runs = [chosen.model_copy(update={"seed": seed}) for seed in self._seeds]
             results = self._all(f"test/{arm.name}", runs)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arms import FEW, MANY, Tries
+
 from flatmin.experiments.config import Experiment
 
 #: Folders below ``--data``, and where their public originals are.
@@ -23,6 +25,7 @@ class Task:
         rhos: radii of SAM, and of methods that climb like SAM.
         folder: of images below ``--data``; None for a data set that has a name.
         origin: where the public original of the folder is.
+        tries: what validation chooses from.
     """
 
     words: str
@@ -30,6 +33,7 @@ class Task:
     rhos: tuple[float, ...]
     folder: str | None = None
     origin: str = ""
+    tries: Tries = MANY
 
     def experiment(self, data: Path, weights: str | None = None) -> Experiment:
         """Return the base optimizer's run, with the task's own length and rate.
@@ -103,6 +107,7 @@ TASKS: dict[str, Task] = {
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
+        FEW,
     ),
     "cifar-5000-noise": Task(
         "CIFAR-10, 5,000 training images, 20 % label noise, ResNet-8 of width 32",
@@ -110,6 +115,7 @@ TASKS: dict[str, Task] = {
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
+        FEW,
     ),
     "cifar-20000": Task(
         "CIFAR-10, 20,000 training images, ResNet-8 of width 32",
@@ -117,6 +123,7 @@ TASKS: dict[str, Task] = {
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
+        FEW,
     ),
     "clothing": Task(
         "clothing photographs, EfficientNet-Lite0 fine-tuned",
@@ -135,14 +142,19 @@ TASKS: dict[str, Task] = {
         (0.02, 0.05, 0.1),
         _CLOTHING,
         _FROM_CLOTHING,
+        FEW,
     ),
     "etth1-96": Task(
-        "ETTh1, 96 hours ahead, SAMformer", {**_FORECAST, "horizon": 96}, (0.5, 0.7, 1)
+        "ETTh1, 96 hours ahead, SAMformer",
+        {**_FORECAST, "horizon": 96},
+        (0.5, 0.7, 1),
+        tries=FEW,
     ),
     "etth1-336": Task(
         "ETTh1, 336 hours ahead, SAMformer",
         {**_FORECAST, "horizon": 336},
         (0.5, 0.7, 1),
+        tries=FEW,
     ),
     "sst2": Task(
         "SST-2, 1,000 training sentences, MiniLM fine-tuned",
@@ -155,10 +167,12 @@ TASKS: dict[str, Task] = {
             "train_examples": 1_000,
         },
         (0.02, 0.05, 0.1),
+        tries=FEW,
     ),
     "sst2-scratch": Task(
         "SST-2, BERT-tiny from scratch",
         {**_SENTENCES, "model": "bert-tiny", "lr": 5e-4, "epochs": 4, "warmup": 0.4},
         (0.05, 0.1, 0.2),
+        tries=FEW,
     ),
 }

@@ -163,22 +163,22 @@ def test_the_small_convnets_state_is_as_it_was() -> None:
 class TorchvisionBlocks(nn.Module):
     """ResNet for CIFAR from torchvision's blocks, option A written with matrices."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
+        self.conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
         stages = [
             BasicBlock(
-                16 * 2 ** (s - (s > 0 and k == 0)),
-                16 * 2**s,
+                width * 2 ** (s - (s > 0 and k == 0)),
+                width * 2**s,
                 2 if s > 0 and k == 0 else 1,
-                OptionA(16 * 2**s) if s > 0 and k == 0 else None,
+                OptionA(width * 2**s) if s > 0 and k == 0 else None,
             )
             for s in range(3)
             for k in range(blocks)
         ]
         self.blocks = nn.Sequential(*stages)
-        self.last = nn.Linear(64, 10)
+        self.last = nn.Linear(4 * width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.norm(self.conv(x))))
@@ -204,9 +204,10 @@ def aligned(model: nn.Module, other: nn.Module) -> None:
     other.load_state_dict(dict(zip(names, state, strict=True)))
 
 
-def test_resnet_is_torchvisions_blocks_with_option_a() -> None:
-    model = randomised(resnet_cifar(20, 10))
-    other = TorchvisionBlocks(3).double()
+@pytest.mark.parametrize("width", [16, 24])
+def test_resnet_is_torchvisions_blocks_with_option_a(width: int) -> None:
+    model = randomised(resnet_cifar(20, 10, width=width))
+    other = TorchvisionBlocks(3, width).double()
     aligned(model, other)
     for mode in (True, False):
         model.train(mode)

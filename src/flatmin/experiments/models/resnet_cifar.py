@@ -36,7 +36,9 @@ def _option_a(x: Tensor, outputs: int, stride: int) -> Tensor:
     return zero_padded(x[:, :, ::stride, ::stride], outputs)
 
 
-def resnet_cifar(depth: int, classes: int, channels: int = 3) -> nn.Sequential:
+def resnet_cifar(
+    depth: int, classes: int, channels: int = 3, width: int = 16
+) -> nn.Sequential:
     """Build ResNet-depth for CIFAR: three stages of 16, 32 and 64 channels.
 
     It maps ``[n, channels, h, w]`` to ``[n, classes]``; made for 32 x 32 pixels, it
@@ -55,6 +57,8 @@ def resnet_cifar(depth: int, classes: int, channels: int = 3) -> nn.Sequential:
         depth: ``6 k + 2``, with k blocks in each stage.
         classes: length of the output rows.
         channels: of the images.
+        width: channels of the first stage, the paper's 16; later stages have two and
+            four times as many.
 
     Raises:
         ValueError: no whole number of blocks makes this depth.
@@ -69,11 +73,11 @@ def resnet_cifar(depth: int, classes: int, channels: int = 3) -> nn.Sequential:
     2016, arXiv:1512.03385, section 4.2.
     """
     blocks = blocks_per_stage("ResNet", depth, 2, 2)
-    stem = (conv3x3(channels, 16), nn.BatchNorm2d(16), nn.ReLU())
+    stem = (conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU())
     layers: list[nn.Module] = [*stem]
-    inputs = 16
+    inputs = width
     for stage in range(3):
-        outputs = 16 * 2**stage
+        outputs = width * 2**stage
         for k in range(blocks):
             stride = 2 if stage > 0 and k == 0 else 1
             layers.append(_Block(inputs, outputs, stride))
