@@ -229,8 +229,23 @@ REWINDING = [
     Mutant(
         "the check's own pass counts",
         "optim/_engine.py",
-        "            replay.keep()\n            replay.rewind()\n",
-        "            replay.keep()\n",
+        "rewound = log.passes > 0 or self._check is not None",
+        "rewound = log.passes > 0",
         f"{REPLAYED}test_a_model_whose_state_is_rewound_passes_and_trains_as_without",
+    ),
+    Mutant(
+        "the check hooks a module that makes its parameters",
+        CHECK,
+        "            if name not in self._unmade\n",
+        "",
+        f"{MODULES}test_modules_that_are_made_pass_the_check_of_the_replay",
+    ),
+    Mutant(
+        "a loop that broke off leaves its hooks in modules without parameters",
+        "optim/_engine.py",
+        "                else:\n                    replay.stop()\n",
+        "",
+        f"{MODULES}test_a_loop_that_broke_off_before_parameters_were_made_leaves"
+        "_no_hook",
     ),
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from flatmin import SAM
+from flatmin import SAM, wsam
 from tests.problems import Branching, batch, gradient, loss_of, mlp, passes, two_layers
 from tests.reference.m_sam import m_sam_gradients
 
@@ -176,3 +176,74 @@ def test_a_loop_left_early_leaves_a_step_to_those_before_it() -> None:
         optimizer.step()
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_loop_that_fails_does_not_end_the_accumulation() -> None:
+    model = mlp()
+    optimizer = sam(model)
+    optimizer.zero_grad()
+    first, last = zip(X.split(6), Y.split(6), strict=True)
+    for (x, y), fails in [(first, False), (first, True), (last, False)]:
+        for _ in optimizer.probes(accumulate=True):
+            (F.cross_entropy(model(x), y) / 2).backward()
+            if fails:
+                break
+    close([gradient(p) for p in model.parameters()], reference(model, 6))
+
+
+# A method with a second move, `w <- w - lr a (g_eps - g)` after the base's step.
+
+
+def decoupled(model: nn.Module) -> SAM:
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    return wsam(base, model, rho=RHO, gamma=0.6)
+
+
+def moved(model: nn.Module, m: int) -> list[Tensor]:
+    """Where the weights end: ``w - lr (sum g + a sum (g_eps - g))``, a = 0.6 / 0.4."""
+    w = [p.detach() for p in model.parameters()]
+    plain = torch.autograd.grad(F.cross_entropy(model(X), Y), [*model.parameters()])
+    above = reference(model, m)
+    rows = zip(w, plain, above, strict=True)
+    return [w_i - 0.1 * (g + 1.5 * (g_eps - g)) for w_i, g, g_eps in rows]
+
+
+def test_second_moves_of_micro_batches_add_up() -> None:
+    model = mlp()
+    expected = moved(model, 4)
+    optimizer = decoupled(model)
+    m_sam(optimizer, model, 4)
+    optimizer.step()
+    close([p.detach() for p in model.parameters()], expected)
+
+
+def test_the_second_move_of_a_loop_that_was_given_up_is_not_made() -> None:
+    model = mlp()
+    expected = moved(model, 12)
+    optimizer = decoupled(model)
+    passes(optimizer, model, (X, Y))
+    optimizer.zero_grad(set_to_none=False)
+    m_sam(optimizer, model, 12)
+    optimizer.step()
+    close([p.detach() for p in model.parameters()], expected)
+
+
+def test_the_second_move_of_a_loop_that_failed_is_not_made() -> None:
+    model = mlp()
+    extra = nn.Parameter(torch.zeros(3, dtype=torch.float64), requires_grad=False)
+    expected = moved(model, 12)
+    optimizer = decoupled(model)
+    optimizer.add_param_group({"params": [extra]})
+
+    def fail() -> None:
+        for _ in optimizer.probes():
+            extra.requires_grad_(True)
+            F.cross_entropy(model(X) + extra, Y).backward()
+
+    with pytest.raises(RuntimeError, match="began to train"):
+        fail()
+    extra.requires_grad_(False)
+    extra.grad = None
+    passes(optimizer, model, (X, Y))
+    optimizer.step()
+    close([p.detach() for p in model.parameters()], expected)

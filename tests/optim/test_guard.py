@@ -215,6 +215,47 @@ def test_with_a_scaler_a_forgotten_step_is_found() -> None:
         next(optimizer.probes())
 
 
+def test_a_gradient_in_place_of_one_that_overflowed_is_not_lost() -> None:
+    # Without a scaler's step, what is not finite was not skipped.
+    model = two_layers()
+    optimizer, scaler = sam(model), GradScaler("cpu", init_scale=4.0)
+    overflowing(optimizer, model, scaler)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    with untouched(model), pytest.raises(RuntimeError, match=FOUND):
+        passes(optimizer, model, DATA)
+
+
+def test_a_step_that_was_skipped_for_an_overflow_elsewhere_is_no_lost_gradient() -> (
+    None
+):
+    # A scaler of sharded weights hears of the overflow from another process.
+    model = two_layers()
+    optimizer, scaler = sam(model), GradScaler("cpu", init_scale=4.0)
+    for _ in optimizer.probes(scaler=scaler):
+        scaler.scale(loss_of(model, DATA)).backward()
+    scaler.unscale_(optimizer)
+    [found] = scaler._found_inf_per_device(optimizer).values()
+    found.fill_(1.0)
+    with untouched(model):
+        scaler.step(optimizer)
+    scaler.update()
+    assert optimizer.param_groups[0]["sam_step"] == 0
+    for _ in optimizer.probes(scaler=scaler):
+        scaler.scale(loss_of(model, DATA)).backward()
+    scaler.step(optimizer)
+    assert optimizer.param_groups[0]["sam_step"] == 1
+
+
+def test_a_look_at_what_scalers_ask_is_no_step() -> None:
+    model = two_layers()
+    optimizer = sam(model)
+    passes(optimizer, model, DATA)
+    assert not optimizer._step_supports_amp_scaling
+    with untouched(model), pytest.raises(RuntimeError, match=NEVER_USED):
+        passes(optimizer, model, DATA)
+
+
 # Several optimizers.
 
 
@@ -266,6 +307,24 @@ def test_a_sam_that_is_gone_guards_nothing() -> None:
 
 
 # Between loop and step, and accumulating.
+
+
+def test_a_step_along_zeros_needs_a_loop_too() -> None:
+    model = two_layers()
+    optimizer = sam(model)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with untouched(model), pytest.raises(RuntimeError, match="finished probes"):
+        optimizer.step()
+
+
+def test_a_step_after_gradients_were_set_to_zero_is_refused() -> None:
+    model = two_layers()
+    optimizer = sam(model)
+    passes(optimizer, model, DATA)
+    optimizer.zero_grad(set_to_none=False)
+    with untouched(model), pytest.raises(RuntimeError, match="finished probes"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("what", ["sam", "base", "model"])

@@ -74,6 +74,20 @@ def test_a_plain_step_of_the_base_counts_and_remembers_nothing() -> None:
     sam_steps(optimizer, model, DATA, 1)
 
 
+def test_a_plain_step_of_the_base_leaves_what_an_earlier_step_remembered() -> None:
+    model = two_layers()
+    optimizer = friendly_sam(sgd(model), model)
+    sam_steps(optimizer, model, DATA, 1)
+    kept = {p: entry["sam_friend"].clone() for p, entry in optimizer.state.items()}
+    passes(optimizer, model, DATA)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.base.step()
+    assert kept.keys() == optimizer.state.keys()
+    for p, entry in optimizer.state.items():
+        assert torch.equal(entry["sam_friend"], kept[p])
+
+
 def test_a_step_of_the_base_inside_the_loop_is_refused() -> None:
     model = two_layers()
     optimizer = SAM(sgd(model), model)

@@ -184,6 +184,14 @@ def test_every_later_pass_begins_where_the_first_one_left_the_weights() -> None:
     assert torch.equal(model.weight, first)
 
 
+def test_what_a_forward_pass_does_to_weights_it_does_once_in_every_step() -> None:
+    model = Shrinking(6, 3).double()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), model)
+    first = model.weight.detach().clone()
+    sam_steps(optimizer, model, DATA, 3)
+    assert torch.equal(model.weight, first / 8)
+
+
 # Layers that are frozen for a while.
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flatmin import SAM
+from flatmin.core import Ask, Program, Step
+from tests import problems
 from tests.optim.test_odd_buffers import run
 
 pytestmark = [
@@ -167,3 +169,78 @@ def test_a_lazy_module_that_no_pass_uses_is_watched_no_longer() -> None:
         model(torch.ones(6, 4, dtype=torch.float64)).square().mean().backward()
     optimizer.step()
     assert dict(model.spare._forward_pre_hooks) == before
+
+
+def masks(model: nn.Module, optimizer: SAM, x: Tensor) -> list[list[int]]:
+    """The entries that dropout leaves, in each pass of a step."""
+    found: list[list[int]] = []
+    for _ in optimizer.probes():
+        y = model(x)
+        found.append(y.nonzero()[:, 1].tolist())
+        y.square().mean().backward()
+    optimizer.step()
+    return found
+
+
+def test_modules_that_are_made_pass_the_check_of_the_replay() -> None:
+    torch.manual_seed(4)
+    model = lazy()
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = SAM(base, model, rho=1e-13, check="replay")
+    outputs: list[Tensor] = []
+    x = torch.randn(6, 4, dtype=torch.float64)
+    refused = None
+    try:
+        for _ in range(2):
+            for _ in optimizer.probes():
+                outputs.append(model(x))
+                outputs[-1].square().mean().backward()
+            optimizer.step()
+    except RuntimeError as error:
+        refused = error
+    assert refused is None
+    for k in (0, 3):
+        first, again, last = outputs[k : k + 3]
+        assert torch.equal(first, again)
+        torch.testing.assert_close(again, last, rtol=1e-6, atol=1e-9)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_only_the_step_that_makes_parameters_jumps_in_the_random_stream() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LazyLinear(50), nn.Dropout(0.5))
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=1e-9), model, rho=1e-9)
+    steps = [masks(model, optimizer, torch.ones(1, 4)) for _ in range(3)]
+    assert all(first == second for first, second in steps)
+    assert steps[0][0] != steps[1][0] != steps[2][0]
+
+
+def test_a_loop_that_broke_off_before_parameters_were_made_leaves_no_hook() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LazyLinear(50), nn.Dropout(0.5))
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=1e-9), model, rho=1e-9)
+    before = dict(model[0]._forward_pre_hooks)
+    for _ in optimizer.probes():
+        break
+    assert dict(model[0]._forward_pre_hooks) == before
+    first, second = masks(model, optimizer, torch.ones(1, 4))
+    assert first == second
+
+
+def test_a_lazy_module_may_rest_in_a_later_pass() -> None:
+    def three(step: Step) -> Program:
+        del step
+        yield Ask()
+        yield Ask()
+        return (yield Ask())
+
+    torch.manual_seed(0)
+    first, late = nn.Linear(4, 4), nn.LazyLinear(4)
+    model = nn.ModuleList([first, late])
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = SAM(base, model, method=problems.Scripted(three))
+    for probe in optimizer.probes():
+        y = first(torch.ones(2, 4))
+        (y if probe.index == 1 else late(y)).square().mean().backward()
+    optimizer.step()
+    assert not late._forward_pre_hooks

@@ -215,3 +215,28 @@ def test_a_hook_that_removes_itself_is_there_for_every_pass() -> None:
     handles.append(model[0].register_forward_pre_hook(hook, with_kwargs=True))
     assert_as_on_copies(model, [torch.randn(6, 4) for _ in range(3)])
     assert not model[0]._forward_pre_hooks
+
+
+def test_an_object_that_holds_the_optimizer_is_no_state_of_the_model() -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.optimizer: SAM | None = None
+            self.passes = 0
+
+    class Watched(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+            self.trainer = Trainer()
+
+        def forward(self, input: Tensor) -> Tensor:
+            self.trainer.passes += 1
+            return super().forward(input)
+
+    model = Watched()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    model.trainer.optimizer = optimizer
+    for _ in range(2):
+        for _ in optimizer.probes():
+            model(torch.ones(3, 4)).square().mean().backward()
+        optimizer.step()
+    assert model.trainer.passes == 4

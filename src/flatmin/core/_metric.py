@@ -102,7 +102,8 @@ class LpBall(Metric):
         x, size, norm = solve(g, shards)
         r = max(rho)
         scale = r / size
-        narrow = min((t.dtype for t in ts.real(x)), key=lambda dtype: dtype.itemsize)
+        dtypes = dict.fromkeys(t.dtype for t in ts.real(x))
+        narrow = min(dtypes, key=lambda dtype: dtype.itemsize)
         ok = (norm > 0) & norm.isfinite() & scale.to(narrow).isfinite()
         return Ascent(_at_radii(Multiple(x, scale, ok), rho), norm, ok)
 

@@ -8,7 +8,7 @@ processes that hold the other parts, once per kind of sharding and not per param
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -26,6 +26,16 @@ PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 Measure: TypeAlias = Callable[[list[int]], Tensor]
 
 
+def all_plain(xs: Iterable[object]) -> bool:
+    """Whether all are of `PLAIN` types; one call for a list, and no loop in Python."""
+    return PLAIN.issuperset(map(type, xs))
+
+
+def any_sharded(xs: Sequence[object]) -> bool:
+    """Whether one of these is a DTensor."""
+    return not all_plain(xs) and any(map(is_dtensor, xs))
+
+
 def is_dtensor(x: object) -> bool:
     """Whether this is a DTensor; importing its class would cost half a second."""
     return type(x) not in PLAIN and hasattr(x, "device_mesh")
@@ -33,7 +43,7 @@ def is_dtensor(x: object) -> bool:
 
 def local(xs: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each, sharing its memory; plain tensors as they are."""
-    return [x if type(x) in PLAIN else _local(x) for x in xs]
+    return list(xs) if all_plain(xs) else [_local(x) for x in xs]
 
 
 def fsdp_class(name: str) -> Any:
@@ -84,10 +94,9 @@ def placed_as(g: Any, w: Any) -> Tensor:
 
 def local_as(gs: Sequence[Tensor], ws: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each ``g``, cut as its ``w`` is cut."""
-    return [
-        g if type(g) in PLAIN else _local(placed_as(g, w))
-        for g, w in zip(gs, ws, strict=True)
-    ]
+    if all_plain(gs):
+        return list(gs)
+    return [_local(placed_as(g, w)) for g, w in zip(gs, ws, strict=True)]
 
 
 def whole_as(x: Tensor, w: Any) -> Tensor:
@@ -112,6 +121,8 @@ class Shards:
     @classmethod
     def of(cls, ws: Sequence[Tensor]) -> Shards:
         """How parameters are cut; alike on every process, and in the same order."""
+        if ws and all_plain(ws):
+            return cls([((), [*range(len(ws))])])
         kinds: dict[tuple[Any, ...], list[int]] = {}
         for i, w in enumerate(ws):
             kinds.setdefault(_holders(w), []).append(i)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ _RUN = 512
 #: the time of reshaping them in Python.
 _vector_norm: Any = torch.linalg.vector_norm  # pyright: ignore
 _joined: Any = torch._utils._flatten_dense_tensors  # pyright: ignore
+
+_is_cpu = attrgetter("is_cpu")
 
 #: How many products are made at a time: enough to keep an accelerator busy.
 _MANY = 2**24
@@ -194,8 +197,7 @@ def groups(xs: Sequence[Tensor], size: int) -> list[list[int]]:
 
 def may_look(xs: Sequence[Tensor]) -> bool:
     """Whether asking for a value costs nothing: on the CPU, outside of a graph."""
-    on_cpu = all(x.is_cpu for x in xs)
-    return on_cpu and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and all(map(_is_cpu, xs))
 
 
 def _like(c: Tensor, xs: Sequence[Tensor]) -> Any:

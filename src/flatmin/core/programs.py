@@ -12,7 +12,7 @@ from flatmin.core._checks import inside, integer
 from flatmin.core._joints import of_group
 from flatmin.core._method import Method, Traits
 from flatmin.core._program import Ascent, Ask, Point, Program, Step
-from flatmin.core._shards import is_dtensor
+from flatmin.core._shards import any_sharded
 from flatmin.core._two_point import Climb, TwoPoint
 
 
@@ -73,7 +73,7 @@ class SecondOrder(Method):
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        if any(is_dtensor(p) for p in step.w):
+        if any_sharded(step.w):
             raise ValueError(
                 "second-order SAM needs whole parameters, got sharded ones (DTensor): "
                 "their gradients cannot be differentiated. Use flatmin.SAM."

@@ -22,7 +22,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils.data import DistributedSampler
 
 from flatmin.core._scope import replicas
-from flatmin.core._shards import is_dtensor, reshard
+from flatmin.core._shards import any_sharded, reshard
 from flatmin.diagnostics._criterion import BatchLoss
 
 
@@ -45,7 +45,7 @@ def check_model(model: object) -> nn.Module:
             "Fabric's is model.module."
         )
     reshard(inner)
-    if any(is_dtensor(p) for p in inner.parameters()):
+    if any_sharded([*inner.parameters()]):
         raise ValueError(
             "diagnostics need whole parameters, got sharded ones (DTensor). Load the "
             "full state dict (torch.distributed.checkpoint.state_dict, "

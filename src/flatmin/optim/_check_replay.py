@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from flatmin.core._shards import local
+from flatmin.optim._lazy import is_unmade
 from flatmin.optim._probe import Probe
 
 _PROJECTIONS = 3
@@ -62,20 +63,30 @@ class ReplayCheck:
         self._model = model
         self._calls: list[Call] = []
         self._first = Run()
+        self._unmade: set[str] = set()
 
     @contextmanager
     def watch(self) -> Generator[None]:
-        """Within, note the inputs and outputs of every module."""
+        """Within, note the inputs and outputs of every module.
+
+        Not those of a module that makes its parameters within: its hooks of that moment
+        are a part of the state that later passes start from.
+        """
         self._calls = []
         hooks = [
             module.register_forward_hook(self._hook(name), with_kwargs=True)
             for name, module in _visible(self._model)
+            if name not in self._unmade
         ]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def begin(self) -> None:
+        """Before the first run: find the modules that have no parameters yet."""
+        self._unmade = {name for name, m in _visible(self._model) if is_unmade(m)}
 
     def note(self, probe: Probe, w: list[Tensor]) -> None:
         """Remember the results of the run that was watched last."""

@@ -11,7 +11,7 @@ from torch import nn
 from flatmin.core import Group, Method, Replica, Scope, World
 from flatmin.core._checks import radius
 from flatmin.core._scope import replicas
-from flatmin.core._shards import is_dtensor
+from flatmin.core._shards import any_sharded
 from flatmin.optim._wrapping import check_shards
 
 
@@ -60,7 +60,7 @@ def check_scope(scope: Scope | str | None, model: nn.Module) -> Scope:
             or parts of the model are averaged over different processes.
     """
     check_shards(model)
-    sharded = any(is_dtensor(p) for p in model.parameters())
+    sharded = any_sharded([*model.parameters()])
     replicated = replicas(model)
     _check_same_processes(replicated)
     if scope is None:

@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
 from flatmin.core._scope import replicas
-from flatmin.core._shards import is_dtensor, reshard, whole_as
+from flatmin.core._shards import any_sharded, reshard, whole_as
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
@@ -89,7 +89,7 @@ class Engine:
         However the loop is left, the weights are ``w`` again. If an accumulating loop
         is left early, the gradients are those from before it.
         """
-        self._sharded = any(map(is_dtensor, step.w))
+        self._sharded = any_sharded(step.w)
         self.reshard()
         everyone = _parameters(self._model, step.w)
         before = self._held(everyone) if accumulate else []
@@ -101,12 +101,12 @@ class Engine:
                 yield from self._rehearse(self._check, ask, step, everyone)
             while descend is None:
                 _write(everyone, [None] * len(everyone))
+                rewound = log.passes > 0 or self._check is not None
                 for replay in self._replays:
-                    if log.passes:
+                    if rewound:
                         replay.rewind()
                     else:
                         replay.begin(everyone, _movable(step, ask))
-                rewound = log.passes > 0
                 log.begin(ask.at)
                 if ask.at is not None:
                     self._move(step, ask.at)
@@ -121,8 +121,8 @@ class Engine:
                 if not rewound:
                     for replay in self._replays:
                         replay.keep()
-                    if self._check is not None:
-                        self._check.compare(probe, step.w)
+                if self._check is not None and not log.passes:
+                    self._check.compare(probe, step.w)
                 probe.check_answer()
                 if probe.losses is not None:
                     step.losses.append(probe.losses)
@@ -146,9 +146,11 @@ class Engine:
         finally:
             program.close()
             self._return()
-            if rewound:
-                for replay in self._replays:
+            for replay in self._replays:
+                if rewound:
                     replay.finish()
+                else:
+                    replay.stop()
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
 
@@ -187,7 +189,8 @@ class Engine:
     def _rehearse(
         self, check: ReplayCheck, ask: Ask, step: Step, everyone: list[Tensor]
     ) -> Iterator[Probe]:
-        """Run the first pass once for the check, and undo all that it changed."""
+        """Run the first pass once for the check, which is undone as a first pass is."""
+        check.begin()
         _write(everyone, [None] * len(everyone))
         for replay in self._replays:
             replay.begin(everyone, _movable(step, ask))
@@ -200,7 +203,6 @@ class Engine:
         check.note(probe, step.w)
         for replay in self._replays:
             replay.keep()
-            replay.rewind()
 
     def _answer(
         self, program: Program, ask: Ask, log: Log, view: GradientView

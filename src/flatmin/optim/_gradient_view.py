@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Gradients, Step
-from flatmin.core._shards import is_dtensor, local_as, whole_as
+from flatmin.core._shards import all_plain, is_dtensor, local_as, whole_as
 
 
 class GradientView:
@@ -30,10 +30,7 @@ class GradientView:
 
     def seen(self, g: Gradients) -> Gradients:
         """Return the method's gradient, from that of the loop body's backward pass."""
-        parts = [
-            local_as([g_i], [p])[0] if is_dtensor(g_i) and g_i is not None else g_i
-            for g_i, p in zip(g, self._w, strict=True)
-        ]
+        parts = g if all_plain(g) else self._parts(g)
         if self._plain:
             return parts
         factor = 1.0 if self._scale is None else 1 / self._scale
@@ -50,9 +47,17 @@ class GradientView:
                 None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
                 for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
             ]
+        if all_plain(self._w):
+            return v
         return [
             None if v_i is None else whole_as(v_i, p)
             for v_i, p in zip(v, self._w, strict=True)
+        ]
+
+    def _parts(self, g: Gradients) -> Gradients:
+        return [
+            local_as([g_i], [p])[0] if is_dtensor(g_i) and g_i is not None else g_i
+            for g_i, p in zip(g, self._w, strict=True)
         ]
 
 

@@ -44,14 +44,14 @@ def unused(ps: Iterable[Tensor]) -> list[Tensor]:
     return [
         p
         for p in ps
-        if p.grad is not None and not (_has(_USED, p.grad) or _has(_ZERO, p.grad))
+        if (g := p.grad) is not None and not (_has(_USED, g) or _has(_ZERO, g))
     ]
 
 
 def wait(progress: Progress, w: Iterable[Tensor]) -> None:
     """Note that the loop is finished, and which gradients it left."""
     progress.ready, progress.offered = True, False
-    progress.left = [(p, p.grad) for p in w if p.grad is not None]
+    progress.left = [(p, g) for p in w if (g := p.grad) is not None]
     _waiting.add(progress)
 
 
@@ -177,8 +177,8 @@ def any_entry(gradients: list[Tensor]) -> bool:
 
 def _mark(name: str, ps: Iterable[Tensor]) -> None:
     for p in ps:
-        if p.grad is not None:
-            setattr(p.grad, name, p.grad._version)
+        if (g := p.grad) is not None:
+            setattr(g, name, g._version)
 
 
 def _has(name: str, g: Tensor) -> bool:

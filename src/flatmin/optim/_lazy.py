@@ -40,10 +40,9 @@ class LazyReplay:
         Args:
             modules: the same list object as long as the modules are the same.
         """
-        self.finish()
         self._states = {}
         known = self._unmade if modules is self._modules else modules
-        self._modules, self._unmade = modules, [m for m in known if _is_unmade(m)]
+        self._modules, self._unmade = modules, [m for m in known if is_unmade(m)]
         for module in self._unmade:
             # After the module's own hook, which makes them.
             self._hooks[module] = module.register_forward_pre_hook(self._note)
@@ -76,6 +75,7 @@ class LazyReplay:
             self._streams.set(self._states[module])
 
 
-def _is_unmade(module: nn.Module) -> bool:
+def is_unmade(module: nn.Module) -> bool:
+    """Whether a module makes its parameters or buffers when it first runs."""
     own: list[Any] = [*module._parameters.values(), *module._buffers.values()]
     return any(is_lazy(t) for t in own)

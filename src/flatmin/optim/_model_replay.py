@@ -72,6 +72,10 @@ class ModelReplay:
         self._frozen.finish()
         self._trained.put()
 
+    def stop(self) -> None:
+        # A hook of ours that stays would be taken for a part of the model.
+        self._lazy.finish()
+
     def _back(self, *, changed: bool) -> None:
         if changed:
             self._start.put()

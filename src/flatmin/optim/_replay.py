@@ -41,6 +41,10 @@ class Replay(Protocol):
         """After the last pass: to where the first one ended."""
         ...
 
+    def stop(self) -> None:
+        """After a loop without a later pass, which may have broken off in the first."""
+        ...
+
 
 class RandomReplay:
     """The global random streams: torch on every device in use, random, NumPy."""
@@ -64,6 +68,9 @@ class RandomReplay:
 
     def finish(self) -> None:
         self.set(self._end)
+
+    def stop(self) -> None:
+        pass
 
     def now(self) -> tuple[Any, ...]:
         """Return the state of the streams."""

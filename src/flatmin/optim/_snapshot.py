@@ -25,7 +25,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from flatmin.core._shards import is_dtensor
+from flatmin.core._shards import any_sharded
 from flatmin.optim._bases import claimed
 from flatmin.optim._holders import (
     DictHolder,
@@ -142,7 +142,7 @@ class _Walk:
         self._registered = {id(m) for m in modules}
         inside = [c for m in modules if _is_wrapper(m) for c in m.children()]
         self._roots = {id(m) for m in [model, *inside]}
-        self._sharded = any(is_dtensor(p) for p in model.parameters())
+        self._sharded = any_sharded([*model.parameters()])
         self._queue: deque[tuple[Any, int]] = deque([(model, 0)])
         while self._queue and len(self.holders) < _COUNT:
             self._visit(*self._queue.popleft())

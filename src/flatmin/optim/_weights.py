@@ -14,7 +14,7 @@ from flatmin.core._draws import ROUNDING, seed_of
 from flatmin.core._multiple import Entries, add_, entries, pick
 from flatmin.core._program import Frozen
 from flatmin.core._rounding import add_by_chance_
-from flatmin.core._shards import local
+from flatmin.core._shards import all_plain, local
 from flatmin.optim._replay import RandomReplay
 from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts_of_all
 
@@ -102,6 +102,9 @@ class Weights:
 
 def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
     """``w <- w + eps``; ``first`` is the number of the first pair."""
+    if ws and all_plain(ws) and min(d.itemsize for d in {w.dtype for w in ws}) >= 4:
+        add_(ws, eps)
+        return
     whole = [i for i, w in enumerate(ws) if is_whole(w)]
     plain = [i for i in whole if ws[i].dtype.itemsize >= 4]
     if plain:
