@@ -39,6 +39,14 @@ def test_the_front_page_has_the_ten_lines_of_the_readme() -> None:
     assert BLOCK.findall((DOCS / "index.md").read_text()) == [("testcode", first)]
 
 
+@pytest.mark.parametrize("page", ["index.md", "start.md"])
+def test_a_first_page_installs_as_the_readme_does(page: str) -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    first, *_ = re.findall(r"^pip install .*$", readme, re.MULTILINE)
+    found = re.findall(r"^pip install .*$", (DOCS / page).read_text(), re.MULTILINE)
+    assert found == [first]
+
+
 def test_the_page_of_the_command_line_lists_every_command() -> None:
     page = (DOCS / "api/cli.md").read_text()
     listed = re.findall(r"^\| `flatmin (\w+)` \|", page, re.MULTILINE)

@@ -52,8 +52,11 @@ class LazyReplay:
         self.finish()
 
     def rewind(self) -> None:
-        """Before a later pass: set the random streams when these modules run."""
-        self.finish()
+        """Before a later pass: set the random streams when these modules run.
+
+        Hooks of an earlier pass that did not run the module are gone: the model has
+        the hooks again that it had at the start.
+        """
         for module in self._states:
             self._hooks[module] = module.register_forward_pre_hook(self._jump)
 
