@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
-from flatmin import SAM
+from flatmin import SAM, friendly_sam
 from flatmin.core import Step, TwoPoint
 from tests.problems import (
     Noisy,
@@ -229,6 +229,23 @@ def test_the_state_of_distributed_checkpoints_can_be_made_before_the_first_step(
     assert [group["lr"] for group in optimizer.param_groups] == [0.1]
     with pytest.raises(RuntimeError, match="finished probes"):
         optimizer.step()
+
+
+def test_a_look_at_the_state_leaves_a_base_without_state_as_it_was() -> None:
+    model = mlp()
+    twin = copy.deepcopy(model)
+    optimizer, other = (
+        friendly_sam(torch.optim.SGD(each.parameters(), lr=0.1), each)
+        for each in (model, twin)
+    )
+    get_state_dict(model, optimizer)
+    for each, its in ((model, optimizer), (twin, other)):
+        for _ in its.probes():
+            assert len(its.state) == 0
+            loss_of(each, batch(torch.float64)).backward()
+        its.step()
+    assert_same(snapshot(model), snapshot(twin))
+    assert_same_state(optimizer, other)
 
 
 def test_a_learning_rate_of_zero_does_not_excuse_a_step_without_probes() -> None:
