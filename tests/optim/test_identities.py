@@ -88,6 +88,17 @@ def test_a_plain_step_of_the_base_leaves_what_an_earlier_step_remembered() -> No
         assert torch.equal(entry["sam_friend"], kept[p])
 
 
+def test_a_plain_step_of_the_base_counts_for_a_group_that_it_was_given() -> None:
+    model, extra = two_layers(), nn.Parameter(torch.ones(3))
+    optimizer = SAM(sgd(model), model)
+    sam_steps(optimizer, model, DATA, 2)
+    optimizer.base.add_param_group({"params": [extra], "lr": 0.5})
+    extra.grad = torch.ones(3)
+    optimizer.base.step()
+    assert torch.equal(extra, torch.full((3,), 0.5))
+    assert [group["sam_step"] for group in optimizer.param_groups] == [3, 3]
+
+
 def test_a_step_of_the_base_inside_the_loop_is_refused() -> None:
     model = two_layers()
     optimizer = SAM(sgd(model), model)
