@@ -153,6 +153,19 @@ def test_gradients_of_a_group_that_is_added_later_do_not_count() -> None:
     sam_steps(optimizer, model, DATA, 1)
 
 
+def test_a_gradient_that_a_new_parameter_brings_does_not_count() -> None:
+    model, extra = two_layers(), nn.Parameter(torch.ones(3))
+    optimizer = sam(model)
+    extra.grad = torch.ones(3)
+    optimizer.add_param_group({"params": [extra]})
+    refused = None
+    try:
+        sam_steps(optimizer, model, DATA, 1)
+    except RuntimeError as error:
+        refused = error
+    assert refused is None
+
+
 def test_a_new_group_does_not_excuse_a_plain_backward() -> None:
     model = two_layers()
     base = torch.optim.SGD(model[0].parameters(), lr=0.1)
