@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatmin import SAM
-from flatmin.core import Ask, Program, Step
+from flatmin.core import Ask, Point, Program, Step
 from tests.problems import (
     Scripted,
     Tied,
@@ -190,6 +190,20 @@ def test_what_a_forward_pass_does_to_weights_it_does_once_in_every_step() -> Non
     first = model.weight.detach().clone()
     sam_steps(optimizer, model, DATA, 3)
     assert torch.equal(model.weight, first / 8)
+
+
+def test_a_weight_that_moved_in_the_step_before_may_stay_in_this_one() -> None:
+    def program(step: Step) -> Program:
+        yield Ask()
+        away = (torch.zeros_like(step.w[0]), None)
+        return (yield Ask(Point(away) if step.index == 0 else None))
+
+    model = Shrinking(6, 3).double()
+    base = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer = SAM(base, model, method=Scripted(program))
+    first = model.weight.detach().clone()
+    sam_steps(optimizer, model, DATA, 2)
+    assert torch.equal(model.weight, first / 4)
 
 
 # Layers that are frozen for a while.
