@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import weakref
 from collections import OrderedDict, defaultdict, deque
@@ -225,6 +226,23 @@ def test_a_step_leaves_state_as_one_pass_does(kind: str) -> None:
     inputs = [torch.randn(6, 4) for _ in range(3)]
     names = ("lift.", "head.")
     assert_as_on_copies(model, inputs, lambda name: name.startswith(names))
+
+
+def test_an_optimizer_inside_may_train_what_the_base_trains_too() -> None:
+    torch.manual_seed(3)
+    code, x = nn.Parameter(torch.rand(5)), torch.randn(6, 4)
+    tune = torch.optim.Adam([code], lr=0.1)
+    model = Stateful((code, tune), trains)
+    model.code = code
+    twin = copy.deepcopy(model)
+    twin(x)
+    base = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer = SAM(base, model)
+    for probe in optimizer.probes():
+        (model(x).square().mean() + (code * probe.index).sum()).backward()
+    optimizer.step()
+    assert torch.equal(code, twin.state[0])
+    assert tune.state[code]["step"] == 1
 
 
 def test_a_module_that_a_pass_removes_is_there_for_the_next() -> None:

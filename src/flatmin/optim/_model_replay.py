@@ -29,7 +29,7 @@ class ModelReplay:
         self, model: nn.Module, weights: Weights, streams: RandomReplay | None
     ) -> None:
         self._model = model
-        self._start = self._end = Snapshot(model, {}, [], [])
+        self._start = self._end = Snapshot(model, {}, [])
         self._buffers, self._left = TensorCopy(), TensorCopy()
         self._frozen = FrozenReplay(self._name_of)
         self._trained = TrainedReplay(weights, self._name_of)
@@ -100,6 +100,6 @@ class ModelReplay:
 
 def _others(now: Snapshot, trained: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that neither the optimizer moves nor a buffer holds."""
-    known = {id(t) for t in [*now.buffers, *trained]} - {id(t) for t in now.inner}
-    every = {id(t): t for t in [*now.parameters, *now.tensors, *now.inner]}
+    known = {id(t) for t in [*now.buffers, *trained]}
+    every = {id(t): t for t in [*now.parameters, *now.tensors]}
     return [t for k, t in every.items() if k not in known and not is_lazy(t)]

@@ -73,7 +73,6 @@ class Snapshot:
         buffers: those of the modules.
         parameters: those of the modules.
         tensors: those that other objects refer to.
-        inner: the parameters that an optimizer inside of the model trains.
     """
 
     def __init__(
@@ -81,10 +80,8 @@ class Snapshot:
         model: nn.Module,
         holders: dict[int, Holder],
         tensors: list[Tensor],
-        inner: list[Tensor],
     ) -> None:
-        self._model, self._holders = model, holders
-        self.tensors, self.inner = tensors, inner
+        self._model, self._holders, self.tensors = model, holders, tensors
         modules = [
             h for h in holders.values() if isinstance(h, ModuleHolder | ScriptHolder)
         ]
@@ -101,7 +98,7 @@ class Snapshot:
     ) -> Snapshot:
         """Take a snapshot; an object with a known holder is not read again."""
         walk = _Walk(model, known or {})
-        return cls(model, walk.holders, list(walk.tensors.values()), walk.inner)
+        return cls(model, walk.holders, list(walk.tensors.values()))
 
     def again(self) -> Snapshot:
         """Take a new snapshot, which shares with this one what has not changed."""
@@ -110,13 +107,13 @@ class Snapshot:
             return self
         holders = {**self._holders, **changed}
         if all(_same_children(h, self._holders[k]) for k, h in changed.items()):
-            return Snapshot(self._model, holders, self.tensors, self.inner)
+            return Snapshot(self._model, holders, self.tensors)
         return Snapshot.of(self._model, holders)
 
     def with_now(self, module: nn.Module) -> Snapshot:
         """Return this snapshot, but with the state of one module as it is now."""
         known = {**self._holders, id(module): self._holders[id(module)].again()}
-        return Snapshot(self._model, known, self.tensors, self.inner)
+        return Snapshot(self._model, known, self.tensors)
 
     def put(self) -> None:
         """Restore everything."""
@@ -136,7 +133,6 @@ class _Walk:
     def __init__(self, model: nn.Module, known: Mapping[int, Holder]) -> None:
         self.holders: dict[int, Holder] = {}
         self.tensors: dict[int, Tensor] = {}
-        self.inner: list[Tensor] = []
         self._known = known
         modules = list(model.modules())
         self._registered = {id(m) for m in modules}
@@ -158,8 +154,6 @@ class _Walk:
                 self.holders[id(x)] = holder
                 self._follow(holder.children, depth)
                 self._follow(_attributes_of_container(x), depth)
-                if isinstance(x, Optimizer):
-                    self.inner += [p for g in x.param_groups for p in g["params"]]
 
     def _follow(self, children: list[Any], depth: int) -> None:
         for child in children:
