@@ -219,6 +219,25 @@ def test_a_state_dict_at_w_eps_is_refused(in_the_second_pass: SAM) -> None:
             each.state_dict()
 
 
+class OwnState(torch.optim.SGD):
+    """A base that writes its state dict itself, and calls none of torch's hooks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": {}, "param_groups": [{"params": [0, 1, 2, 3]}]}
+
+
+def test_a_state_dict_at_w_eps_is_refused_of_a_base_with_its_own() -> None:
+    model = two_layers()
+    optimizer = SAM(OwnState(model.parameters(), lr=0.1), model)
+    for probe in optimizer.probes():
+        if probe.perturbed:
+            with pytest.raises(RuntimeError, match=AT_EPS):
+                optimizer.state_dict()
+        else:
+            optimizer.state_dict()
+        loss_of(model, DATA).backward()
+
+
 def test_a_copy_in_the_first_pass_is_one_at_w() -> None:
     model = two_layers()
     optimizer = SAM(sgd(model), model, rho=0.3)
