@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arms import FEW, MANY, Tries
+from arms import FEW, FEW_LOW, MANY, Tries
 
 from flatmin.experiments.config import Experiment
 
@@ -148,13 +148,13 @@ TASKS: dict[str, Task] = {
         "ETTh1, 96 hours ahead, SAMformer",
         {**_FORECAST, "horizon": 96},
         (0.5, 0.7, 1),
-        tries=FEW,
+        tries=FEW_LOW,
     ),
     "etth1-336": Task(
         "ETTh1, 336 hours ahead, SAMformer",
         {**_FORECAST, "horizon": 336},
         (0.5, 0.7, 1),
-        tries=FEW,
+        tries=FEW_LOW,
     ),
     "sst2": Task(
         "SST-2, 1,000 training sentences, MiniLM fine-tuned",

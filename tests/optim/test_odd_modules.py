@@ -215,6 +215,20 @@ def test_only_the_step_that_makes_parameters_jumps_in_the_random_stream() -> Non
     assert steps[0][0] != steps[1][0] != steps[2][0]
 
 
+def test_only_the_step_that_makes_buffers_goes_back_to_when_they_were_made() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LazyBatchNorm1d(), nn.Linear(4, 3)).double()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=1e-13), model, rho=1e-13)
+    for training in (True, False):
+        outputs: list[Tensor] = []
+        model.train(training)
+        for _ in optimizer.probes():
+            outputs.append(model(torch.ones(6, 4, dtype=torch.float64)))
+            outputs[-1].square().mean().backward()
+        optimizer.step()
+        torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-9)
+
+
 def test_a_loop_that_broke_off_before_parameters_were_made_leaves_no_hook() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.LazyLinear(50), nn.Dropout(0.5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -42,3 +43,13 @@ def test_lightning_is_named_where_it_is_loaded(
         optimizer.step()
     assert ("SharpnessAware, LightningModule" in str(said.value)) is loaded
     assert "With Transformers" not in str(said.value)
+    assert str(said.value).endswith("optimizer.step().") is not loaded
+
+
+def test_transformers_is_named_where_its_trainer_steps() -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = flatmin.SAM(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    trainer: dict[str, Any] = {"__name__": "transformers.trainer"}
+    exec("def train(optimizer): optimizer.step()", trainer)
+    with pytest.raises(RuntimeError, match=r"SharpnessAwareTrainer\(...\) in place"):
+        trainer["train"](optimizer)

@@ -23,6 +23,7 @@ from flatmin import (
     momentum_sam,
     stale_sam,
 )
+from flatmin.optim._states import States
 from tests.problems import assert_same, batch, loss_of, sam_steps, tensors, two_layers
 from tests.reference.loop import sam_loop
 
@@ -189,6 +190,36 @@ def test_asking_where_the_state_is_leaves_none() -> None:
             state = getattr(part, "state", {})
             assert not any("sam_trace" in entry for entry in state.values())
         assert not any("sam_trace" in str(x) for x in optimizer.state_dict().values())
+
+
+@every_base
+def test_asking_where_the_state_is_leaves_no_entry(base: str) -> None:
+    model = two_layers()
+    built = BASES[base](model)
+    before = {p: dict(entry) for p, entry in States(built).items()}
+    friendly_sam(built, model)
+    assert {p: dict(entry) for p, entry in States(built).items()} == before
+
+
+def test_the_state_of_a_parameter_is_the_entry_itself_where_one_optimizer_has_it() -> (
+    None
+):
+    model = two_layers()
+    base, (first, *_) = momentum(model), [*model.parameters()]
+    states = States(base)
+    assert first not in states
+    assert states.get(first) is None
+    base.state[first]["a"] = 1
+    assert states[first] is base.state[first]
+
+
+def test_the_state_of_a_parameter_joins_the_entries_of_several_optimizers() -> None:
+    model = two_layers()
+    first = next(iter(model.parameters()))
+    base: Any = momentum(model)
+    base.inner = momentum(model)
+    base.state[first]["a"], base.inner.state[first]["b"] = 1, 2
+    assert States(base)[first] == {"a": 1, "b": 2}
 
 
 # Gradients from elsewhere, and rates that are none.
