@@ -58,6 +58,7 @@ ALSO = {
     "optim/_shared.py": ["tests/integrations/test_lightning.py"],
     "optim/_guard.py": ["tests/integrations/test_lightning.py"],
     "optim/_lightning.py": ["tests/integrations/test_lightning.py"],
+    "optim/_outside.py": ["tests/optim/test_compile.py"],
     "optim/_trainers.py": ["tests/integrations", "tests/frameworks"],
 }
 #: Beginnings of tests, those nearest to the module first; all other tests come last.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flatmin import SAM, Probe
+from flatmin import SAM, Probe, subset_sam
 from flatmin.core import Ask, LpBall, Program, Step
 from tests.problems import (
     Noisy,
@@ -142,6 +142,19 @@ def test_take_gives_everything_unless_the_method_says_less() -> None:
         assert probe.take(x) is x
         assert probe.take(x, y) == (x, y)
         F.cross_entropy(model(x), y).backward()
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_pass_says_whether_it_wants_a_part(share: float) -> None:
+    x, y = batch()
+    model = mlp(torch.float32)
+    optimizer = subset_sam(sgd(model), model, share=share)
+    found: list[bool] = []
+    for probe in optimizer.probes():
+        found.append(probe.wants_part)
+        a, b = probe.take(x, y)
+        F.cross_entropy(model(a), b).backward()
+    assert found == [share < 1, False]
 
 
 def test_take_refuses_unequal_lengths_and_nothing() -> None:

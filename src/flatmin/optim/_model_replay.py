@@ -66,7 +66,7 @@ class ModelReplay:
         self._lazy.rewind()
 
     def finish(self) -> None:
-        self._lazy.finish()
+        # This removes hooks of ours that did not fire, too.
         self._end.put()
         self._left.load()
         self._frozen.finish()
