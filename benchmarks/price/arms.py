@@ -35,8 +35,8 @@ MANY = Tries((0.25, 0.5, 1.0, 1.1, 2.0), (0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0))
 #: 16 tries for the base and 3 for a method, for tasks of minutes.
 FEW = Tries((0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,))
 
-#: The same for a task whose base overfits at higher rates.
-FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0), (1.0,))
+#: 20 and 3 for a task whose base overfits at higher rates.
+FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0), (1.0,))
 
 #: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1
