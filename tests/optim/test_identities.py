@@ -16,7 +16,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from flatmin import SAM, friendly_sam, interval_sam, late_sam, looksam, usam
+from flatmin import SAM, ae_sam, friendly_sam, interval_sam, late_sam, looksam, usam
 from tests.problems import (
     assert_same,
     assert_same_state,
@@ -72,6 +72,18 @@ def test_a_plain_step_of_the_base_counts_and_remembers_nothing() -> None:
     assert optimizer.param_groups[0]["sam_step"] == 1
     assert not any("sam_friend" in entry for entry in optimizer.state.values())
     sam_steps(optimizer, model, DATA, 1)
+
+
+def test_a_plain_step_of_the_base_notes_no_number() -> None:
+    model = two_layers()
+    optimizer = ae_sam(sgd(model), model, steps=20)
+    passes(optimizer, model, DATA)
+    model.zero_grad()
+    loss_of(model, DATA).backward()
+    optimizer.base.step()
+    assert "sam_steep_mean" not in optimizer.param_groups[0]
+    sam_steps(optimizer, model, DATA, 1)
+    assert "sam_steep_mean" in optimizer.param_groups[0]
 
 
 def test_a_plain_step_of_the_base_leaves_what_an_earlier_step_remembered() -> None:

@@ -187,9 +187,10 @@ def test_every_later_pass_begins_where_the_first_one_left_the_weights() -> None:
 def test_what_a_forward_pass_does_to_weights_it_does_once_in_every_step() -> None:
     model = Shrinking(6, 3).double()
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), model)
-    first = model.weight.detach().clone()
+    first, place = model.weight.detach().clone(), model.weight.data_ptr()
     sam_steps(optimizer, model, DATA, 3)
     assert torch.equal(model.weight, first / 8)
+    assert model.weight.data_ptr() == place
 
 
 def test_a_weight_that_moved_in_the_step_before_may_stay_in_this_one() -> None:

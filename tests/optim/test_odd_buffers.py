@@ -123,6 +123,18 @@ def run(model: nn.Module, n: int = 1) -> None:
         optimizer.step()
 
 
+def test_a_buffer_that_shrinks_stays_in_its_memory() -> None:
+    def shrinks(m: Any, y: Tensor) -> Tensor:
+        m.b.resize_(2)
+        return m.b.sum() * 0 + 1
+
+    model = Holding(torch.ones(4), shrinks)
+    place = model.b.data_ptr()
+    run(model, 2)
+    assert len(model.b) == 2
+    assert model.b.data_ptr() == place
+
+
 def test_a_buffer_that_changes_its_dtype_changes_it_once() -> None:
     seen: list[torch.dtype] = []
     model = Holding(torch.ones(3, dtype=torch.float64), becomes_double)
