@@ -47,7 +47,8 @@ def table(task: str, tested: Sequence[Tested]) -> Table:
 
 def _unit(experiment: Experiment) -> str:
     score = task_of(experiment).score
-    return f"{score.replace('_', ' ')}{' %' if score.endswith('error') else ''}"
+    words = score.replace("_", " ").replace("mse", "MSE")
+    return f"{words}{' %' if score.endswith('error') else ''}"
 
 
 def _rows(tested: Sequence[Tested]) -> Iterator[tuple[Any, ...]]:
@@ -130,7 +131,9 @@ def picture(task: str, tested: Sequence[Tested], path: Path) -> None:
             left.errorbar(middle, y, xerr=half, fmt="o", ms=4, capsize=2, color=colour)
         right.barh(y, cost[one.arm.name], color=colour)
     left.set_yticks(range(len(rows)), [one.arm.words for one in rows])
-    left.set(title=task, xlabel=_unit(tested[0].chosen), xlim=(None, most))
+    left.set(title=task, xlabel=_unit(tested[0].chosen))
+    if max(map(mean, scores)) > most:
+        left.set(xlim=(None, most))
     right.set(title="cost", xlabel="gradient examples")
     right.xaxis.set_major_locator(MaxNLocator(2))
     for axes in (left, right):
