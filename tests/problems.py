@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from flatmin import SAM
-from flatmin.core import Method, Program, Step
+from flatmin.core import Ask, Method, Program, Step
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,6 +27,14 @@ class Scripted(Method):
 
     def __call__(self, step: Step) -> Program:
         return self.script(step)
+
+
+def three_at_w(step: Step) -> Program:
+    """Three passes without a climb; descends the last gradient."""
+    del step
+    yield Ask()
+    yield Ask()
+    return (yield Ask())
 
 
 def batch(dtype: torch.dtype = torch.float32, n: int = 12) -> Batch:

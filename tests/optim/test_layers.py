@@ -25,6 +25,7 @@ from tests.problems import (
     sam_steps,
     snapshot,
     tensors,
+    three_at_w,
     untouched,
 )
 from tests.reference.loop import sam_loop
@@ -166,15 +167,9 @@ class Shrinking(nn.Linear):
 
 
 def test_every_later_pass_begins_where_the_first_one_left_the_weights() -> None:
-    def three(step: Step) -> Program:
-        del step
-        yield Ask()
-        yield Ask()
-        return (yield Ask())
-
     model = Shrinking(6, 3).double()
     first, last = model.weight.detach() / 2, model.weight.detach() / 4
-    optimizer = SAM(sgd(model), model, method=Scripted(three))
+    optimizer = SAM(sgd(model), model, method=Scripted(three_at_w))
     found: list[Tensor] = []
     for _ in optimizer.probes():
         loss_of(model, DATA).backward()

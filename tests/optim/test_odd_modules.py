@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from flatmin import SAM
-from flatmin.core import Ask, Program, Step
 from tests import problems
 from tests.optim.test_odd_buffers import run
 
@@ -242,17 +241,11 @@ def test_a_loop_that_broke_off_before_parameters_were_made_leaves_no_hook() -> N
 
 
 def test_a_lazy_module_may_rest_in_a_later_pass() -> None:
-    def three(step: Step) -> Program:
-        del step
-        yield Ask()
-        yield Ask()
-        return (yield Ask())
-
     torch.manual_seed(0)
     first, late = nn.Linear(4, 4), nn.LazyLinear(4)
     model = nn.ModuleList([first, late])
     base = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = SAM(base, model, method=problems.Scripted(three))
+    optimizer = SAM(base, model, method=problems.Scripted(problems.three_at_w))
     for probe in optimizer.probes():
         y = first(torch.ones(2, 4))
         (y if probe.index == 1 else late(y)).square().mean().backward()

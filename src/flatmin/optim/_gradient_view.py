@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Gradients, Step
-from flatmin.core._shards import all_plain, is_dtensor, local_as, whole_as
+from flatmin.core._shards import any_sharded, is_dtensor, local_as, whole_as
 
 
 class GradientView:
@@ -30,7 +30,7 @@ class GradientView:
 
     def seen(self, g: Gradients) -> Gradients:
         """Return the method's gradient, from that of the loop body's backward pass."""
-        parts = g if all_plain(g) else self._parts(g)
+        parts = self._parts(g) if any_sharded(g) else g
         if self._plain:
             return parts
         factor = 1.0 if self._scale is None else 1 / self._scale
@@ -47,7 +47,7 @@ class GradientView:
                 None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
                 for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
             ]
-        if all_plain(self._w):
+        if not any_sharded(self._w):
             return v
         return [
             None if v_i is None else whole_as(v_i, p)
