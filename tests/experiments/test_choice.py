@@ -3,8 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from flatmin.experiments.choice import best
-from flatmin.experiments.intervals import interval, mean, paired
+from flatmin.experiments.intervals import best, interval, mean, paired
 
 
 def test_the_interval_is_students() -> None:

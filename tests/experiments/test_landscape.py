@@ -8,9 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments import landscape
-from flatmin.experiments.datasets import Tensors, load
+from flatmin.experiments.datasets import Tensors, flip_labels, load
 from flatmin.experiments.models import small_convnet
-from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.runs.opened import Finished
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program

@@ -17,10 +17,9 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
-from flatmin.experiments.datasets import Tensors, load
+from flatmin.experiments.datasets import Tensors, flip_labels, load
 from flatmin.experiments.measure import _ADAPTIVE
 from flatmin.experiments.models import small_convnet
-from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import standard

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flatmin.experiments.noise import flip_labels
+from flatmin.experiments.datasets import flip_labels
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.8])

@@ -2,10 +2,10 @@
 
 from tests.mutants.mutant import Mutant
 
-ARMS = "experiments/recipes/_arms.py"
+ARMS = "experiments/recipes/_recipe.py"
 CHANGED = "experiments/recipes/_changed.py"
 RECIPE = "experiments/recipes/_recipe.py"
-SMOKE = "experiments/recipes/_smoke.py"
+SMOKE = "experiments/recipes/_changed.py"
 
 PRINTED = "tests/experiments/recipes/test_printed.py::"
 PROTOCOL = "tests/experiments/recipes/test_protocol.py::"

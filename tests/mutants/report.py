@@ -2,7 +2,7 @@
 
 from tests.mutants.mutant import Mutant
 
-FOLDERS = "experiments/runs/names.py"
+FOLDERS = "experiments/runs/asked.py"
 NUMBERS = "experiments/report/_numbers.py"
 FIGURES = "experiments/report/figures.py"
 PAGES = "pictures/html.py"

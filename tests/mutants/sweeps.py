@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 GRID = "experiments/sweep/_grid.py"
 STUDY = "experiments/sweep/_study.py"
 STORAGE = "experiments/sweep/_storage.py"
-CHOICE = "experiments/choice.py"
+CHOICE = "experiments/intervals.py"
 
 GRIDS = "tests/experiments/sweep/test_grid.py::"
 STUDIES = "tests/experiments/sweep/test_study.py::"

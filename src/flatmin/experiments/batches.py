@@ -26,12 +26,12 @@ from flatmin.experiments.datasets import (
     Series,
     Split,
     Tensors,
+    Windows,
 )
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import input_size, normalisation
 from flatmin.experiments.readers import Change, Part, Readers
 from flatmin.experiments.tasks import IGNORED, task_of
-from flatmin.experiments.windows import Windows
 
 #: Images and labels; for mixup, a distribution over the classes for each image. Of a
 #: series: what came before, and what comes next. Of sentences: their word pieces.

@@ -1,9 +1,10 @@
-"""The error that the command line turns into one line and exit code 2."""
+"""The error that becomes one line and exit code 2, and paths as users give them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 #: Most characters of a given value that a message repeats.
 _MOST = 200
@@ -44,3 +45,17 @@ def without_transformers(what: str) -> BadInput:
         f"{what} need transformers, which is not installed. Use pip install "
         "'flatmin[transformers]'."
     )
+
+
+def expanded(name: str) -> Path:
+    """Return a path in which ``~`` and ``~user`` are replaced by a home folder.
+
+    Raises:
+        BadInput: the name is empty, or nobody has this home folder.
+    """
+    if not name:
+        raise BadInput("a path is empty. Write '.' for the folder you are in.")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise BadInput(f"nobody has the home folder in {shown(name)}.") from None

@@ -24,9 +24,8 @@ from flatmin.experiments.datasets import (
 from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import Bar, bars
 from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
-from flatmin.experiments.runs.asked import Asked, sign
-from flatmin.experiments.runs.lock import Busy, locked
-from flatmin.experiments.runs.names import run_folder
+from flatmin.experiments.runs.asked import Asked, run_folder, sign
+from flatmin.experiments.runs.files import Busy, locked
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.tasks import task_of
 from flatmin.experiments.train import Training, finished

@@ -14,9 +14,8 @@ from flatmin.diagnostics import directions
 from flatmin.diagnostics import landscape as measure
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs.files import write, write_json
+from flatmin.experiments.runs.files import locked, write, write_json
 from flatmin.experiments.runs.images import Window
-from flatmin.experiments.runs.lock import locked
 from flatmin.experiments.runs.opened import Finished, names
 
 #: Examples per pass.

@@ -14,10 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from flatmin.experiments.batches import Batches
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, Files, Series
+from flatmin.experiments.datasets import DataSet, Files, Series, flip_labels
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import FORECASTERS, READERS, build
-from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.tasks import task_of
 from flatmin.methods import METHODS, RENAMED
 from flatmin.optim import SAM

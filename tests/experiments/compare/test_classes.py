@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from flatmin.experiments.compare import classes
 from flatmin.experiments.compare.results import Row
+from flatmin.experiments.compare.tables import errors_by_class, most_changed
 from flatmin.experiments.datasets import DataSet, Tensors
 from flatmin.experiments.runs.record import Run
 from tests.experiments.compare.rows import row
@@ -33,10 +33,10 @@ def test_errors_are_means_of_the_seeds_and_the_largest_change_is_first(
 ) -> None:
     base = row_with(tmp_path, "base", [1, 1, 0, 0, 1, 0], [1, 1, 1, 1, 1, 1])
     sam = row_with(tmp_path, "sam", [0, 0, 0, 0, 1, 0], [0, 0, 0, 1, 1, 0])
-    found = classes.table(base, sam, data())
+    found = errors_by_class(base, sam, data())
     # Cats: 2 and 4 of 4 wrong, then 0 and 1; dogs: 1 and 0 of 2, then 1 and 1.
     assert found.rows == (("<cat>", 4, "75.0", "12.5"), ("dog", 2, "25.0", "50.0"))
-    sentence = classes.most_changed(base, sam, data())
+    sentence = most_changed(base, sam, data())
     assert "<cat> taken for dog, 3.0 times with SGD and 0.5 times with SAM" in sentence
     assert "of 4 test images" in sentence
 
@@ -44,4 +44,4 @@ def test_errors_are_means_of_the_seeds_and_the_largest_change_is_first(
 def test_methods_that_agree_have_no_confusion_that_changed(tmp_path: Path) -> None:
     base = row_with(tmp_path, "base", [1, 1, 0, 0, 1, 0])
     sam = row_with(tmp_path, "sam", [1, 1, 0, 0, 1, 0])
-    assert classes.most_changed(base, sam, data()) == ""
+    assert most_changed(base, sam, data()) == ""

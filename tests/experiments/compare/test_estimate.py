@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from flatmin.experiments.compare.estimate import Times, Work, seconds, timed, work
-from flatmin.experiments.compare.recipes import digits
-from flatmin.experiments.compare.request import changed
+from flatmin.experiments.compare.request import changed, digits
 from flatmin.experiments.cost import Cost
 from flatmin.experiments.datasets import images_of
 from flatmin.experiments.launch import launched

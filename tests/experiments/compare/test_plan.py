@@ -13,7 +13,7 @@ from flatmin.experiments.compare.plan import (
     decay_over,
     point_name,
 )
-from flatmin.experiments.compare.recipes import digits
+from flatmin.experiments.compare.request import digits
 from flatmin.experiments.config import Experiment
 
 SAM = ARMS[1]

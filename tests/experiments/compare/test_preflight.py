@@ -16,7 +16,7 @@ from flatmin.experiments.compare.preflight import (
     rise,
     running_statistics,
 )
-from flatmin.experiments.compare.recipes import digits
+from flatmin.experiments.compare.request import digits
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, Tensors, images_of
 from flatmin.experiments.launch import launched

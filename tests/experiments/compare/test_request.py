@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from flatmin.experiments.compare.plan import Comparison
-from flatmin.experiments.compare.recipes import digits
-from flatmin.experiments.compare.request import Asked, changed
+from flatmin.experiments.compare.request import Asked, changed, digits
 from flatmin.experiments.errors import BadInput
 from tests.experiments.helpers import image_folder
 

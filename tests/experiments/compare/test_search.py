@@ -7,8 +7,7 @@ from rich.progress import Progress
 
 from flatmin.experiments.compare.place import Place
 from flatmin.experiments.compare.plan import BASE
-from flatmin.experiments.compare.recipes import digits
-from flatmin.experiments.compare.request import changed
+from flatmin.experiments.compare.request import changed, digits
 from flatmin.experiments.compare.search import base_jobs, method_jobs, train_jobs
 from flatmin.experiments.jobs import Job
 from flatmin.experiments.runs import checkpoint

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from flatmin.experiments.compare.plan import Comparison
-from flatmin.experiments.compare.recipes import digits
-from flatmin.experiments.compare.request import changed
+from flatmin.experiments.compare.request import changed, digits
 from flatmin.experiments.compare.results import Row
 from flatmin.experiments.compare.verdict import Verdict, verdict
 from tests.experiments.compare.rows import WHAT, row

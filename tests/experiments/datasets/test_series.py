@@ -15,6 +15,7 @@ from flatmin.experiments.datasets import (
     SETS,
     DataSet,
     Series,
+    Windows,
     _series,
     load,
     made_up_images,
@@ -22,7 +23,6 @@ from flatmin.experiments.datasets import (
 )
 from flatmin.experiments.datasets._fetch import Remote
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.windows import Windows
 
 #: Informer's hours: 12, 4 and 4 months of 30 days.
 TRAIN, HELD, TEST = 8640, 2880, 2880

@@ -16,8 +16,8 @@ from flatmin.experiments import jobs as module
 from flatmin.experiments import train
 from flatmin.experiments.jobs import Request, jobs, train_all
 from flatmin.experiments.recipes import RECIPES
-from flatmin.experiments.runs.lock import locked
-from flatmin.experiments.runs.names import run_folder
+from flatmin.experiments.runs.asked import run_folder
+from flatmin.experiments.runs.files import locked
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program
 from tests.experiments.loop.problems import small, trained

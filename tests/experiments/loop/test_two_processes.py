@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 
 from flatmin.experiments import evaluate, tasks
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.datasets import DataSet, flip_labels
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import jobs, train_all
 from flatmin.experiments.launch import launched
-from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.train import Training
 from tests.experiments.loop import two

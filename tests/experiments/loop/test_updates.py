@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from flatmin.experiments import prepare
-from flatmin.experiments.datasets import Tensors
+from flatmin.experiments.datasets import Tensors, flip_labels
 from flatmin.experiments.evaluate import predictions
 from flatmin.experiments.models import build
-from flatmin.experiments.noise import flip_labels
 from tests.experiments.loop.by_hand import by_hand
 from tests.experiments.loop.problems import (
     CLASSES,

@@ -14,8 +14,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import report
 from flatmin.experiments.report._numbers import Report, collect
-from flatmin.experiments.runs.asked import recipes_of
-from flatmin.experiments.runs.names import run_folder
+from flatmin.experiments.runs.asked import recipes_of, run_folder
 
 SAM = Experiment(epochs=200, rho=0.1)
 SGD = Experiment(epochs=200, method="sgd", rho=0.0)

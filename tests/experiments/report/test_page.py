@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from flatmin.experiments import recipes
-from flatmin.experiments.report import _page
+from flatmin.experiments.report import render
 from flatmin.experiments.report._numbers import records
 from tests.browser import browser as browser
 from tests.browser import opened, width_of
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings=["augment=" + "a" * 200],
     )
     path = root / "report.html"
-    path.write_text(_page.render([collected(root, recipe)]))
+    path.write_text(render([collected(root, recipe)]))
     return path
 
 
@@ -112,7 +112,7 @@ def test_a_figure_grows_with_its_legend(browser: Browser, tmp_path: Path) -> Non
         for arm in cell.arms:
             finish(tmp_path, cell, arm, [20.0, 21.0])
     path = tmp_path / "report.html"
-    path.write_text(_page.render([collected(tmp_path, recipe)]))
+    path.write_text(render([collected(tmp_path, recipe)]))
     with opened(browser, path, 390) as page:
         assert width_of(page) <= 390
         (height,) = page.evaluate(

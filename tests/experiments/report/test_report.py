@@ -14,7 +14,7 @@ from rich.console import Console
 from flatmin.experiments import recipes
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
-from flatmin.experiments.report import _page, _tables, report
+from flatmin.experiments.report import _tables, render, report
 from flatmin.experiments.report._numbers import records
 from tests.experiments.helpers import Program
 from tests.experiments.report.folders import (
@@ -211,7 +211,7 @@ def hostile(root: Path) -> Recipe:
 
 def test_whatever_is_shown_is_escaped_in_the_page(tmp_path: Path) -> None:
     recipe = hostile(tmp_path)
-    page = _page.render([collected(tmp_path, recipe)])
+    page = render([collected(tmp_path, recipe)])
     assert "<script>alert" not in page
     assert page.count("</script>") == len(re.findall("<script", page))
     assert not any(script.startswith("alert") for script in Tags(page).scripts)
@@ -269,7 +269,7 @@ def test_the_page_carries_its_numbers(reported: Path) -> None:
 
 def test_the_page_says_what_was_asked_for_and_how_to_read_it(tmp_path: Path) -> None:
     recipe = complete(tmp_path, tablet(notes=("The paper is silent.",)))
-    page = _page.render([collected(tmp_path, recipe)])
+    page = render([collected(tmp_path, recipe)])
     assert (
         "<p>Run with <code>flatmin train tablet --set epochs=9</code>. "
         "<span>At the paper&#39;s scale.</span></p>"
@@ -281,7 +281,7 @@ def test_the_page_says_what_was_asked_for_and_how_to_read_it(tmp_path: Path) -> 
 
 def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
     recipe = complete(tmp_path, tablet(), smoke=True)
-    page = _page.render([collected(tmp_path, recipe)])
+    page = render([collected(tmp_path, recipe)])
     above, _, _ = page.partition("<table>")
     assert "<strong>A smoke run, a few steps on made-up data" in above
 
@@ -289,7 +289,7 @@ def test_the_page_warns_above_the_table_of_a_smoke_run(tmp_path: Path) -> None:
 def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:
     quoted = Cell("tablet/quoted", ("a", "Other"), (), paper=Paper(6.0))
     recipe = complete(tmp_path, tablet(cells=(*tablet().cells, quoted)))
-    page = _page.render([collected(tmp_path, recipe)])
+    page = render([collected(tmp_path, recipe)])
     folded = re.findall(
         "<details><summary>(.*?)</summary>(.*?)</details>", page, re.DOTALL
     )
@@ -303,7 +303,7 @@ def test_all_arms_and_quoted_numbers_are_folded(tmp_path: Path) -> None:
 def test_pending_cells_do_not_lengthen_the_page(tmp_path: Path) -> None:
     recipe = start(tmp_path, tablet(tuple(map(str, range(10, 310)))))
     finish(tmp_path, recipe.cells[1], SAM, [13.0, 13.5, 14.0])
-    page = _page.render([collected(tmp_path, recipe)])
+    page = render([collected(tmp_path, recipe)])
     assert "<p>599 cells pending, without any run yet.</p>" in page
     # Of the results and of the environment, each with a head.
     assert page.count("<tr>") == 4

@@ -10,10 +10,9 @@ from rich.console import Console
 from torch import nn
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import load, prepared
+from flatmin.experiments.datasets import flip_labels, load, prepared
 from flatmin.experiments.jobs import Request, train_all
 from flatmin.experiments.models import build
-from flatmin.experiments.noise import flip_labels
 from flatmin.experiments.runs.asked import Asked, sign
 from flatmin.experiments.runs.record import Run
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs.lock import Busy, in_turn, locked
+from flatmin.experiments.runs.files import Busy, in_turn, locked
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     hold = (
         "import sys; from pathlib import Path; "
-        "from flatmin.experiments.runs.lock import locked\n"
+        "from flatmin.experiments.runs.files import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

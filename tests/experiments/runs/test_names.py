@@ -6,7 +6,7 @@ import pytest
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes._recipe import Cell
-from flatmin.experiments.runs.names import arm_name, run_folder
+from flatmin.experiments.runs.asked import arm_name, run_folder
 
 BASE = Experiment()
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs.lock import Busy, locked
+from flatmin.experiments.runs.files import Busy, locked
 from flatmin.experiments.sweep import _storage
 from flatmin.experiments.sweep._grid import Point, grid
 from flatmin.experiments.sweep._study import Study

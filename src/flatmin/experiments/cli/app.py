@@ -11,15 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from flatmin.experiments.cli.compare import compare
-from flatmin.experiments.cli.export import export
+from flatmin.experiments.cli.finished import export, landscape, report, sharpness
 from flatmin.experiments.cli.lists import fields, methods, recipes
-from flatmin.experiments.cli.measure import landscape, sharpness
 from flatmin.experiments.cli.options import examples
 from flatmin.experiments.cli.output import fit_encoding, silence
-from flatmin.experiments.cli.preflight import preflight
-from flatmin.experiments.cli.report import report
-from flatmin.experiments.cli.train import sweep, train
+from flatmin.experiments.cli.train import compare, preflight, sweep, train
 from flatmin.experiments.errors import BadInput, shortened
 
 #: Exit code of a program that Ctrl-C ended; newer typer returns it by itself.

@@ -10,8 +10,14 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from flatmin.experiments.compare import estimate, page, preflight, workers
-from flatmin.experiments.compare.images import Sets, read
-from flatmin.experiments.compare.place import Place, check_images, claim, read_place
+from flatmin.experiments.compare.place import (
+    Place,
+    Sets,
+    check_images,
+    claim,
+    read,
+    read_place,
+)
 from flatmin.experiments.compare.plan import ARMS, Comparison
 from flatmin.experiments.compare.results import by_setting
 from flatmin.experiments.compare.search import Chosen, all_trained, train_all
@@ -22,8 +28,7 @@ from flatmin.experiments.dry_run import duration
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
-from flatmin.experiments.runs.files import read_json
-from flatmin.experiments.runs.lock import locked
+from flatmin.experiments.runs.files import locked, read_json
 from flatmin.experiments.table import counted
 
 

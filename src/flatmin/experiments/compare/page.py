@@ -9,11 +9,16 @@ from markupsafe import Markup
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Plane, axis
-from flatmin.experiments.compare import classes
 from flatmin.experiments.compare.place import Place
 from flatmin.experiments.compare.plan import Comparison, Setting
 from flatmin.experiments.compare.results import Row, best_base, best_other, by_setting
-from flatmin.experiments.compare.tables import READING, records, table
+from flatmin.experiments.compare.tables import (
+    READING,
+    errors_by_class,
+    most_changed,
+    records,
+    table,
+)
 from flatmin.experiments.compare.verdict import Verdict
 from flatmin.experiments.datasets import DataSet, Files
 from flatmin.experiments.errors import BadInput
@@ -48,13 +53,14 @@ class Section:
     @property
     def classes(self) -> Table:
         """The errors of each class, of the base and of its best rival."""
-        return classes.table(best_base(self.rows), best_other(self.rows), self.images)
+        base, rival = best_base(self.rows), best_other(self.rows)
+        return errors_by_class(base, rival, self.images)
 
     @property
     def confused(self) -> str:
         """The confusion in which these two differ most."""
         base, rival = best_base(self.rows), best_other(self.rows)
-        return classes.most_changed(base, rival, self.images)
+        return most_changed(base, rival, self.images)
 
     @property
     def panel(self) -> Panel:

@@ -1,4 +1,4 @@
-"""The folder of a comparison, and the file that describes it.
+"""The folder of a comparison, the file that describes it, and its images.
 
 FOLDER/
 comparison.json         what decides the numbers, and the fingerprints of the images
@@ -14,12 +14,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from flatmin.experiments.compare.plan import Comparison
-from flatmin.experiments.datasets import DataSet
+from flatmin.experiments.compare.plan import BASE, Comparison, Setting
+from flatmin.experiments.datasets import DataSet, images_of, prepared
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Request
+from flatmin.experiments.runs.asked import COMPARISON
 from flatmin.experiments.runs.files import check, differences, read_json, write_json
-from flatmin.experiments.runs.names import COMPARISON
+
+#: The images of each setting, by its name.
+Sets = dict[str, DataSet]
 
 
 class Stored(BaseModel):
@@ -126,4 +129,35 @@ def _check_empty(root: Path) -> None:
         raise BadInput(
             f"{root} is not empty and no folder of flatmin compare. Choose another "
             "with --out."
+        )
+
+
+def read(what: Comparison, root: Path) -> Sets:
+    """Read the images of each setting.
+
+    Args:
+        what: the comparison.
+        root: where data sets are.
+
+    Raises:
+        BadInput: they are not there, or too few to hold some out and train on a batch
+            of the others.
+    """
+    found: Sets = {}
+    for one in what.settings:
+        found[one.name] = images_of(what.common(one), root)
+        _check_search(what, one, found[one.name])
+    return found
+
+
+def _check_search(what: Comparison, setting: Setting, data: DataSet) -> None:
+    """Refuse images that the runs that choose settings could not be trained on."""
+    n = len(data.train.y)
+    one = what.search(what.candidates(setting, BASE)[0], n, seed=0)
+    left = len(prepared(data, one).train.y)
+    if left < one.batch_size <= n:
+        raise BadInput(
+            f"a batch of {one.batch_size} is more than the {left} training images that "
+            f"are left while settings are chosen on {n - left}. Use --set "
+            f"batch_size={max(1, left // 2)}."
         )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from lightning_fabric import Fabric
 from rich.progress import Progress
 
-from flatmin.experiments.choice import best as best_of
 from flatmin.experiments.compare.place import Place
 from flatmin.experiments.compare.plan import (
     ARMS,
@@ -21,9 +20,10 @@ from flatmin.experiments.compare.plan import (
 )
 from flatmin.experiments.compare.results import Result, Row
 from flatmin.experiments.config import Experiment
+from flatmin.experiments.intervals import best as best_of
 from flatmin.experiments.jobs import Job, train_job
 from flatmin.experiments.runs.checkpoint import clear
-from flatmin.experiments.runs.lock import is_locked
+from flatmin.experiments.runs.files import is_locked
 from flatmin.experiments.runs.record import Run
 
 #: Seconds between two looks at runs that other processes are training.

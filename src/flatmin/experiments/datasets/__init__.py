@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from flatmin.experiments.datasets._checks import findings, shared
 from flatmin.experiments.datasets._folder import folder_in_memory
-from flatmin.experiments.datasets._kinds import Kind, check_kind
 from flatmin.experiments.datasets._made_up import made_up_images, made_up_split
 from flatmin.experiments.datasets._select import (
     first_n,
+    flip_labels,
     held_out,
     images_of,
     prepared,
 )
-from flatmin.experiments.datasets._series import made_up_series, windows_of
+from flatmin.experiments.datasets._series import (
+    Windows,
+    made_up_series,
+    windows_of,
+)
 from flatmin.experiments.datasets._sets import SETS, Source, load
 from flatmin.experiments.datasets._text import (
     VOCABULARY,
@@ -28,10 +32,12 @@ from flatmin.experiments.datasets._types import (
     DataSet,
     Files,
     ImageFiles,
+    Kind,
     Sentences,
     Series,
     Split,
     Tensors,
+    check_kind,
 )
 
 __all__ = [
@@ -46,9 +52,11 @@ __all__ = [
     "Source",
     "Split",
     "Tensors",
+    "Windows",
     "check_kind",
     "findings",
     "first_n",
+    "flip_labels",
     "folder_in_memory",
     "held_out",
     "images_of",

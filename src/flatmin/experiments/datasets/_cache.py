@@ -16,7 +16,7 @@ from torch import Tensor
 import flatmin
 from flatmin.experiments.datasets._types import ImageFiles, Tensors, memory
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs.lock import in_turn
+from flatmin.experiments.runs.files import in_turn
 
 _Decode = Callable[[ImageFiles, int], Tensors]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from flatmin.experiments.datasets._layout import SUFFIXES, Listed, left_out, listed
 from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, ImageFiles
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.paths import expanded
+from flatmin.experiments.errors import BadInput, expanded
 
 #: Classes are reported if the largest has so many times the images of the smallest.
 _UNEQUAL = 2.0

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from flatmin.experiments.datasets._download import FAILURES, download
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.progress import open_bars
-from flatmin.experiments.runs.lock import Busy, in_turn, locked
+from flatmin.experiments.runs.files import Busy, in_turn, locked
 
 _PART = ".part"
 

@@ -1,7 +1,11 @@
-"""Data sets of photographs, opened one by one; torchvision reads their lists."""
+"""Data sets of photographs, opened one by one.
+
+torchvision reads the lists of all but Birdsnap, for which it has no reader.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +24,18 @@ from flatmin.experiments.datasets._types import Files, ImageFiles, Parts
 from flatmin.experiments.errors import BadInput
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+
+
+_URL = "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"
+
+_LISTS = ("species.txt", "images.txt", "test_images.txt")
+
+_IMAGES = "download/images"
+
+_HOW = (
+    f"Unpack {_URL} there and run its get_birdsnap.py, which downloads the images from "
+    "Flickr."
+)
 
 
 def imagenet(folder: Path) -> Parts:
@@ -165,3 +181,36 @@ def _files(root: Path, pairs: Sequence[tuple[str | Path, int]]) -> Files:
     names = [os.path.relpath(path, root) for path, _ in pairs]
     y = torch.tensor([int(label) for _, label in pairs])
     return Files(ImageFiles(root, names, y), y)
+
+
+def birdsnap(folder: Path) -> Parts:
+    """Read 500 species of birds, without the images that Flickr no longer has."""
+    require("Birdsnap", (*_LISTS, _IMAGES), folder, _HOW)
+    species, images, tests = (_table(folder / name) for name in _LISTS)
+    with reading(folder / "species.txt"):
+        classes = {row["id"]: row["common"] for row in species}
+    label = {key: i for i, key in enumerate(classes)}
+    with reading(folder / "images.txt"):
+        labels = {row["path"]: label[row["species_id"]] for row in images}
+    with reading(folder / "test_images.txt"):
+        tested = {row["path"] for row in tests}
+    here = [path for path in labels if (folder / _IMAGES / path).is_file()]
+    train = _birds(folder, [path for path in here if path not in tested], labels)
+    test = _birds(folder, [path for path in here if path in tested], labels)
+    split = (
+        f"the official list; {len(test.y):,} of its {len(tested):,} test images and "
+        f"{len(here):,} of all {len(labels):,} are there"
+    )
+    return Parts(train, test, tuple(classes.values()), split)
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with reading(path), path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _birds(folder: Path, paths: list[str], labels: dict[str, int]) -> Files:
+    if not paths:
+        raise BadInput(f"{folder / _IMAGES} lacks the images of images.txt. {_HOW}")
+    y = torch.tensor([labels[path] for path in paths])
+    return Files(ImageFiles(folder / _IMAGES, paths, y), y)

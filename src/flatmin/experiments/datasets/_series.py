@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import lzma
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -72,7 +73,7 @@ def parts(values: Tensor, lengths: tuple[int, ...]) -> Parts:
 
 
 def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
-    """Return the data with the windows of a forecast; other data stays as it is.
+    """Return a series with the windows of a forecast.
 
     A window belongs to the part that holds all the steps it forecasts. The steps it
     shows may be earlier: the first windows of validation and test show the end of the
@@ -81,8 +82,6 @@ def windows_of(data: DataSet, experiment: Experiment) -> DataSet:
     Raises:
         BadInput: a part is shorter than a window.
     """
-    if not isinstance(data.train, Series):
-        return data
     named = {"train": data.train, "test": data.test, "validation": data.validation}
     return replace(data, **dict(_windowed(data.name, named, experiment)))
 
@@ -134,3 +133,64 @@ def _numbers(text: str) -> Tensor:
         raise ValueError(f"{len(heading) - 1} series, not {_CHANNELS}")
     values = [[float(word) for word in row[1:]] for row in rows]
     return torch.tensor(values, dtype=torch.float64).T.contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of a standardised series, which overlap and are cut when they are read.
+
+    Attributes:
+        values: the series ``[channels, time]``, float32, on the device.
+        y: the first step of each window's forecast ``[n]``, int64, on the CPU.
+        lookback: steps before it that are shown.
+        horizon: steps that are forecast.
+    """
+
+    values: Tensor
+    y: Tensor
+    lookback: int
+    horizon: int
+
+    @classmethod
+    def of(
+        cls,
+        series: Series,
+        y: Tensor,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        experiment: Experiment,
+        device: torch.device,
+    ) -> Self:
+        """Standardise a series, and remember where its windows are.
+
+        Args:
+            series: as it was measured.
+            y: the first step of each window's forecast.
+            statistics: mean and standard deviation of each channel.
+            experiment: how long windows are.
+            device: where they are read.
+        """
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in statistics)
+        values = ((series.values - mean[:, None]) / std[:, None]).float().to(device)
+        lookback, horizon = experiment.lookback, experiment.horizon
+        assert horizon is not None
+        return cls(values, y.cpu(), lookback, horizon)
+
+    def read(
+        self, parts: list[tuple[Tensor, int]], change: object = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The windows of each part, copied from a view of the series.
+
+        Args:
+            parts: indices into ``y``, each with a seed that is not needed.
+            change: not used: a series is not augmented.
+
+        Yields:
+            What is shown ``[n, channels, lookback]``, and what follows
+            ``[n, channels, horizon]``.
+        """
+        del change
+        whole = self.values.unfold(1, self.lookback + self.horizon, 1)
+        for index, _ in parts:
+            first = (self.y[index] - self.lookback).to(whole.device)
+            window = whole[:, first].transpose(0, 1)
+            yield window[..., : self.lookback], window[..., self.lookback :]

@@ -11,19 +11,18 @@ import torch
 
 from flatmin.experiments.augment import Policy
 from flatmin.experiments.datasets import _large, _series, _small, _text
-from flatmin.experiments.datasets._birdsnap import birdsnap
 from flatmin.experiments.datasets._cifar import cifar
 from flatmin.experiments.datasets._folder import folder as image_folder
-from flatmin.experiments.datasets._kinds import Kind
+from flatmin.experiments.datasets._large import birdsnap
 from flatmin.experiments.datasets._types import (
     DataSet,
+    Kind,
     Parts,
     Split,
     Tensors,
     data_set,
 )
-from flatmin.experiments.errors import BadInput, unknown
-from flatmin.experiments.paths import expanded
+from flatmin.experiments.errors import BadInput, expanded, unknown
 
 
 @dataclass(frozen=True, slots=True)

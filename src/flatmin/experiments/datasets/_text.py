@@ -94,13 +94,12 @@ def pieces(texts: list[str], vocabulary: Path) -> Tensor:
 
 
 def sentences_of(data: DataSet, experiment: Experiment) -> DataSet:
-    """Return the data with sentences of at most ``tokens`` pieces; else as it is.
+    """Return the data with sentences of at most ``tokens`` pieces.
 
     Longer sentences lose what comes before their last piece, which marks their end.
     """
     most = experiment.tokens
-    if most is None:
-        return data
+    assert most is not None
     named = {"train": data.train, "test": data.test, "validation": data.validation}
     cut = {k: _cut(s, most) for k, s in named.items() if isinstance(s, Sentences)}
     return replace(data, **cut)

@@ -1,4 +1,4 @@
-"""The types of a loaded data set and its parts."""
+"""The types of a loaded data set and its parts, and what a part holds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from flatmin.experiments.augment import Policy
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets._images import open_image
+from flatmin.experiments.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
 #: The statistics of ImageNet's training images with which its networks were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+#: What a data set holds.
+Kind = Literal["images", "sentences", "series"]
+
+#: What to set for data that has no images.
+_ASKED_WITH: dict[Kind, str] = {"series": "horizon=96", "sentences": "tokens=64"}
+
+_HOLDS: dict[Kind, str] = {
+    "images": "has images",
+    "sentences": "has sentences",
+    "series": "is a series",
+}
 
 
 class ImageFiles(Dataset[tuple["Image", int]]):
@@ -203,3 +218,39 @@ def _located(images: Dataset[tuple[Image, int]]) -> list[tuple[Path, str]]:
     if isinstance(images, ImageFiles):
         return [(images.root, name) for name in images.names]
     raise TypeError(f"no files are known of {type(images).__name__}.")
+
+
+def kind_of(split: Split) -> Kind:
+    """Return what a loaded part holds."""
+    if isinstance(split, Series):
+        return "series"
+    return "sentences" if isinstance(split, Sentences) else "images"
+
+
+def check_kind(experiment: Experiment, name: str, kind: Kind) -> None:
+    """Refuse data that an experiment does not ask for: a forecast of images, say.
+
+    Args:
+        experiment: asks for a forecast by ``horizon`` and for sentences by ``tokens``.
+        name: of the data.
+        kind: what it holds.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    horizon, tokens = experiment.horizon, experiment.tokens
+    if horizon is not None and kind != "series":
+        raise BadInput(
+            f"horizon {horizon} asks for a forecast, and {name} {_HOLDS[kind]}. "
+            "Use --set data=etth1, or horizon=null."
+        )
+    if tokens is not None and kind != "sentences":
+        raise BadInput(
+            f"tokens {tokens} asks for sentences, and {name} {_HOLDS[kind]}. "
+            "Use --set data=sst2, or tokens=null."
+        )
+    if horizon is None and tokens is None and kind != "images":
+        raise BadInput(
+            f"{name} {_HOLDS[kind]}. Use --set {_ASKED_WITH[kind]}, and a network for "
+            "that."
+        )

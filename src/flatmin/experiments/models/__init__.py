@@ -1,6 +1,5 @@
 """Networks of the paper's experiments, one file per paper, and all those of timm."""
 
-from flatmin.experiments.models._inputs import input_size, normalisation
 from flatmin.experiments.models._weights import restore
 from flatmin.experiments.models.bert import SentenceClassifier, bert
 from flatmin.experiments.models.mixing import Mixing, true_gradient
@@ -13,6 +12,8 @@ from flatmin.experiments.models.registry import (
     SMALL,
     Entry,
     build,
+    input_size,
+    normalisation,
 )
 from flatmin.experiments.models.resnet_cifar import resnet_cifar
 from flatmin.experiments.models.samformer import RevIN, SAMformer

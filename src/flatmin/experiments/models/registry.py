@@ -1,4 +1,4 @@
-"""Networks by name: those of the paper, and any of timm's."""
+"""Networks by name, of the paper and of timm, and the images that they are given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.config import Experiment
+from flatmin.experiments.datasets import SETS, DataSet, Tensors
+from flatmin.experiments.errors import BadInput, expanded
 from flatmin.experiments.models import _timm
 from flatmin.experiments.models._weights import forget_classes, load_weights
 from flatmin.experiments.models.bert import bert
@@ -21,7 +23,6 @@ from flatmin.experiments.models.samformer import samformer
 from flatmin.experiments.models.shake_shake import shake_shake
 from flatmin.experiments.models.small import small_convnet
 from flatmin.experiments.models.wide_resnet import wide_resnet
-from flatmin.experiments.paths import expanded
 
 #: In place of a file of weights: train from scratch.
 SCRATCH = "none"
@@ -212,3 +213,35 @@ def known_to_timm(name: str) -> str:
         else f"There are {', '.join(MODELS)}, and timm.list_models()."
     )
     raise BadInput(f"no network is called {name!r}. {hint}")
+
+
+_Channels = tuple[float, ...]
+
+
+def input_size(experiment: Experiment) -> int | None:
+    """Return the side to which images are brought, in pixels; None for their own.
+
+    It is the experiment's ``image_size``, or else the size with which the pretrained
+    weights of timm were trained.
+    """
+    if experiment.image_size is not None or not _pretrained(experiment):
+        return experiment.image_size
+    config = _timm.images_for(known_to_timm(experiment.model))
+    return int(config["input_size"][-1])
+
+
+def normalisation(experiment: Experiment, data: DataSet) -> tuple[_Channels, _Channels]:
+    """Return mean and standard deviation per channel, of pixels from 0 to 1.
+
+    They are those with which the pretrained weights of timm were trained. Data sets in
+    memory that have a name, such as CIFAR-10, keep their own.
+    """
+    own = data.name in SETS and isinstance(data.train, Tensors)
+    if own or not _pretrained(experiment):
+        return data.mean, data.std
+    config = _timm.images_for(known_to_timm(experiment.model))
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def _pretrained(experiment: Experiment) -> bool:
+    return is_timms(experiment.model) and experiment.weights != SCRATCH

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flatmin.experiments.errors import BadInput, unknown
-from flatmin.experiments.recipes._changed import changed
+from flatmin.experiments.recipes._changed import changed, smoke
 from flatmin.experiments.recipes._recipe import Cell, Metric, Paper, Recipe
-from flatmin.experiments.recipes._smoke import smoke
 from flatmin.experiments.recipes.appendix import c4, c5
 from flatmin.experiments.recipes.figure1 import figure1
 from flatmin.experiments.recipes.figure3 import figure3_left, figure3_middle

@@ -1,4 +1,4 @@
-"""Recipes: the cells of a table or figure, and the paper's numbers."""
+"""Recipes: the cells of a table or figure, their arms, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ RHOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 _PRINTED = re.compile(r"(\d*\.?\d+)(?:±(<?)(\d*\.?\d+))?")
 _PATH = re.compile(r"[a-z0-9][a-z0-9.-]*(?:/[a-z0-9][a-z0-9.-]*)+")
+
+
+#: Examples of one of a host's 8 accelerators, of the default batch of 256.
+M = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +199,16 @@ class Recipe:
         depth = max(len(path) for path in paths)
         found = ("/".join(p[:n]) for n in range(1, depth + 1) for p in paths)
         return tuple(dict.fromkeys(found))
+
+
+def sam(base: Experiment, rho: float) -> tuple[Experiment, ...]:
+    """Return the one arm of a cell with SAM."""
+    return (base.model_copy(update={"method": "sam", "rho": rho}),)
+
+
+def sgd(base: Experiment, lengths: tuple[int, ...] = (1, 2)) -> tuple[Experiment, ...]:
+    """Return the arms of a cell without SAM: as many epochs, and twice as many."""
+    return tuple(
+        base.model_copy(update={"method": "sgd", "rho": 0.0, "length": length})
+        for length in lengths
+    )

@@ -11,7 +11,7 @@ from flatmin.experiments.config import (
     Augmentation,
     Experiment,
 )
-from flatmin.experiments.recipes._arms import M
+from flatmin.experiments.recipes._recipe import M
 
 #: Name in paths, name in tables, and the augmentations.
 AUGMENTATIONS: tuple[tuple[str, str, tuple[Augmentation, ...]], ...] = (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import M
-from flatmin.experiments.recipes._recipe import Cell, Recipe
+from flatmin.experiments.recipes._recipe import Cell, M, Recipe
 
 _BASE = Experiment(model="wrn-40-2", m=M, epochs=200)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import M, sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe
+from flatmin.experiments.recipes._recipe import Cell, M, Recipe, sam, sgd
 
 
 def figure1() -> Recipe:

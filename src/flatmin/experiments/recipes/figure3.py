@@ -7,8 +7,7 @@ from itertools import product
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import M, sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, M, Metric, Recipe, rows, sam, sgd
 
 EPOCHS = (1, 50, 300)
 NUMBERS: tuple[tuple[str, str, Metric], ...] = (

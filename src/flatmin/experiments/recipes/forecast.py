@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.recipes._arms import sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
+from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe, sam, sgd
 
 #: Steps ahead: rho of the paper's Table 4, and the mean squared error it prints.
 HORIZONS = {96: (0.5, "0.381"), 192: (0.6, "0.409"), 336: (0.9, "0.423"),

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.recipes._arms import sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe
+from flatmin.experiments.recipes._recipe import Cell, Recipe, sam, sgd
 
 #: What ``flatmin sweep`` tries.
 RHOS = (0.02, 0.05, 0.1, 0.2)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, Recipe, rows, sam, sgd
 from flatmin.experiments.recipes._table6 import AUGMENTATIONS, CIFAR, ROWS
 
 #: Five networks with three augmentations; SAM and SGD on CIFAR-10, then on CIFAR-100.

@@ -7,8 +7,7 @@ from itertools import product
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, Metric, Recipe, rows, sam, sgd
 
 NETWORKS = ("ResNet-50", "ResNet-101", "ResNet-152")
 EPOCHS = (100, 200, 400)

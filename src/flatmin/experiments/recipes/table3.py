@@ -8,8 +8,7 @@ from typing import Any
 
 from flatmin.experiments.config import Augmentation, Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, Recipe, rows, sam, sgd
 
 #: Name of the data set, and its name in tables.
 SETS = {

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import M, sam, sgd
-from flatmin.experiments.recipes._recipe import RHOS, Cell, Recipe, rows
+from flatmin.experiments.recipes._recipe import RHOS, Cell, M, Recipe, rows, sam, sgd
 
 NOISE = (20, 40, 60, 80)
 

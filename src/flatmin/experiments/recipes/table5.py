@@ -7,8 +7,7 @@ from itertools import product
 
 from flatmin.experiments.config import BASIC, CUTOUT, Augmentation, Experiment
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import M, sam, sgd
-from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, M, Recipe, rows, sam, sgd
 
 #: Data set, its name in tables, and what "AA" is there.
 SETS: tuple[tuple[str, str, tuple[Augmentation, ...]], ...] = (

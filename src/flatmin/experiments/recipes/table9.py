@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from flatmin.experiments.recipes import _notes
-from flatmin.experiments.recipes._arms import sam
-from flatmin.experiments.recipes._recipe import Cell, Recipe, rows
+from flatmin.experiments.recipes._recipe import Cell, Recipe, rows, sam
 from flatmin.experiments.recipes._table6 import AUGMENTATIONS, CIFAR, ROWS
 
 #: Five networks with three augmentations; CIFAR-10 and CIFAR-100.

@@ -13,8 +13,7 @@ from flatmin.experiments.intervals import interval, mean
 from flatmin.experiments.recipes._recipe import Cell, Recipe
 from flatmin.experiments.report._runs import StoredRun, differences, runs_of
 from flatmin.experiments.report._words import setting
-from flatmin.experiments.runs.asked import Asked
-from flatmin.experiments.runs.names import arm_name, run_folder
+from flatmin.experiments.runs.asked import Asked, arm_name, run_folder
 from flatmin.experiments.tasks import task_of
 
 #: A recipe with no more cells than this has those without runs listed too.

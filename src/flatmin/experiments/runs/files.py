@@ -1,11 +1,14 @@
-"""Read JSON files, with one message for all damage, and write them atomically."""
+"""Read JSON files, with one message for all damage; write atomically; lock folders."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from flatmin.diagnostics._files import write
@@ -17,6 +20,10 @@ Record = TypeVar("Record", bound=BaseModel)
 
 #: What messages advise about a damaged file that the program can make again.
 REMOVE = "Remove it and start again."
+
+
+#: The file in a folder on which the lock is; it stays there.
+LOCK = ".lock"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,3 +127,54 @@ def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
         elif old.get(key) != value:
             names.append(key)
     return names
+
+
+class Busy(BadInput):
+    """Another process is writing to a folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others from writing into a folder, within the block.
+
+    Raises:
+        Busy: another process is writing there.
+        BadInput: the folder cannot be made.
+    """
+    try:
+        held = _lock(folder).acquire(timeout=0)
+    except Timeout:
+        raise Busy(f"another process is writing to {folder}.") from None
+    with held:
+        yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes into a folder, then lock it as `locked` does.
+
+    Raises:
+        BadInput: the folder cannot be made.
+    """
+    with _lock(folder):
+        yield
+
+
+def _lock(folder: Path) -> FileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}.") from None
+    return FileLock(folder / LOCK)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process is writing into a folder at this moment."""
+    if not (folder / LOCK).is_file():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except Busy:
+        return True

@@ -30,6 +30,7 @@ from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs import environment
 from flatmin.experiments.runs.files import (
+    LOCK,
     check,
     differences,
     read_json,
@@ -38,7 +39,6 @@ from flatmin.experiments.runs.files import (
     write_json,
 )
 from flatmin.experiments.runs.images import Inputs, Window, described
-from flatmin.experiments.runs.lock import LOCK
 from flatmin.experiments.runs.network import restored, tensors
 from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
 

@@ -19,8 +19,8 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Job, Request, train_job
 from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
-from flatmin.experiments.runs.lock import Busy
-from flatmin.experiments.runs.names import point_folder, sweep_folder
+from flatmin.experiments.runs.asked import point_folder, sweep_folder
+from flatmin.experiments.runs.files import Busy
 from flatmin.experiments.sweep._grid import Point, grid
 from flatmin.experiments.sweep._report import report
 from flatmin.experiments.sweep._storage import FAILURES, refusal

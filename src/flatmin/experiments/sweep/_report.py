@@ -9,12 +9,10 @@ from typing import Self
 
 from rich.console import Console
 
-from flatmin.experiments.choice import best
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.intervals import interval, mean
+from flatmin.experiments.intervals import best, interval, mean
 from flatmin.experiments.jobs import Request
-from flatmin.experiments.runs.files import write, write_json
-from flatmin.experiments.runs.lock import in_turn
+from flatmin.experiments.runs.files import in_turn, write, write_json
 from flatmin.experiments.sweep._grid import Grid, Point
 from flatmin.experiments.sweep._study import Standing
 from flatmin.experiments.table import Column, Table, counted

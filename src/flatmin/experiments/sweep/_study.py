@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.intervals import mean
-from flatmin.experiments.runs.lock import Busy, in_turn, locked
-from flatmin.experiments.runs.names import point_folder
+from flatmin.experiments.runs.asked import point_folder
+from flatmin.experiments.runs.files import Busy, in_turn, locked
 from flatmin.experiments.sweep._grid import Grid, Point
 from flatmin.experiments.sweep._storage import FAILURES, opened
 

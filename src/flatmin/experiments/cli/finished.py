@@ -1,4 +1,4 @@
-"""``flatmin sharpness`` and ``flatmin landscape``."""
+"""Commands about finished runs: report, export, sharpness, landscape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flatmin.experiments.cli.options import Data, Finished, Json, folder
+from flatmin.experiments.cli.options import (
+    Data,
+    Finished,
+    Json,
+    folder,
+    readable,
+    readable_paths,
+)
 from flatmin.experiments.cli.output import print_json, say
 from flatmin.experiments.errors import BadInput
 
@@ -105,3 +112,62 @@ def _opened(
     if classes is not None or size is not None:
         raise BadInput("--classes and --image-size are for files, with --model NAME.")
     return finished(paths, data)
+
+
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Where flatmin train or flatmin compare wrote runs. Default: runs.",
+            callback=readable_paths,
+        ),
+    ] = None,
+    data: Data = Path("data"),
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the numbers as one JSON document; write no files."
+        ),
+    ] = False,
+) -> None:
+    """Report on finished runs, on a page: the paper's numbers beside ours."""
+    from flatmin.experiments.compare.main import numbers as compare_numbers
+    from flatmin.experiments.compare.main import report as report_comparison
+    from flatmin.experiments.recipes import recipe
+    from flatmin.experiments.report import numbers
+    from flatmin.experiments.report import report as run
+    from flatmin.experiments.runs.asked import COMPARISON
+
+    where, console = folders or [Path("runs")], Console()
+    compared = [folder for folder in where if (folder / COMPARISON).is_file()]
+    trained = [folder for folder in where if folder not in compared]
+    if as_json:
+        print_json([*numbers(trained, recipe), *map(compare_numbers, compared)])
+        return
+    pages = [report_comparison(folder, data, console) for folder in compared]
+    if trained:
+        pages += run(trained, recipe, console)
+    for page in pages:
+        say(f"Page: {page}")
+
+
+def export(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a finished run.", callback=readable
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="An empty folder, or one that is not there.", callback=folder
+        ),
+    ] = Path("model"),
+) -> None:
+    """Write a trained network for others: weights, classes, size and statistics."""
+    from flatmin.experiments.runs import export as exporting
+
+    exporting.export(run, out)
+    say(f"Model: {out}\n\n{exporting.snippet(out).rstrip()}")
