@@ -181,9 +181,9 @@ def introduction(
     one = what.experiment
     tries = ", ".join(_tries(what))
     seeds = counted(what.seeds, "seed")
+    where = _validation(what, next(iter(sets.values())))
     lines.append(
-        f"{one.model}, {seeds}. Each method chooses its settings on "
-        f"{100 * what.validation:g} % of the training images: {tries}."
+        f"{one.model}, {seeds}. Each method chooses its settings on {where}: {tries}."
     )
     words = "1 process" if processes == 1 else f"{processes} processes"
     lines.append(
@@ -196,6 +196,13 @@ def introduction(
 def _tries(what: Comparison) -> list[str]:
     optimizer = what.experiment.optimizer
     return [f"{arm.label(optimizer)} of {what.tries(arm)[0]}" for arm in ARMS]
+
+
+def _validation(what: Comparison, images: DataSet) -> str:
+    """Name the images on which settings are chosen."""
+    if images.validation is not None:
+        return f"the {len(images.validation.y):,} validation images"
+    return f"{100 * what.validation:g} % of the training images"
 
 
 def _held(what: Comparison, images: DataSet) -> int:
