@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mpl_toolkits.mplot3d import proj3d
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Line, Plane, axis
@@ -126,10 +127,34 @@ def test_surfaces_stand_in_columns() -> None:
     assert spans == [0, 0, 1, 1]
 
 
+def test_no_tick_is_in_the_corner_where_two_axes_meet() -> None:
+    figure = pictures.surface(both())
+    for panel in figure.axes[:2]:
+        for ticks in (panel.get_xticks(), panel.get_yticks()):
+            assert len(ticks) >= 2
+            assert max(abs(ticks)) < 1.0
+
+
+def test_a_title_is_above_its_surface() -> None:
+    figure = pictures.surface({"one": bowl(1.0)})
+    figure.canvas.draw()
+    panel: Any = figure.axes[0]
+    text = panel.title.get_window_extent()
+    highest = panel.transData.transform(
+        [
+            proj3d.proj_transform(x, y, z, panel.get_proj())[:2]
+            for x in panel.get_xlim()
+            for y in panel.get_ylim()
+            for z in panel.get_zlim()
+        ]
+    )[:, 1].max()
+    assert text.y0 > highest
+
+
 def test_a_line_is_the_median_and_its_band_the_range() -> None:
     several = [Line(a=(0.0, 1.0), losses=(k, 2 * k)) for k in (1.0, 2.0, 9.0)]
     figure = pictures.line({"many": several, "one": several[0]}, top=12.0)
-    (panel,) = figure.axes
+    panel: Any = figure.axes[0]
     many, one = panel.lines
     assert np.asarray(many.get_ydata()).tolist() == [2.0, 4.0]
     assert np.asarray(one.get_ydata()).tolist() == [1.0, 2.0]

@@ -79,14 +79,14 @@ def surface(
     columns = columns or len(planes)
     rows = -(-len(planes) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.9 * rows))
-    figure.subplots_adjust(0, 0.03, 0.96, 0.95, wspace=0.02, hspace=0.08)
+    figure.subplots_adjust(0, 0.03, 0.96, 0.92, wspace=0.02, hspace=0.12)
     for k, (name, plane) in enumerate(planes.items(), start=1):
         panel: Any = figure.add_subplot(
             rows, columns, k, projection="3d", computed_zorder=False
         )
         _relief(panel, plane, scale, looks)
         panel.set_zlabel(loss)
-        panel.set_title(name, y=0.98)
+        panel.set_title(name, y=1.04)
     return figure
 
 
@@ -180,8 +180,10 @@ def _relief(panel: Any, plane: Plane, scale: Scale, looks: tuple[float, float]) 
     _sheet(panel, plane, scale, floor)
     panel.set(xlabel=plane.labels[0], ylabel=plane.labels[1])
     panel.set(xlim=scale.a, ylim=scale.b, zlim=(floor, scale.top))
-    panel.locator_params("x", nbins=4)
-    panel.locator_params("y", nbins=4)
+    # Without the ticks at the ends: those of both axes meet in the corner in front.
+    panel.locator_params("x", nbins=4, prune="both")
+    panel.locator_params("y", nbins=4, prune="both")
+    panel.locator_params("z", nbins=5)
     panel.set_zticks([z for z in panel.get_zticks() if scale.low <= z <= scale.top])
     panel.set_zlim(floor, scale.top)
     panel.view_init(*looks)
