@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: compare test test-all lint lock docs bench conformance frameworks wheel clean
+.PHONY: compare test test-all lint lock docs links bench conformance frameworks wheel clean
 
 compare: $(INSTALLED)
 	$(BIN)/flatmin compare
@@ -40,6 +40,10 @@ lock:
 docs: $(READY)
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -W -n -q -b doctest docs docs/_build/doctest
+
+# Asks every site that the documents name; needs a network.
+links: $(READY)
+	$(BIN)/sphinx-build -n -q -b linkcheck docs docs/_build/linkcheck
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_cost.py

@@ -47,6 +47,16 @@ napoleon_google_docstring = True
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
+# `make links`: addresses of this project that exist from the first release on.
+linkcheck_ignore = [
+    r"https://(github\.com|raw\.githubusercontent\.com)/flatmin/.*",
+    r"https://pypi\.org/project/flatmin/",
+]
+# Sections of GitHub's pages are made by a script.
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]
+linkcheck_timeout = 20
+linkcheck_retries = 3
+
 # The documents stand alone: builds do not fetch other projects' inventories.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|pathlib|typing)\..*"),
