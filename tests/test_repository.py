@@ -84,11 +84,18 @@ def test_workflows_run_what_is_there() -> None:
     made = {
         w for s in steps("ci.yml") for w in re.findall(r"make (\S+)", s.get("run", ""))
     }
-    assert made == {"lint", "docs", "wheel", "test"}
+    assert made == {"lint", "docs", "wheel", "test", "links"}
     assert made <= set(targets)
     for step in [*steps("ci.yml"), *steps("release.yml")]:
         for path in re.findall(r"\.ci/\S+", step.get("run", "")):
             assert (ROOT / path).is_file(), path
+
+
+def test_a_site_that_is_down_stops_no_pull_request() -> None:
+    triggers = read(GITHUB / "workflows" / "ci.yml")[True]  # YAML 1.1 reads "on" so.
+    assert {"schedule", "workflow_dispatch", "pull_request"} <= triggers.keys()
+    condition = jobs("ci.yml")["links"]["if"]
+    assert set(re.findall(r"'(\w+)'", condition)) == {"schedule", "workflow_dispatch"}
 
 
 def test_actions_are_of_a_version() -> None:
