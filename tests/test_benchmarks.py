@@ -64,6 +64,33 @@ def test_every_task_of_the_price_has_a_network_that_can_be_built() -> None:
     assert len(done.stdout.split()) == 11
 
 
+TRIED = """
+from arms import FEW, MANY, Setting, arms
+for tries in (MANY, FEW):
+    base, sam = (next(a for a in arms(tries) if a.name == n) for n in ("base", "sam"))
+    assert base.settings((0.1, 0.2), None) == [Setting(1.0, 1.0, None)]
+    found = sam.settings((0.1,), Setting(0.5, 2, None))
+    print([(x.length, x.lr, x.rho) for x in found])
+same = Setting(1.0, 1.0, None)
+print(len(sam.settings((0.1, 0.2), same)), FEW.at_base, MANY.at_base)
+"""
+
+
+def test_a_method_of_the_price_is_tried_where_the_base_is_best() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRIED],
+        cwd=BENCHMARKS / "price",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    many, few, rest = done.stdout.splitlines()
+    assert many.endswith("(1.0, 1.0, 0.1), (0.5, 2, 0.1)]")
+    assert few == "[(1.0, 1.0, 0.1), (0.5, 2, 0.1)]"
+    assert rest == "2 True False"
+
+
 def test_authors_code_that_is_not_there_is_listed_as_absent(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "authors", "--checkouts", tmp_path],

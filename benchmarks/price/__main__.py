@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import report
-from study import NAMES, Study
+from study import BASE, NAMES, SAM, Study
 from tasks import TASKS
 
 from flatmin.experiments.runs.files import write
@@ -52,7 +52,7 @@ def main() -> None:
     with TemporaryDirectory() as thrown_away:
         root = Path(thrown_away) if given.smoke else given.out / given.task
         seeds = 1 if given.smoke else given.seeds
-        arms = (report.BASE, report.SAM, *given.arms)
+        arms = (BASE, SAM, *given.arms)
         study = Study(task, root, given.data, seeds, arms, given.weights, given.smoke)
         tested = list(study.tested())
         write(root / "runs.csv", report.runs(tested).csv())

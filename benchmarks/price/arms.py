@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -22,21 +22,23 @@ class Tries:
         base_lengths: of the base's schedule, in multiples of the task's.
         base_lrs: learning rates of the base, likewise.
         lengths: of a method's schedule; with wrong labels, short ones are better.
+        at_base: whether a method is tried with the base's chosen length and rate too.
     """
 
     base_lengths: tuple[float, ...]
     base_lrs: tuple[float, ...]
     lengths: tuple[float, ...]
+    at_base: bool = False
 
 
 #: 20 tries for the base and 9 for a method, for tasks of seconds.
 MANY = Tries((0.25, 0.5, 1.0, 1.1, 2.0), (0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 1.0))
 
-#: 16 tries for the base and 3 for a method, for tasks of minutes.
-FEW = Tries((0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,))
+#: 16 tries for the base and 6 for a method, for tasks of minutes.
+FEW = Tries((0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,), at_base=True)
 
-#: 20 and 3 for a task whose base overfits at higher rates.
-FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0), (1.0,))
+#: 20 and 6 for a task whose base overfits at higher rates.
+FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0), (1.0,), at_base=True)
 
 #: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1
@@ -46,6 +48,21 @@ def no_options(steps: int) -> dict[str, Any]:
     """Take the defaults of a method."""
     del steps
     return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run chooses.
+
+    Attributes:
+        length: of its schedule, in multiples of the task's.
+        lr: its learning rate, likewise.
+        rho: its radius; None for a base.
+    """
+
+    length: float
+    lr: float
+    rho: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +87,40 @@ class Arm:
     lrs: tuple[float, ...] = (1.0,)
     rhos: tuple[float, ...] | None = None
 
-    def candidates(
-        self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
-    ) -> list[Experiment]:
-        """Return the experiments to choose from; a single one needs no choice."""
-        return list(self._candidates(task, rhos, per_epoch))
+    def settings(self, rhos: tuple[float, ...], base: Setting | None) -> list[Setting]:
+        """Return the settings to choose from; a single one needs no choice.
 
-    def _candidates(
-        self, task: Experiment, rhos: tuple[float, ...], per_epoch: int
-    ) -> Iterator[Experiment]:
-        radii = (task.rho,) if self.method == "sgd" else self.rhos or rhos
-        for length, lr, rho in product(self.lengths, self.lrs, radii):
-            steps = max(1, round(length * task.epochs * per_epoch))
-            changes = {
-                "method": self.method,
-                "method_options": self.options(steps),
-                "lr": lr * task.lr,
-                "rho": rho,
-                "steps": steps,
-                "ema": decay_over(AVERAGED * steps),
-                "evaluate_every": 1_000_000,
-            }
-            yield Experiment.model_validate({**task.model_dump(), **changes})
+        Args:
+            rhos: radii of methods that climb like SAM.
+            base: the base's choice, if a method is tried with its length and rate too.
+        """
+        places = list(product(self.lengths, self.lrs))
+        if self.method == "sgd":
+            return [Setting(length, lr, None) for length, lr in places]
+        if base is not None:
+            places.append((base.length, base.lr))
+        found = product(dict.fromkeys(places), self.rhos or rhos)
+        return [Setting(length, lr, rho) for (length, lr), rho in found]
+
+    def experiment(self, one: Setting, task: Experiment, per_epoch: int) -> Experiment:
+        """Return a run with these settings.
+
+        Args:
+            one: the settings.
+            task: the base's run, with the task's length and rate.
+            per_epoch: steps of an epoch.
+        """
+        steps = max(1, round(one.length * task.epochs * per_epoch))
+        changes = {
+            "method": self.method,
+            "method_options": self.options(steps),
+            "lr": one.lr * task.lr,
+            "rho": task.rho if one.rho is None else one.rho,
+            "steps": steps,
+            "ema": decay_over(AVERAGED * steps),
+            "evaluate_every": 1_000_000,
+        }
+        return Experiment.model_validate({**task.model_dump(), **changes})
 
 
 def _late(share: float) -> Options:

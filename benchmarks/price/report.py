@@ -9,15 +9,12 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from study import Tested
+from study import BASE, SAM, Tested
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.intervals import interval, mean, paired
 from flatmin.experiments.table import Column, Table
 from flatmin.experiments.tasks import task_of
-
-#: Differences are taken to these: the best base that validation finds, and SAM.
-BASE, SAM = "base-chosen", "sam"
 
 mpl.use("agg")
 

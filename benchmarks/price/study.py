@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arms import MANY, Arm, arms
+from arms import MANY, Arm, Setting, arms
 from rich.console import Console
 from tasks import Task
 
@@ -22,8 +22,11 @@ from flatmin.experiments.tasks import task_of
 #: Seeds of the runs to choose from; tested runs have seeds 0, 1, 2 and so on.
 CHOICE = (100, 101)
 
+#: Differences are taken to these: the best base that validation finds, and SAM.
+BASE, SAM = "base-chosen", "sam"
+
 #: The arms of a small study: those that the table compares with, and a late one.
-_SMALL = ("base-chosen", "sam", "late-quarter")
+_SMALL = (BASE, SAM, "late-quarter")
 
 #: The names of all arms.
 NAMES = tuple(arm.name for arm in arms(MANY))
@@ -84,10 +87,13 @@ class Study:
 
     def tested(self) -> Iterator[Tested]:
         """Choose the settings of every arm, then train with all seeds."""
-        base = self.task.experiment(self.data, self.weights)
-        names = _SMALL if self.small else self.arms
+        task = self.task.experiment(self.data, self.weights)
+        names, base = _SMALL if self.small else self.arms, None
         for arm in (arm for arm in arms(self.task.tries) if arm.name in names):
-            chosen = self._chosen(arm, base)
+            setting = self._chosen(arm, task, base)
+            if arm.name == BASE and self.task.tries.at_base:
+                base = setting
+            (chosen,) = self._experiments(arm, task, [setting])
             runs = [chosen.model_copy(update={"seed": seed}) for seed in self._seeds]
             results = self._all(f"test/{arm.name}", runs)
             yield Tested(arm, chosen, dict(zip(self._seeds, results, strict=True)))
@@ -96,13 +102,15 @@ class Study:
     def _seeds(self) -> range:
         return range(self.seeds)
 
-    def _chosen(self, arm: Arm, base: Experiment) -> Experiment:
-        """Return the candidate with the least error on held-out examples."""
-        whole = self._candidates(arm, base)
-        if len(whole) == 1:
-            return whole[0]
-        held = {"validation": 0.1, "noisy_validation": base.noise > 0}
-        tries = self._candidates(arm, base.model_copy(update=held))
+    def _chosen(self, arm: Arm, task: Experiment, base: Setting | None) -> Setting:
+        """Return the settings with the least error on held-out examples."""
+        tried = arm.settings(self.task.rhos, base)
+        if self.small:
+            tried = tried[:2]
+        if len(tried) == 1:
+            return tried[0]
+        held = {"validation": 0.1, "noisy_validation": task.noise > 0}
+        tries = self._experiments(arm, task.model_copy(update=held), tried)
         runs = [
             one.model_copy(update={"seed": seed})
             for one in tries
@@ -111,21 +119,22 @@ class Study:
         found = self._all(f"choose/{arm.name}", runs)
         n = len(self._choice)
         errors = [
-            mean([score(base, one, averaged=False) for one in found[i : i + n]])
+            mean([score(task, one, averaged=False) for one in found[i : i + n]])
             for i in range(0, len(found), n)
         ]
-        return whole[errors.index(min(errors))]
+        return tried[errors.index(min(errors))]
 
     @property
     def _choice(self) -> tuple[int, ...]:
         return CHOICE[:1] if self.small else CHOICE
 
-    def _candidates(self, arm: Arm, base: Experiment) -> list[Experiment]:
-        per_epoch = len(data_of(base, self._request).train.y) // base.batch_size
-        if not self.small:
-            return arm.candidates(base, self.task.rhos, per_epoch)
-        short = base.model_copy(update={"epochs": 3})
-        return arm.candidates(short, self.task.rhos, per_epoch)[:2]
+    def _experiments(
+        self, arm: Arm, task: Experiment, settings: Sequence[Setting]
+    ) -> list[Experiment]:
+        per_epoch = len(data_of(task, self._request).train.y) // task.batch_size
+        if self.small:
+            task = task.model_copy(update={"epochs": 3})
+        return [arm.experiment(one, task, per_epoch) for one in settings]
 
     @property
     def _request(self) -> Request:
