@@ -142,7 +142,7 @@ def late_subset_sam(
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range.
 
-    Reference: Zhou et al. 2024, arXiv:2410.10373, for the last part of the training.
+    Reference: Zhou et al. 2025, arXiv:2410.10373, for the last part of the training.
     The ascent on a part of the batch, and the product of both, are ours.
     """
     inside("late", late, "(0, 1]", "0.4 is the default")

@@ -171,8 +171,8 @@ SETS: dict[str, Source] = {
         train=8_144,
         test=8_041,
         load=_large.cars,
-        url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
-        note="by hand; offered for download no more",
+        url="https://github.com/pytorch/vision/issues/7545#issuecomment-1631441616",
+        note="by hand; the authors offer it for download no more",
     ),
     "aircraft": _Photographs(
         title="FGVC-Aircraft",
