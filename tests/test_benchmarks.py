@@ -71,8 +71,8 @@ for tries in (MANY, FEW):
     assert base.settings((0.1, 0.2), None) == [Setting(1.0, 1.0, None)]
     found = sam.settings((0.1,), Setting(0.5, 2, None))
     print([(x.length, x.lr, x.rho) for x in found])
-same = Setting(1.0, 1.0, None)
-print(len(sam.settings((0.1, 0.2), same)), FEW.at_base, MANY.at_base)
+long = Setting(2.0, 1.0, None)
+print(len(sam.settings((0.1, 0.2), long)), FEW.at_base, MANY.at_base)
 """
 
 

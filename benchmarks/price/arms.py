@@ -22,7 +22,7 @@ class Tries:
         base_lengths: of the base's schedule, in multiples of the task's.
         base_lrs: learning rates of the base, likewise.
         lengths: of a method's schedule; with wrong labels, short ones are better.
-        at_base: whether a method is tried with the base's chosen length and rate too.
+        at_base: whether a method is tried with the rate that the base chose, too.
     """
 
     base_lengths: tuple[float, ...]
@@ -92,13 +92,15 @@ class Arm:
 
         Args:
             rhos: radii of methods that climb like SAM.
-            base: the base's choice, if a method is tried with its length and rate too.
+            base: its choice, if a method is also tried with its rate. The length is
+                then the base's too, but at most the method's: the base has the larger
+                search.
         """
         places = list(product(self.lengths, self.lrs))
         if self.method == "sgd":
             return [Setting(length, lr, None) for length, lr in places]
         if base is not None:
-            places.append((base.length, base.lr))
+            places.append((min(base.length, max(self.lengths)), base.lr))
         found = product(dict.fromkeys(places), self.rhos or rhos)
         return [Setting(length, lr, rho) for (length, lr), rho in found]
 
