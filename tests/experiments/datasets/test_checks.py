@@ -56,6 +56,14 @@ def test_unequal_classes_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_class_with_a_single_image_is_counted_in_the_singular(tmp_path: Path) -> None:
+    root = photos(tmp_path / "a", "train", "test")
+    for i in range(1, 5):
+        (root / f"train/ants/{i}.png").unlink()
+    (sentence,) = said(root)
+    assert "from 1 training image (ants) to 5 (bees), 5.0 times" in sentence
+
+
 def copy(root: Path, source: str, target: str) -> None:
     (root / target).write_bytes((root / source).read_bytes())
 

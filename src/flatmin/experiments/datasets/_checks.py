@@ -11,6 +11,7 @@ from flatmin.experiments.datasets._layout import SUFFIXES, Listed, left_out, lis
 from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, ImageFiles
 from flatmin.experiments.errors import BadInput, expanded
+from flatmin.experiments.table import counted
 
 #: Classes are reported if the largest has so many times the images of the smallest.
 _UNEQUAL = 2.0
@@ -71,11 +72,11 @@ def _unequal(found: Listed) -> list[str]:
     if most < _UNEQUAL * max(fewest, 1):
         return []
     large, small = (found.classes[counts.index(n)] for n in (most, fewest))
-    share = most / sum(counts)
+    images, share = counted(fewest, "training image"), most / sum(counts)
     return [
-        f"Classes are unequal: from {fewest:,} training images ({small}) to {most:,} "
-        f"({large}), {most / max(fewest, 1):.1f} times as many. Always answering "
-        f"{large} would be right for {share:.0%} of them."
+        f"Classes are unequal: from {images} ({small}) to {most:,} ({large}), "
+        f"{most / max(fewest, 1):.1f} times as many. Always answering {large} would be "
+        f"right for {share:.0%} of them."
     ]
 
 
