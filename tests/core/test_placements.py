@@ -32,17 +32,15 @@ def test_a_process_without_entries_takes_part_in_a_norm() -> None:
         assert norm.item() == 5.0
 
 
-def test_a_rank_among_all_weights_needs_them_whole() -> None:
+def test_gradients_of_single_examples_need_whole_weights() -> None:
     with OneProcess():
         mesh = init_device_mesh("cpu", (1,))
         w = distribute_tensor(torch.zeros(3), mesh, [Shard(0)])
         groups = [{"sam_rho": 0.5}]
         step = Step(0, nn.Module(), [w], groups, group_of=[0])
         program = FisherMasked(share=0.5, every=1, samples=1)(step)
-        next(program)
-        program.send([w])
-        with pytest.raises(ValueError, match=r"needs whole parameters, got sharded"):
-            program.send([w])
+        with pytest.raises(ValueError, match=r"sparse SAM needs .* single examples"):
+            next(program)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

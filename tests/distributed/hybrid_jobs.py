@@ -21,7 +21,9 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
-from flatmin.core import Group
+from flatmin.core import Group, Step
+from flatmin.core._ranking import highest
+from flatmin.core._shards import share_of, whole_as
 from tests.distributed.checkpoint_jobs import load, save
 from tests.distributed.jobs import RHO, M, batches, network, sgd, weights
 from tests.distributed.shard_jobs import locally, whole
@@ -207,3 +209,16 @@ def shards_after(rank: int, steps: int) -> list[Any]:
             cross_entropy(model(x.chunk(RANKS)[rank]), y.chunk(RANKS)[rank]).backward()
         optimizer.step()
     return [locally(p).tolist() for p in model.parameters()]
+
+
+def ranked(rank: int, kind: str, values: list[Tensor | None], share: float) -> Any:
+    """The mask of the highest of these values, each cut as its parameter is."""
+    w: list[Tensor] = list(KINDS[kind]().parameters())
+    parts = [
+        None if x is None else share_of(x, p) for x, p in zip(values, w, strict=True)
+    ]
+    step = Step(0, nn.Module(), w, [{}], group_of=[0] * len(w))
+    return [
+        None if one is None else whole(whole_as(one, p))
+        for one, p in zip(highest(step, parts, share), w, strict=True)
+    ]

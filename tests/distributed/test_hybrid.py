@@ -131,3 +131,43 @@ def test_the_norm_is_that_of_the_mean_gradient_of_the_group(four: Ranks) -> None
         g = torch.autograd.grad(loss, list(model.parameters()))
         wanted = get_total_norm(g).item()
         assert answer["norms"] == [pytest.approx(wanted, rel=1e-12)]
+
+
+def values_of(seed: int, levels: int) -> list[Tensor | None]:
+    """A value per entry of each weight but the second, of so many different ones."""
+    random = torch.Generator().manual_seed(seed)
+    found: list[Tensor | None] = [
+        torch.randint(levels, p.shape, generator=random).double()
+        for p in network().parameters()
+    ]
+    found[1] = None
+    return found
+
+
+def entries_of(xs: list[Any]) -> Tensor:
+    whole = [torch.as_tensor(x, dtype=torch.float64) for x in xs if x is not None]
+    return torch.cat([x.flatten() for x in whole])
+
+
+@every_kind
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("levels", [10**9, 4, 1])
+def test_shards_are_ranked_as_one(
+    levels: int, share: float, kind: str, four: Ranks
+) -> None:
+    values = values_of(3, levels)
+    masks = four.run(hybrid_jobs.ranked, kind, values, share)
+    assert all(mask == masks[0] for mask in masks)
+    assert masks[0][1] is None
+    mask, all_values = entries_of(masks[0]).bool(), entries_of(values)
+    assert mask.sum() == max(1, int(share * mask.numel()))
+    assert share == 1.0 or all_values[mask].min() >= all_values[~mask].max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_shards_of_any_precision_are_ranked(dtype: torch.dtype, four: Ranks) -> None:
+    values = [x if x is None else (x / 97).to(dtype) for x in values_of(4, 10**6)]
+    mask, *_ = four.run(hybrid_jobs.ranked, "four-shards", values, 0.4)
+    chosen, all_values = entries_of(mask).bool(), entries_of(values)
+    assert chosen.sum() == int(0.4 * chosen.numel())
+    assert all_values[chosen].min() >= all_values[~chosen].max()

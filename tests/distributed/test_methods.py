@@ -83,12 +83,10 @@ def test_sharded_training_is_that_of_one_process(
 
 OUTLIERS = "outliers() needs whole tensors, got sharded parameters"
 SECOND = "second-order SAM needs whole parameters, got sharded ones"
-RANKS = "ranks all weights together and needs whole parameters"
+SINGLE = "sparse SAM needs the gradients of single examples"
 REFUSED = {
-    ("sparse_sam", "layers"): RANKS,
-    ("sparse_sam", "tensor"): RANKS,
-    ("ire", "layers"): RANKS,
-    ("ire", "tensor"): RANKS,
+    ("sparse_sam", "layers"): SINGLE,
+    ("sparse_sam", "tensor"): SINGLE,
     ("zsharp", "layers"): OUTLIERS,
     ("zsharp", "tensor"): OUTLIERS,
     ("second_order_sam", "layers"): SECOND,

@@ -11,6 +11,7 @@ SCOPE = "tests/optim/test_scope.py::"
 
 SHARDS = "core/_shards.py"
 METRIC = "core/_metric.py"
+RANKING = "core/_ranking.py"
 SHARDED = "tests/distributed/test_shards.py::"
 WHOLE = "tests/distributed/test_whole.py::"
 HYBRID = "tests/distributed/test_hybrid.py::"
@@ -42,6 +43,27 @@ DISTRIBUTED = [
         "for i in at]), dist.ReduceOp.MAX",
         "for i in at]), dist.ReduceOp.SUM",
         f"{SHARDED}test_the_norm_is_that_of_the_whole_for_every_p[1.0-layers]",
+    ),
+    Mutant(
+        "a shard that ranks its entries among its own",
+        RANKING,
+        "        dist.all_reduce(counts, group=group)\n    return counts\n",
+        "        pass\n    return counts\n",
+        f"{HYBRID}test_shards_are_ranked_as_one[1000000000-0.3-four-shards]",
+    ),
+    Mutant(
+        "equal entries taken by every shard",
+        RANKING,
+        "before = sum(ties[: _place(groups)])",
+        "before = 0",
+        f"{HYBRID}test_shards_are_ranked_as_one[4-0.3-four-shards]",
+    ),
+    Mutant(
+        "equal entries taken once for every kind of shard",
+        RANKING,
+        "missing -= min(missing, sum(ties))",
+        "pass",
+        f"{HYBRID}test_shards_are_ranked_as_one[1-0.3-one-tensor]",
     ),
     Mutant(
         "copies of a shard counted twice",

@@ -14,6 +14,7 @@ from flatmin.core._method import Method, Traits
 from flatmin.core._multiple import entries, pick, scaled, spread
 from flatmin.core._program import Ascent, Ask, Entries, Gradients, Program, Step
 from flatmin.core._ranking import highest
+from flatmin.core._shards import any_sharded
 from flatmin.core._two_point import Climb
 
 
@@ -49,12 +50,18 @@ class FisherMasked(Method):
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
+        if any_sharded(step.w):
+            raise ValueError(
+                "sparse SAM needs the gradients of single examples. With sharded "
+                "parameters (DTensor) a gradient is the mean over all processes. Use "
+                "DistributedDataParallel, or flatmin.SAM."
+            )
         rho, mask = of_group(step), step.memory.recall("mask")
         # The whole batch comes first, because buffers keep the first pass's update.
         g = yield Ask(climbs=True)
         if mask is None or step.index % self.every == 0:
             fisher = yield from self._fisher(step)
-            mask = highest(step, step.mean(fisher), self.share, "sparse SAM")
+            mask = highest(step, step.mean(fisher), self.share)
             step.memory.keep("mask", mask)
         return (yield Ask(_masked(Climb.climb(step, g, rho), mask)))
 

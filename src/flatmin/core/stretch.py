@@ -77,7 +77,7 @@ class Stretched(Method):
 def _flat(step: Step, g: Gradients, sharp: float) -> Gradients:
     """1 where the gradient is not among the largest, else 0."""
     sizes: Gradients = [x if x is None else x.abs() for x in g]
-    largest = highest(step, sizes, sharp, "IRE")
+    largest = highest(step, sizes, sharp)
     return [x if x is None else 1 - x for x in largest]
 
 

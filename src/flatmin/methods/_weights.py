@@ -134,9 +134,10 @@ def ire(
     whose learning rate was tuned before you attribute a gain to flatness.
 
     A copy of the weights is kept during each step, and P stays in the state.
-    Micro-batches (``probes(accumulate=True)``) and sharded parameters are refused: all
-    weights are ranked together, by the gradient of the whole batch. To do the same
-    around another method, use `flatmin.core.stretch.Stretched`.
+    All weights are ranked together, by the gradient of the whole batch: micro-batches
+    (``probes(accumulate=True)``) are refused, and the parts of sharded parameters are
+    ranked over all processes. To do the same around another method, use
+    `flatmin.core.stretch.Stretched`.
 
     Differs from the paper: P ranks weights by the size of the batch's gradient, as in
     the newer of the authors' programs for language models, which they call simpler and
