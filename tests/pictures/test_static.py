@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 from mpl_toolkits.mplot3d import proj3d
+from PIL import Image
 
 from flatmin import pictures
 from flatmin.diagnostics.landscape import Line, Plane, axis
-from flatmin.pictures import Scale
+from flatmin.pictures import Scale, static
 from flatmin.pictures._scale import cut, finer
+from flatmin.pictures._seen import _AZIMUTHS, _ELEVATION
 
 
 def bowl(height: float, points: int = 9, **more: Any) -> Plane:
@@ -149,6 +152,16 @@ def test_a_title_is_above_its_surface() -> None:
         ]
     )[:, 1].max()
     assert text.y0 > highest
+
+
+@pytest.mark.parametrize("azimuth", _AZIMUTHS)
+def test_nothing_of_a_surface_is_cut_off(azimuth: float) -> None:
+    scale = Scale.of(both().values(), 100.0)
+    figure = static.relief(bowl(9.0), scale, "training loss", (_ELEVATION, azimuth))
+    png = io.BytesIO(pictures.encoded(figure, "png"))
+    ink = np.asarray(Image.open(png).convert("L")) < 250
+    edges = (ink[:3], ink[-3:], ink[:, :3], ink[:, -3:])
+    assert not any(edge.any() for edge in edges)
 
 
 def test_a_line_is_the_median_and_its_band_the_range() -> None:

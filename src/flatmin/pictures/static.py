@@ -100,7 +100,8 @@ def relief(plane: Plane, scale: Scale, loss: str, looks: tuple[float, float]) ->
         looks: elevation and azimuth of the camera, in degrees.
     """
     figure = Figure(figsize=(4.4, 3.9))
-    figure.subplots_adjust(0, 0.03, 0.94, 1.05)
+    # Room for the name of the loss, which stands left or right of the surface.
+    figure.subplots_adjust(0.06, -0.02, 0.92, 1.02)
     panel: Any = figure.add_subplot(projection="3d", computed_zorder=False)
     _relief(panel, plane, scale, looks)
     panel.set_zlabel(loss)
