@@ -41,6 +41,19 @@ def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) 
     assert sum(line.startswith("| ") for line in rest) == 2 + rows
 
 
+def said_in_price(program: str) -> str:
+    """What a program prints that runs in the folder of the price's benchmark."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=BENCHMARKS / "price",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 BUILT = """
 from pathlib import Path
 from tasks import TASKS
@@ -53,15 +66,7 @@ for name, task in TASKS.items():
 
 
 def test_every_task_of_the_price_has_a_network_that_can_be_built() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BUILT],
-        cwd=BENCHMARKS / "price",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 11
+    assert len(said_in_price(BUILT).split()) == 11
 
 
 TRIED = """
@@ -77,15 +82,7 @@ print(len(sam.settings((0.1, 0.2), long)), FEW.at_base, MANY.at_base)
 
 
 def test_a_method_of_the_price_is_tried_where_the_base_is_best() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TRIED],
-        cwd=BENCHMARKS / "price",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    many, few, rest = done.stdout.splitlines()
+    many, few, rest = said_in_price(TRIED).splitlines()
     assert many.endswith("(1.0, 1.0, 0.1), (0.5, 2, 0.1)]")
     assert few == "[(1.0, 1.0, 0.1), (0.5, 2, 0.1)]"
     assert rest == "2 True False"
