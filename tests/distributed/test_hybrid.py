@@ -171,3 +171,14 @@ def test_shards_of_any_precision_are_ranked(dtype: torch.dtype, four: Ranks) -> 
     chosen, all_values = entries_of(mask).bool(), entries_of(values)
     assert chosen.sum() == int(0.4 * chosen.numel())
     assert all_values[chosen].min() >= all_values[~chosen].max()
+
+
+def test_what_is_no_number_ranks_highest_on_every_shard(four: Ranks) -> None:
+    values = values_of(5, 10**6)
+    assert values[0] is not None
+    values[0][0, 0], values[0][1, 1] = math.nan, -math.nan
+    mask, *others = four.run(hybrid_jobs.ranked, "four-shards", values, 0.2)
+    assert all(other == mask for other in others)
+    chosen = entries_of(mask).bool()
+    assert chosen.sum() == int(0.2 * chosen.numel())
+    assert chosen[entries_of(values).isnan()].all()

@@ -15,8 +15,8 @@ from flatmin.core._shards import Shards
 #: Process groups that hold the parts of a tensor.
 Groups: TypeAlias = tuple[Any, ...]
 
-#: Bits of a number that one count over all processes settles.
-_BITS = 16
+#: Bits of a number that one count over all processes settles: 16 KB are sent.
+_BITS = 11
 
 
 def highest(step: Step, values: Gradients, share: float) -> Gradients:
@@ -70,7 +70,7 @@ def _limit(kinds: list[tuple[Groups, Tensor]], count: int) -> tuple[int, int]:
     Each round counts the keys that begin with what is known by their next bits.
     """
     known, missing = 0, count
-    for shift in range(64 - _BITS, -1, -_BITS):
+    for shift in range(64 // _BITS * _BITS, -1, -_BITS):
         counts = sum(_next_bits(*kind, known, shift) for kind in kinds)
         assert isinstance(counts, Tensor)
         above = counts.flip(0).cumsum(0)
@@ -90,8 +90,8 @@ def _next_bits(groups: Groups, keys: Tensor, known: int, shift: int) -> Tensor:
 
 
 def _keys(xs: list[Tensor]) -> Tensor:
-    """Integers in the order of numbers that are not negative."""
-    return _flat(xs).double().view(torch.int64)
+    """Integers in the order of numbers that are not negative; NaN is the highest."""
+    return _flat(xs).double().abs().view(torch.int64)
 
 
 def _flat(xs: list[Tensor]) -> Tensor:
