@@ -109,7 +109,7 @@ def test_centring_takes_the_mean_of_each_weight_vector() -> None:
 
 
 def outliers(x: Tensor, share: float) -> Tensor:
-    [found] = filters.outliers(share)(step_of(nn.Linear(1, 1)), [x])
+    [found] = filters.outliers(share)(step_of(nn.Linear(1, 1), [x]), [x])
     assert found is not None
     return found
 

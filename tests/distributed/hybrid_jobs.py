@@ -24,6 +24,7 @@ from flatmin import SAM
 from flatmin.core import Group, Step
 from flatmin.core._ranking import highest
 from flatmin.core._shards import share_of, whole_as
+from flatmin.core.filters import outliers
 from tests.distributed.checkpoint_jobs import load, save
 from tests.distributed.jobs import RHO, M, batches, network, sgd, weights
 from tests.distributed.shard_jobs import locally, whole
@@ -221,4 +222,16 @@ def ranked(rank: int, kind: str, values: list[Tensor | None], share: float) -> A
     return [
         None if one is None else whole(whole_as(one, p))
         for one, p in zip(highest(step, parts, share), w, strict=True)
+    ]
+
+
+def outliers_of(rank: int, kind: str, values: list[Tensor], share: float) -> Any:
+    """What the filter for outliers leaves of these, each cut as its parameter is."""
+    w: list[Tensor] = list(KINDS[kind]().parameters())
+    parts = [share_of(x, p) for x, p in zip(values, w, strict=True)]
+    step = Step(0, nn.Module(), w, [{}], group_of=[0] * len(w))
+    found = outliers(share)(step, [*parts])
+    return [
+        None if x is None else whole(whole_as(x, p))
+        for x, p in zip(found, w, strict=True)
     ]

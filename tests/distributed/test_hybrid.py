@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
 from flatmin import SAM
+from flatmin.core import Step
+from flatmin.core.filters import outliers
 from tests.distributed import hybrid_jobs
 from tests.distributed.hybrid_jobs import EXAMPLES, KINDS, RANKS, mine
 from tests.distributed.jobs import RHO, M, batches, network, sgd
@@ -182,3 +184,18 @@ def test_what_is_no_number_ranks_highest_on_every_shard(four: Ranks) -> None:
     chosen = entries_of(mask).bool()
     assert chosen.sum() == int(0.2 * chosen.numel())
     assert chosen[entries_of(values).isnan()].all()
+
+
+@every_kind
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("levels", [10**9, 3, 1])
+def test_outliers_of_shards_are_those_of_the_whole(
+    levels: int, share: float, kind: str, four: Ranks
+) -> None:
+    w = [p.detach() for p in network().parameters()]
+    random = torch.Generator().manual_seed(6)
+    values = [1 + torch.randint(levels, p.shape, generator=random).double() for p in w]
+    step = Step(0, nn.Module(), [*w], [{}], group_of=[0] * len(w))
+    expected = [x.tolist() for x in outliers(share)(step, [*values]) if x is not None]
+    for answer in four.run(hybrid_jobs.outliers_of, kind, values, share):
+        assert answer == expected

@@ -81,14 +81,11 @@ def test_sharded_training_is_that_of_one_process(
         close(one, one_process(name, base))
 
 
-OUTLIERS = "outliers() needs whole tensors, got sharded parameters"
 SECOND = "second-order SAM needs whole parameters, got sharded ones"
 SINGLE = "sparse SAM needs the gradients of single examples"
 REFUSED = {
     ("sparse_sam", "layers"): SINGLE,
     ("sparse_sam", "tensor"): SINGLE,
-    ("zsharp", "layers"): OUTLIERS,
-    ("zsharp", "tensor"): OUTLIERS,
     ("second_order_sam", "layers"): SECOND,
     ("second_order_sam", "tensor"): SECOND,
     ("gcsam", "tensor"): "centring needs whole weight vectors",

@@ -47,8 +47,8 @@ DISTRIBUTED = [
     Mutant(
         "a shard that ranks its entries among its own",
         RANKING,
-        "        dist.all_reduce(counts, group=group)\n    return counts\n",
-        "        pass\n    return counts\n",
+        "        dist.all_reduce(x, group=group)\n",
+        "        pass\n",
         f"{HYBRID}test_shards_are_ranked_as_one[1000000000-0.3-four-shards]",
     ),
     Mutant(
@@ -57,6 +57,22 @@ DISTRIBUTED = [
         "before = sum(ties[: _place(groups)])",
         "before = 0",
         f"{HYBRID}test_shards_are_ranked_as_one[4-0.3-four-shards]",
+    ),
+    Mutant(
+        "outliers by the mean of a shard",
+        "core/filters.py",
+        "mean = total(x.sum(), groups) / n",
+        "mean = x.mean()",
+        f"{HYBRID}test_outliers_of_shards_are_those_of_the_whole"
+        "[1000000000-0.5-hybrid-root]",
+    ),
+    Mutant(
+        "a shard without outliers that moves whole",
+        "core/filters.py",
+        "total(top.sum(), groups) > 0",
+        "top.any()",
+        f"{HYBRID}test_outliers_of_shards_are_those_of_the_whole"
+        "[1000000000-0.95-hybrid-root]",
     ),
     Mutant(
         "equal entries taken once for every kind of shard",

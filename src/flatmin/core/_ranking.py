@@ -50,21 +50,21 @@ def _of_whole(xs: list[Tensor], count: int) -> list[Tensor]:
 
 def _of_parts(shards: Shards, xs: list[Tensor], count: int) -> list[Tensor]:
     """Find the limit by counting, since no process holds all entries."""
-    kinds = [(groups, at, _keys([xs[i] for i in at])) for groups, at in shards.kinds]
-    limit, missing = _limit([(groups, keys) for groups, _, keys in kinds], count)
+    kinds = [(groups, at, keys_of([xs[i] for i in at])) for groups, at in shards.kinds]
+    least, missing = limit([(groups, keys) for groups, _, keys in kinds], count)
     ones: dict[int, Tensor] = {}
     for groups, at, keys in kinds:
-        equal = keys == limit
+        equal = keys == least
         ties = _of_each(groups, equal.sum())
         before = sum(ties[: _place(groups)])
-        mask = (keys > limit) | (equal & (equal.cumsum(0) <= missing - before))
+        mask = (keys > least) | (equal & (equal.cumsum(0) <= missing - before))
         missing -= min(missing, sum(ties))
         parts = torch.split(mask, [xs[i].numel() for i in at])
         ones.update(zip(at, parts, strict=True))
     return [ones[i] for i in range(len(xs))]
 
 
-def _limit(kinds: list[tuple[Groups, Tensor]], count: int) -> tuple[int, int]:
+def limit(kinds: list[tuple[Groups, Tensor]], count: int) -> tuple[int, int]:
     """Return the smallest key to take, and how many that are equal to it.
 
     Each round counts the keys that begin with what is known by their next bits.
@@ -83,13 +83,10 @@ def _limit(kinds: list[tuple[Groups, Tensor]], count: int) -> tuple[int, int]:
 def _next_bits(groups: Groups, keys: Tensor, known: int, shift: int) -> Tensor:
     """Count the keys that begin with ``known`` by what follows, over all processes."""
     bits = (keys >> shift)[keys >> shift >> _BITS == known] & (1 << _BITS) - 1
-    counts = bits.bincount(minlength=1 << _BITS)
-    for group in groups:
-        dist.all_reduce(counts, group=group)
-    return counts
+    return total(bits.bincount(minlength=1 << _BITS), groups)
 
 
-def _keys(xs: list[Tensor]) -> Tensor:
+def keys_of(xs: list[Tensor]) -> Tensor:
     """Integers in the order of numbers that are not negative; NaN is the highest."""
     return _flat(xs).double().abs().view(torch.int64)
 
@@ -102,9 +99,14 @@ def _of_each(groups: Groups, n: Tensor) -> list[int]:
     """Return the number of each process that holds a part, in the order of `_place`."""
     counts = n.new_zeros(math.prod(group.size() for group in groups))
     counts[_place(groups)] = n
+    return [int(count) for count in total(counts, groups)]
+
+
+def total(x: Tensor, groups: Groups) -> Tensor:
+    """Add up what the processes that hold a part have; ``x`` is overwritten."""
     for group in groups:
-        dist.all_reduce(counts, group=group)
-    return [int(count) for count in counts]
+        dist.all_reduce(x, group=group)
+    return x
 
 
 def _place(groups: Groups) -> int:

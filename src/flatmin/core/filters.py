@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flatmin.core import _checks as checks
 from flatmin.core._joints import Filter
 from flatmin.core._program import Gradients, Step
+from flatmin.core._ranking import Groups, keys_of, limit, total
 from flatmin.core._shards import Shards
 from flatmin.core.combine import centre
 
@@ -109,16 +110,29 @@ def _chosen(moves: list[bool], step: Step, g: Gradients) -> Gradients:
 
 
 def _all_outliers(share: float, step: Step, g: Gradients) -> Gradients:
-    if any(holders for holders, _ in Shards.of(step.w).kinds):
-        raise ValueError("outliers() needs whole tensors, got sharded parameters.")
-    return [x if x is None else _outliers(x, share) for x in g]
+    found = list(g)
+    for groups, places in Shards.of(step.w).kinds:
+        for i in places:
+            x, n = g[i], step.w[i].numel()
+            # The quantile's neighbour from below, counted from 1.
+            at = math.floor(share * (n - 1)) + 1
+            if x is not None and n > 0:
+                found[i] = _of_part(x, n, at, groups) if groups else _outliers(x, at)
+    return found
 
 
-def _outliers(x: Tensor, share: float) -> Tensor:
-    if x.numel() == 0:
-        return x
+def _outliers(x: Tensor, at: int) -> Tensor:
     z = ((x - x.mean()) / x.std(correction=0)).abs().flatten()
-    # The quantile's neighbour from below, for tensors too long for torch.quantile.
-    at = math.floor(share * (x.numel() - 1)) + 1
+    # Not torch.quantile, which takes no long tensors.
     top = (z > z.kthvalue(at).values).view_as(x)
     return torch.where(top.any(), x * top, x)
+
+
+def _of_part(x: Tensor, n: int, at: int, groups: Groups) -> Tensor:
+    """As `_outliers`, of a tensor whose other parts are on other processes."""
+    mean = total(x.sum(), groups) / n
+    # The standard deviation, by which all are divided, does not change their order.
+    far = keys_of([(x - mean).abs()])
+    least, _ = limit([(groups, far)], n - at + 1)
+    top = (far > least).view_as(x)
+    return torch.where(total(top.sum(), groups) > 0, x * top, x)

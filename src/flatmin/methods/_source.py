@@ -142,8 +142,7 @@ def zsharp(
         \hat\epsilon = \rho \, c \odot g / \|c \odot g\|_2
 
     with c = 1 at the entries whose z-score within their tensor is above a quantile,
-    and 0 at all others. If there is none, the whole tensor moves. Not for sharded
-    parameters.
+    and 0 at all others. If there is none, the whole tensor moves.
 
     Differs from the authors' script, and not from the paper: the script filters only
     tensors of two or more axes, and gives each a ball of radius rho.
