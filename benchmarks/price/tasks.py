@@ -172,7 +172,7 @@ TASKS: dict[str, Task] = {
     "sst2-scratch": Task(
         "SST-2, BERT-tiny from scratch",
         {**_SENTENCES, "model": "bert-tiny", "lr": 5e-4, "epochs": 4, "warmup": 0.4},
-        (0.05, 0.1, 0.2),
+        (0.01, 0.02, 0.05, 0.1, 0.2),
         tries=FEW,
     ),
 }
