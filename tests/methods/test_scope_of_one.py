@@ -62,6 +62,12 @@ COMBINING: dict[str, tuple[Build, dict[str, Any]]] = {
     "random_sam": (flatmin.random_sam, {}),
 }
 
+#: Their entries are ranked over all shards.
+RANKING: dict[str, tuple[Build, dict[str, Any]]] = {
+    "zsharp": (flatmin.zsharp, {"share": 0.5}),
+    "ire": (flatmin.ire, {"rho": 1.0, "every": 2}),
+}
+
 
 @pytest.mark.parametrize("name", COMBINING)
 @pytest.mark.parametrize("scope", [Replica, World, everyone])
@@ -76,9 +82,9 @@ def test_one_replica_is_no_replica(name: str, scope: Callable[[], Scope]) -> Non
     assert_same(tensors(plain), tensors(model))
 
 
-@pytest.mark.parametrize("name", COMBINING)
+@pytest.mark.parametrize("name", [*COMBINING, *RANKING])
 def test_one_shard_is_no_shard(name: str) -> None:
-    build, options = COMBINING[name]
+    build, options = {**COMBINING, **RANKING}[name]
     plain, model = mlp(), mlp()
     model.load_state_dict(plain.state_dict())
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
@@ -89,18 +95,11 @@ def test_one_shard_is_no_shard(name: str) -> None:
         torch.testing.assert_close(whole.full_tensor(), p, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("build", "why"),
-    [
-        (flatmin.zsharp, "whole tensors"),
-        (flatmin.second_order_sam, "whole parameters"),
-    ],
-)
-def test_what_cannot_be_sharded_says_so(build: Build, why: str) -> None:
+def test_what_cannot_be_sharded_says_so() -> None:
     model = mlp()
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-    with pytest.raises(ValueError, match=why):
-        trained(model, build)
+    with pytest.raises(ValueError, match="whole parameters"):
+        trained(model, flatmin.second_order_sam)
 
 
 def test_rows_that_are_cut_are_not_centred() -> None:
