@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM
 from flatmin.core import Group, Step
+from flatmin.core._joints import Filter
+from flatmin.core._program import Gradients
 from flatmin.core._ranking import highest
 from flatmin.core._shards import share_of, whole_as
 from flatmin.core.filters import outliers
@@ -212,26 +214,24 @@ def shards_after(rank: int, steps: int) -> list[Any]:
     return [locally(p).tolist() for p in model.parameters()]
 
 
-def ranked(rank: int, kind: str, values: list[Tensor | None], share: float) -> Any:
-    """The mask of the highest of these values, each cut as its parameter is."""
+def on_shards(kind: str, values: Gradients, change: Filter) -> list[Any]:
+    """What is left of these values, each cut as its parameter is."""
     w: list[Tensor] = list(KINDS[kind]().parameters())
-    parts = [
+    parts: Gradients = [
         None if x is None else share_of(x, p) for x, p in zip(values, w, strict=True)
     ]
     step = Step(0, nn.Module(), w, [{}], group_of=[0] * len(w))
     return [
-        None if one is None else whole(whole_as(one, p))
-        for one, p in zip(highest(step, parts, share), w, strict=True)
-    ]
-
-
-def outliers_of(rank: int, kind: str, values: list[Tensor], share: float) -> Any:
-    """What the filter for outliers leaves of these, each cut as its parameter is."""
-    w: list[Tensor] = list(KINDS[kind]().parameters())
-    parts = [share_of(x, p) for x, p in zip(values, w, strict=True)]
-    step = Step(0, nn.Module(), w, [{}], group_of=[0] * len(w))
-    found = outliers(share)(step, [*parts])
-    return [
         None if x is None else whole(whole_as(x, p))
-        for x, p in zip(found, w, strict=True)
+        for x, p in zip(change(step, parts), w, strict=True)
     ]
+
+
+def ranked(rank: int, kind: str, values: Gradients, share: float) -> list[Any]:
+    """The mask of the highest of these values."""
+    return on_shards(kind, values, lambda step, parts: highest(step, parts, share))
+
+
+def outliers_of(rank: int, kind: str, values: Gradients, share: float) -> list[Any]:
+    """What the filter for outliers leaves of these values."""
+    return on_shards(kind, values, outliers(share))

@@ -33,8 +33,8 @@ DISTRIBUTED = [
     Mutant(
         "the norm of a shard instead of the whole",
         SHARDS,
-        "                dist.all_reduce(value, op, group)\n",
-        "                pass\n",
+        "        dist.all_reduce(x, op, group)\n",
+        "        pass\n",
         f"{SHARDED}test_sharded_training_is_that_of_one_process[dtype0-1e-12-layers]",
     ),
     Mutant(
@@ -47,8 +47,8 @@ DISTRIBUTED = [
     Mutant(
         "a shard that ranks its entries among its own",
         RANKING,
-        "        dist.all_reduce(x, group=group)\n",
-        "        pass\n",
+        "return reduced(bits.bincount(minlength=1 << _BITS), groups)",
+        "return bits.bincount(minlength=1 << _BITS)",
         f"{HYBRID}test_shards_are_ranked_as_one[1000000000-0.3-four-shards]",
     ),
     Mutant(
@@ -61,7 +61,7 @@ DISTRIBUTED = [
     Mutant(
         "outliers by the mean of a shard",
         "core/filters.py",
-        "mean = total(x.sum(), groups) / n",
+        "mean = reduced(x.sum(), groups) / n",
         "mean = x.mean()",
         f"{HYBRID}test_outliers_of_shards_are_those_of_the_whole"
         "[1000000000-0.5-hybrid-root]",
@@ -69,7 +69,7 @@ DISTRIBUTED = [
     Mutant(
         "a shard without outliers that moves whole",
         "core/filters.py",
-        "total(top.sum(), groups) > 0",
+        "reduced(top.sum(), groups) > 0",
         "top.any()",
         f"{HYBRID}test_outliers_of_shards_are_those_of_the_whole"
         "[1000000000-0.95-hybrid-root]",

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from flatmin.core._program import Gradients, Step
-from flatmin.core._shards import Shards
-
-#: Process groups that hold the parts of a tensor.
-Groups: TypeAlias = tuple[Any, ...]
+from flatmin.core._shards import Groups, Shards, reduced
 
 #: Bits of a number that one count over all processes settles: 16 KB are sent.
 _BITS = 11
@@ -34,8 +29,7 @@ def highest(step: Step, values: Gradients, share: float) -> Gradients:
     xs = [x for x in values if x is not None]
     shards = Shards.of([step.w[i] for i in there])
     count = max(1, int(share * sum(step.w[i].numel() for i in there)))
-    whole = not any(groups for groups, _ in shards.kinds)
-    ones = _of_whole(xs, count) if whole else _of_parts(shards, xs, count)
+    ones = _of_whole(xs, count) if shards.whole else _of_parts(shards, xs, count)
     found: Gradients = [None] * len(values)
     for i, x, one in zip(there, xs, ones, strict=True):
         found[i] = one.view_as(x).to(x.device, x.dtype)
@@ -83,7 +77,7 @@ def limit(kinds: list[tuple[Groups, Tensor]], count: int) -> tuple[int, int]:
 def _next_bits(groups: Groups, keys: Tensor, known: int, shift: int) -> Tensor:
     """Count the keys that begin with ``known`` by what follows, over all processes."""
     bits = (keys >> shift)[keys >> shift >> _BITS == known] & (1 << _BITS) - 1
-    return total(bits.bincount(minlength=1 << _BITS), groups)
+    return reduced(bits.bincount(minlength=1 << _BITS), groups)
 
 
 def keys_of(xs: list[Tensor]) -> Tensor:
@@ -99,14 +93,7 @@ def _of_each(groups: Groups, n: Tensor) -> list[int]:
     """Return the number of each process that holds a part, in the order of `_place`."""
     counts = n.new_zeros(math.prod(group.size() for group in groups))
     counts[_place(groups)] = n
-    return [int(count) for count in total(counts, groups)]
-
-
-def total(x: Tensor, groups: Groups) -> Tensor:
-    """Add up what the processes that hold a part have; ``x`` is overwritten."""
-    for group in groups:
-        dist.all_reduce(x, group=group)
-    return x
+    return [int(count) for count in reduced(counts, groups)]
 
 
 def _place(groups: Groups) -> int:

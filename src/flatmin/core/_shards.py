@@ -22,6 +22,9 @@ from flatmin.core import _tensors as ts
 #: times as fast as any other question, of which a step asks a thousand.
 PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 
+#: Process groups that hold the parts of a tensor; none of a whole one.
+Groups: TypeAlias = tuple[Any, ...]
+
 #: Measures the tensors at the given positions.
 Measure: TypeAlias = Callable[[list[int]], Tensor]
 
@@ -116,27 +119,27 @@ class Shards:
             the positions of the tensors cut so.
     """
 
-    kinds: list[tuple[tuple[Any, ...], list[int]]]
+    kinds: list[tuple[Groups, list[int]]]
 
     @classmethod
     def of(cls, ws: Sequence[Tensor]) -> Shards:
         """How parameters are cut; alike on every process, and in the same order."""
         if ws and all_plain(ws):
             return cls([((), [*range(len(ws))])])
-        kinds: dict[tuple[Any, ...], list[int]] = {}
+        kinds: dict[Groups, list[int]] = {}
         for i, w in enumerate(ws):
             kinds.setdefault(_holders(w), []).append(i)
         return cls(list(kinds.items()))
 
     def norm(self, xs: Sequence[Tensor]) -> Tensor:
         """``||x||_2`` over all entries of all processes; ``xs`` are the parts here."""
-        if self._whole:
+        if self.whole:
             return ts.norm(xs)
         return self._sum(xs, lambda at: ts.norm([xs[i] for i in at]).square()).sqrt()
 
     def dot(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
         """``<x, y>`` over all entries of all processes."""
-        if self._whole:
+        if self.whole:
             return ts.dot(xs, ys)
         return self._sum(
             xs, lambda at: ts.dot([xs[i] for i in at], [ys[i] for i in at])
@@ -144,7 +147,7 @@ class Shards:
 
     def largest(self, xs: Sequence[Tensor]) -> Tensor:
         """``max |x|`` over all entries of all processes."""
-        if self._whole:
+        if self.whole:
             return ts.largest(xs)
         parts = self._each(
             xs, lambda at: ts.largest([xs[i] for i in at]), dist.ReduceOp.MAX
@@ -153,12 +156,13 @@ class Shards:
 
     def power_total(self, xs: Sequence[Tensor], s: Tensor, q: float) -> Tensor:
         """``sum |x / s|^q`` over all entries of all processes."""
-        if self._whole:
+        if self.whole:
             return ts.power_total(xs, s, q)
         return self._sum(xs, lambda at: ts.power_total([xs[i] for i in at], s, q))
 
     @property
-    def _whole(self) -> bool:
+    def whole(self) -> bool:
+        """Whether no tensor is cut."""
         return all(not groups for groups, _ in self.kinds)
 
     def _sum(self, xs: Sequence[Tensor], measure: Measure) -> Tensor:
@@ -172,17 +176,22 @@ class Shards:
             here = [i for i in at if xs[i].numel() > 0]
             nothing = torch.zeros((), dtype=torch.float64, device=xs[at[0]].device)
             value = measure(here) if here else nothing
-            for group in groups:
-                dist.all_reduce(value, op, group)
-            values.append(value.to(xs[0].device))
+            values.append(reduced(value, groups, op).to(xs[0].device))
         return values
+
+
+def reduced(x: Tensor, groups: Groups, op: Any = dist.ReduceOp.SUM) -> Tensor:
+    """Reduce ``x`` in place over the processes that hold the parts of a tensor."""
+    for group in groups:
+        dist.all_reduce(x, op, group)
+    return x
 
 
 def _local(x: Any) -> Tensor:
     return x.to_local() if is_dtensor(x) else x
 
 
-def _holders(w: Any) -> tuple[Any, ...]:
+def _holders(w: Any) -> Groups:
     """The process groups among which ``w`` is cut."""
     if not is_dtensor(w):
         return ()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from flatmin.core import _checks as checks
 from flatmin.core._joints import Filter
 from flatmin.core._program import Gradients, Step
-from flatmin.core._ranking import Groups, keys_of, limit, total
-from flatmin.core._shards import Shards
+from flatmin.core._ranking import keys_of, limit
+from flatmin.core._shards import Groups, Shards, reduced
 from flatmin.core.combine import centre
 
 #: Layers that normalise; most others in use derive from one of these.
@@ -129,10 +129,10 @@ def _outliers(x: Tensor, at: int) -> Tensor:
 
 
 def _of_part(x: Tensor, n: int, at: int, groups: Groups) -> Tensor:
-    """As `_outliers`, of a tensor whose other parts are on other processes."""
-    mean = total(x.sum(), groups) / n
+    """Keep the outliers of a tensor whose other parts are on other processes."""
+    mean = reduced(x.sum(), groups) / n
     # The standard deviation, by which all are divided, does not change their order.
     far = keys_of([(x - mean).abs()])
     least, _ = limit([(groups, far)], n - at + 1)
     top = (far > least).view_as(x)
-    return torch.where(total(top.sum(), groups) > 0, x * top, x)
+    return torch.where(reduced(top.sum(), groups) > 0, x * top, x)

@@ -23,7 +23,6 @@ _DECIDED = (
 
 #: Learning rate and weight decay of fine-tuning, and of training from scratch.
 _TUNING = {"sgd": (0.01, 1e-4), "adamw": (3e-4, 0.05)}
-
 _SCRATCH = {"sgd": (0.1, 5e-4), "adamw": (1e-3, 0.05)}
 
 

@@ -25,16 +25,12 @@ from flatmin.experiments.errors import BadInput
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
-
-_URL = "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"
-
-_LISTS = ("species.txt", "images.txt", "test_images.txt")
-
-_IMAGES = "download/images"
-
-_HOW = (
-    f"Unpack {_URL} there and run its get_birdsnap.py, which downloads the images from "
-    "Flickr."
+_BIRDSNAP = "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"
+_BIRD_LISTS = ("species.txt", "images.txt", "test_images.txt")
+_BIRD_IMAGES = "download/images"
+_BIRDS_BY_HAND = (
+    f"Unpack {_BIRDSNAP} there and run its get_birdsnap.py, which downloads the images "
+    "from Flickr."
 )
 
 
@@ -185,8 +181,8 @@ def _files(root: Path, pairs: Sequence[tuple[str | Path, int]]) -> Files:
 
 def birdsnap(folder: Path) -> Parts:
     """Read 500 species of birds, without the images that Flickr no longer has."""
-    require("Birdsnap", (*_LISTS, _IMAGES), folder, _HOW)
-    species, images, tests = (_table(folder / name) for name in _LISTS)
+    require("Birdsnap", (*_BIRD_LISTS, _BIRD_IMAGES), folder, _BIRDS_BY_HAND)
+    species, images, tests = (_table(folder / name) for name in _BIRD_LISTS)
     with reading(folder / "species.txt"):
         classes = {row["id"]: row["common"] for row in species}
     label = {key: i for i, key in enumerate(classes)}
@@ -194,7 +190,7 @@ def birdsnap(folder: Path) -> Parts:
         labels = {row["path"]: label[row["species_id"]] for row in images}
     with reading(folder / "test_images.txt"):
         tested = {row["path"] for row in tests}
-    here = [path for path in labels if (folder / _IMAGES / path).is_file()]
+    here = [path for path in labels if (folder / _BIRD_IMAGES / path).is_file()]
     train = _birds(folder, [path for path in here if path not in tested], labels)
     test = _birds(folder, [path for path in here if path in tested], labels)
     split = (
@@ -211,6 +207,8 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def _birds(folder: Path, paths: list[str], labels: dict[str, int]) -> Files:
     if not paths:
-        raise BadInput(f"{folder / _IMAGES} lacks the images of images.txt. {_HOW}")
+        raise BadInput(
+            f"{folder / _BIRD_IMAGES} lacks the images of images.txt. {_BIRDS_BY_HAND}"
+        )
     y = torch.tensor([labels[path] for path in paths])
-    return Files(ImageFiles(folder / _IMAGES, paths, y), y)
+    return Files(ImageFiles(folder / _BIRD_IMAGES, paths, y), y)

@@ -165,12 +165,12 @@ def chosen(split: Split, index: Tensor) -> Split:
 def flip_labels(
     y: Tensor, share: float, classes: int, seed: int, *, true_class: bool = False
 ) -> Tensor:
-    """Symmetric label noise: ``share`` of the labels are drawn anew.
+    """Draw a share of the labels anew, which is symmetric label noise.
 
-    Exactly ``round(share * n)`` labels are drawn, all classes being equally likely. The
-    examples whose labels are drawn depend on seed and n alone. The SAM paper does not
-    say which of the two kinds its Table 4 has; at share 0.8 and 10 classes, 20 % of the
-    labels remain right without the true class and 28 % with it.
+    Exactly ``round(share * n)`` labels are drawn, all classes being equally likely.
+    Seed and n alone decide which. The SAM paper does not say which of the two kinds its
+    Table 4 has; at share 0.8 and 10 classes, 20 % of the labels remain right without
+    the true class and 28 % with it.
 
     Args:
         y: labels ``[n]``, int64, from 0 to ``classes - 1``, on the CPU.

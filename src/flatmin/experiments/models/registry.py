@@ -27,6 +27,8 @@ from flatmin.experiments.models.wide_resnet import wide_resnet
 #: In place of a file of weights: train from scratch.
 SCRATCH = "none"
 
+_Channels = tuple[float, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -213,9 +215,6 @@ def known_to_timm(name: str) -> str:
         else f"There are {', '.join(MODELS)}, and timm.list_models()."
     )
     raise BadInput(f"no network is called {name!r}. {hint}")
-
-
-_Channels = tuple[float, ...]
 
 
 def input_size(experiment: Experiment) -> int | None:

@@ -44,7 +44,6 @@ _SMALLEST: dict[str, tuple[str, int | None]] = {
 }
 
 _BATCH = 8
-
 _STEPS = 2
 
 
