@@ -180,8 +180,10 @@ class Shards:
         return values
 
 
-def reduced(x: Tensor, groups: Groups, op: Any = dist.ReduceOp.SUM) -> Tensor:
-    """Reduce ``x`` in place over the processes that hold the parts of a tensor."""
+def reduced(x: Tensor, groups: Groups, op: Any = None) -> Tensor:
+    """Reduce ``x`` in place over the holders of a tensor's parts, by default a sum."""
+    # Not a default argument: torch may be built without distribution.
+    op = dist.ReduceOp.SUM if op is None else op
     for group in groups:
         dist.all_reduce(x, op, group)
     return x
