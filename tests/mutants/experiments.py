@@ -159,8 +159,8 @@ EXPERIMENTS = [
     Mutant(
         "the average in place of the last weights",
         TRAIN,
-        "            with state.alike():\n                last = evaluate.tested",
-        "            with state.averaged():\n                last = evaluate.tested",
+        "            with state.alike():\n                line |= self._tested(",
+        "            with state.averaged():\n                line |= self._tested(",
         f"{HERE}test_metrics.py::test_beside_an_average_the_last_weights_are_tested",
     ),
     Mutant(

@@ -152,7 +152,7 @@ def _tests(experiment: Experiment, epochs: int, images: Images) -> int:
     looks = set(range(0, epochs, experiment.evaluate_every)) - {0}
     looks |= {*experiment.spectrum_at, epochs}
     each = 1 if experiment.ema is None else 2
-    return each * (len(looks) + 1) * images.test + images.train
+    return each * len(looks) * images.test + images.train
 
 
 class Meter:

@@ -24,21 +24,28 @@ Images = Iterable[tuple[Tensor, Tensor]]
 @torch.no_grad()
 def tested(
     fabric: Fabric, model: nn.Module, batches: Iterable[Batch], task: Task
-) -> Tested | Forecasted:
-    """Errors on the examples of all processes.
+) -> tuple[Tested | Forecasted, list[Tensor]]:
+    """Errors on the examples of all processes, and what is predicted for this one's.
 
     Args:
         fabric: of the processes that share the examples.
         model: the network; it is put into evaluation mode.
         batches: this process's examples; fillers have the label `IGNORED`.
         task: says what an error is.
+
+    Returns:
+        The numbers, and `Task.likeliest` of each batch.
     """
     model.eval()
-    found = [task.sums(model(x), y) for x, y in batches]
+    found, predicted = list[Tensor](), list[Tensor]()
+    for x, y in batches:
+        outputs = model(x)
+        found.append(task.sums(outputs, y))
+        predicted += task.likeliest(outputs)
     sums = _zeros(fabric.device, len(found[0]))
     for one in found:
         sums += one
-    return task.tested(_over_all(fabric, sums).tolist())
+    return task.tested(_over_all(fabric, sums).tolist()), predicted
 
 
 @torch.no_grad()

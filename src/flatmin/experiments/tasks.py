@@ -102,6 +102,13 @@ class Task(Protocol):
         """Return a list of the number of wrong predictions; empty for a forecast."""
         ...
 
+    def likeliest(self, outputs: Tensor) -> list[Tensor]:
+        """Return a list of the likeliest classes ``[n]``; empty for a forecast.
+
+        Forecasts would take more room than the weights and the series together.
+        """
+        ...
+
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return what a batch adds to a test; the number of its examples comes last."""
         ...
@@ -129,6 +136,9 @@ class _Classify:
     def wrong(self, outputs: Tensor, y: Tensor) -> list[Tensor]:
         likely = y if y.dim() == 1 else y.argmax(1)
         return [(outputs.argmax(1) != likely).sum()]
+
+    def likeliest(self, outputs: Tensor) -> list[Tensor]:
+        return [outputs.argmax(1)]
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
         best = outputs.topk(min(5, outputs.shape[1])).indices
@@ -197,6 +207,10 @@ class _Forecast:
 
     def wrong(self, outputs: Tensor, y: Tensor) -> list[Tensor]:
         del outputs, y
+        return []
+
+    def likeliest(self, outputs: Tensor) -> list[Tensor]:
+        del outputs
         return []
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ class Training:
         self.state = State(
             fabric, network, self.optimizer, self.schedule, experiment.ema
         )
+        self._predicted: dict[str, list[Tensor]] = {}
         self._mixed = experiment.precision.endswith("-mixed")
         self._began = self._saved = time.perf_counter()
         # Dropout and shaking differ between processes, as their images do.
@@ -253,22 +254,27 @@ class Training:
 
     def _look(self, epoch: int) -> dict[str, Any]:
         """Test the network, and return the epoch's line of metrics."""
-        state, test = self.state, self.batches.test
+        state = self.state
         line = {"epoch": epoch, "step": state.step, **state.means.read(self.fabric)}
         line["lr"] = float(self.schedule.get_last_lr()[0])
         with state.averaged():
-            tested = evaluate.tested(self.fabric, self.model, test(), self.task)
-        line |= tested.line("test")
+            line |= self._tested("test")
         if self.experiment.ema is not None:
             with state.alike():
-                last = evaluate.tested(self.fabric, self.model, test(), self.task)
-            line |= last.line("last")
+                line |= self._tested("last")
         line["gradient_examples"] = state.gradient_examples
         line["seconds"] = round(state.seconds, 3)
         if epoch in self.experiment.spectrum_at:
             measured = self._measured()
             line |= evaluate.spectrum(state.network, measured, self._group, self.task)
         return line
+
+    def _tested(self, part: str) -> dict[str, float]:
+        """Test the network, and keep the classes that it predicts for `_finish`."""
+        test = self.batches.test()
+        numbers, found = evaluate.tested(self.fabric, self.model, test, self.task)
+        self._predicted[part] = found
+        return numbers.line(part)
 
     def _finish(self, log: Log) -> dict[str, Any]:
         """Measure the trained network, store the result, and remove the checkpoint."""
@@ -281,12 +287,11 @@ class Training:
         if self.experiment.ema is not None:
             last = self.task.score.replace("test", "last")
             result[last] = log.last.get(last)
-            with state.alike():
-                predicted |= self._predictions("last")
+            predicted |= self._predictions("last")
+        predicted |= self._predictions("test")
         with state.averaged():
-            predicted |= self._predictions("test")
             plain = self.batches.plain()
-            trained = evaluate.tested(self.fabric, self.model, plain, self.task)
+            trained, _ = evaluate.tested(self.fabric, self.model, plain, self.task)
             result |= trained.line("train")
             if rho is not None:
                 log.watcher.says("measuring sharpness")
@@ -309,12 +314,9 @@ class Training:
         real = ((as_input(x, kind), y, counted(y)) for x, y in self.batches.plain())
         return [(x[here], y[here]) for x, y, here in real]
 
-    def _predictions(self, name: str) -> dict[str, Tensor]:
-        """Return the labels predicted for all test images, in order; no forecasts.
-
-        Forecasts would take more room than the weights and the series together.
-        """
+    def _predictions(self, part: str) -> dict[str, Tensor]:
+        """Return the labels that the last test predicted, in order; no forecasts."""
         if self.experiment.horizon is not None:
             return {}
-        mine = evaluate.predictions(self.model, self.batches.test())
-        return {name: evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]}
+        mine = torch.cat(self._predicted[part])
+        return {part: evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]}

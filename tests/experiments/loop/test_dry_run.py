@@ -9,9 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from flatmin.experiments import cost as module
+from flatmin.experiments import evaluate
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.cost import Cost, Images, Meter, estimate
 from flatmin.experiments.dry_run import duration, images_of
@@ -20,7 +24,7 @@ from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program
-from tests.experiments.loop.problems import pictures, small
+from tests.experiments.loop.problems import pictures, small, trained
 
 #: Of the fake machine, in operations per second.
 SPEED = 1e11
@@ -108,19 +112,36 @@ def test_images_that_are_held_out_or_not_drawn_are_not_trained(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "examples"),
     [
-        # After each of 4 epochs, predictions at the end, and the training set.
-        ({}, 5 * 10 + 26),
-        ({"evaluate_every": 3}, 3 * 10 + 26),
-        ({"evaluate_every": 3, "spectrum_at": (2,)}, 4 * 10 + 26),
-        ({"evaluate_every": 4, "ema": 0.9}, 2 * 2 * 10 + 26),
+        # After each of 4 epochs, and the training set at the end.
+        ({}, 4 * 10 + 26),
+        ({"evaluate_every": 3}, 2 * 10 + 26),
+        ({"evaluate_every": 3, "spectrum_at": (2,)}, 3 * 10 + 26),
+        ({"evaluate_every": 4, "ema": 0.9}, 2 * 10 + 26),
     ],
 )
-def test_every_test_is_counted(fields: dict[str, Any], examples: int) -> None:
-    experiment = small(epochs=4, **fields)
-    images = Images.of(pictures(26, 10))
-    found = estimate(experiment, images, Cost(1, 2.0, 3.0, 1.0))
+def test_every_test_is_counted(
+    fields: dict[str, Any],
+    examples: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, experiment = pictures(26, 10), small(epochs=4, **fields)
+    found = estimate(experiment, Images.of(data), Cost(1, 2.0, 3.0, 1.0))
     assert found.tests == examples
     assert (found.measurements > 0) == ("spectrum_at" in fields)
+    tested: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor], _: Any) -> None:
+        if isinstance(module, nn.Linear) and not torch.is_grad_enabled():
+            tested.append(len(inputs[0]))
+
+    monkeypatch.setattr(evaluate, "spectrum", lambda *_: {})
+    hook = register_module_forward_hook(count)
+    trained(experiment, tmp_path, data)
+    hook.remove()
+    check, *rest = tested
+    assert check == 2
+    assert sum(rest) == examples
 
 
 def test_sharpness_takes_time() -> None:

@@ -124,7 +124,7 @@ def test_what_is_reported_is_measured_with_the_statistics_that_are_stored(
     model.load_state_dict(found.weights())
     assert torch.equal(read.y, flip_labels(data.train.y, 0.2, CLASSES, 0))
     for split, name in ((read.test, "test"), (read.plain, "train")):
-        tested = evaluate.tested(fabric, model, split(), tasks.CLASSIFY)
+        tested, _ = evaluate.tested(fabric, model, split(), tasks.CLASSIFY)
         assert isinstance(tested, tasks.Tested)
         assert tested.error == pytest.approx(result[f"{name}_error"])
         assert tested.loss == pytest.approx(result[f"{name}_loss"], rel=1e-5)
