@@ -41,10 +41,10 @@ def test_a_benchmark_runs_and_names_machine_and_command(script: str, rows: int) 
     assert sum(line.startswith("| ") for line in rest) == 2 + rows
 
 
-def said_in_price(program: str) -> str:
+def said_in_price(program: str, *arguments: Path) -> str:
     """What a program prints that runs in the folder of the price's benchmark."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=BENCHMARKS / "price",
         capture_output=True,
         text=True,
@@ -86,6 +86,51 @@ def test_a_method_of_the_price_is_tried_where_the_base_is_best() -> None:
     assert many.endswith("(1.0, 1.0, 0.1), (0.5, 2, 0.1)]")
     assert few == "[(1.0, 1.0, 0.1), (0.5, 2, 0.1)]"
     assert rest == "2 True False"
+
+
+CONTINUED = """
+import sys
+from pathlib import Path
+import study
+from ledger import Ledger
+from tasks import TASKS
+
+def scores(root, known, seeds):
+    root.mkdir()
+    ledger = Ledger(root / "runs.csv")
+    if known is not None:
+        ledger.read(known)
+    small = study.Study(
+        TASKS["digits"], root, ledger, root, seeds, ("base", "sam"), None, True
+    )
+    return {one.arm.name: one.scores(averaged=False) for one in small.tested()}
+
+trained = []
+train = study.train_job
+def noted(fabric, job, *rest):
+    trained.append(str(job.folder))
+    return train(fabric, job, *rest)
+study.train_job = noted
+
+root = Path(sys.argv[1])
+one = scores(root / "one", None, 1)
+first = len(trained)
+two = scores(root / "two", root / "one" / "runs.csv", 2)
+assert {arm: {0: found[0]} for arm, found in two.items()} == one
+print(first, *(Path(path).parts[-4:] for path in trained[first:]), sep="\\n")
+both = Ledger(root / "again.csv")
+both.read(root / "two" / "runs.csv")
+print([of[:2] + of[-1:] for of in both.runs][-2:])
+"""
+
+
+def test_a_study_goes_on_from_the_runs_of_another_machine(tmp_path: Path) -> None:
+    """Of 3 arms with a choice of 2; the second time, the second seed alone."""
+    first, *rest = said_in_price(CONTINUED, tmp_path).splitlines()
+    assert first == "9"
+    assert [path.count("seed-1") for path in rest[:-1]] == [1, 1, 1]
+    assert all("test" in path for path in rest[:-1])
+    assert rest[-1] == "[('test', 'sam', 1), ('test', 'late-quarter', 1)]"
 
 
 def test_authors_code_that_is_not_there_is_listed_as_absent(tmp_path: Path) -> None:

@@ -23,12 +23,15 @@ class Tries:
         base_lrs: learning rates of the base, likewise.
         lengths: of a method's schedule; with wrong labels, short ones are better.
         at_base: whether a method is tried with the rate that the base chose, too.
+        seeds: of the runs to choose from, which are not tested: tested runs have seeds
+            0, 1, 2 and so on.
     """
 
     base_lengths: tuple[float, ...]
     base_lrs: tuple[float, ...]
     lengths: tuple[float, ...]
     at_base: bool = False
+    seeds: tuple[int, ...] = (100, 101)
 
 
 #: 20 tries for the base and 9 for a method, for tasks of seconds.
@@ -39,6 +42,9 @@ FEW = Tries((0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,), at_base=True)
 
 #: 20 and 6 for a task whose base overfits at higher rates.
 FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0), (1.0,), at_base=True)
+
+#: 9 and 6, with one seed, for tasks of minutes that have 5,000 images to choose by.
+FEWEST = Tries((0.5, 1.0, 2.0), (0.5, 1.0, 2.0), (1.0,), at_base=True, seeds=(100,))
 
 #: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1

@@ -90,24 +90,6 @@ def difference(mine: dict[int, float], other: dict[int, float]) -> str:
     return f"{apart:+.3g}" + ("" if found.half is None else f" ± {found.half:.2g}")
 
 
-def runs(tested: Sequence[Tested]) -> Table:
-    """Make a table of every tested run."""
-    return Table.of(
-        [
-            {
-                "arm": one.arm.name,
-                "steps": one.chosen.steps,
-                "lr": one.chosen.lr,
-                "rho": one.chosen.rho,
-                "seed": seed,
-                **{k: v for k, v in run.items() if isinstance(v, int | float)},
-            }
-            for one in tested
-            for seed, run in one.results.items()
-        ]
-    )
-
-
 def picture(task: str, tested: Sequence[Tested], path: Path) -> None:
     """Draw the error of every arm beside its cost, the cheapest first.
 

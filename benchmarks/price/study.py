@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from arms import MANY, Arm, Setting, arms
+from ledger import Ledger, Result, key
 from rich.console import Console
 from tasks import Task
 
@@ -19,9 +19,6 @@ from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import bars
 from flatmin.experiments.tasks import task_of
 
-#: Seeds of the runs to choose from; tested runs have seeds 0, 1, 2 and so on.
-CHOICE = (100, 101)
-
 #: Differences are taken to these: the best base that validation finds, and SAM.
 BASE, SAM = "base-chosen", "sam"
 
@@ -30,9 +27,6 @@ _SMALL = (BASE, SAM, "late-quarter")
 
 #: The names of all arms.
 NAMES = tuple(arm.name for arm in arms(MANY))
-
-#: The numbers of a finished run.
-Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +64,7 @@ class Study:
     Attributes:
         task: that is studied.
         root: folder of its runs; several processes may share it.
+        ledger: the runs that are finished; those that it has are not trained.
         data: where the data sets are.
         seeds: how many are tested.
         arms: names of the ways to train.
@@ -79,6 +74,7 @@ class Study:
 
     task: Task
     root: Path
+    ledger: Ledger
     data: Path
     seeds: int = 5
     arms: Sequence[str] = NAMES
@@ -88,6 +84,8 @@ class Study:
     def tested(self) -> Iterator[Tested]:
         """Choose the settings of every arm, then train with all seeds."""
         task = self.task.experiment(self.data, self.weights)
+        if self.small:
+            task = task.model_copy(update={"epochs": 3})
         names, base = _SMALL if self.small else self.arms, None
         for arm in (arm for arm in arms(self.task.tries) if arm.name in names):
             setting = self._chosen(arm, task, base)
@@ -95,7 +93,7 @@ class Study:
                 base = setting
             (chosen,) = self._experiments(arm, task, [setting])
             runs = [chosen.model_copy(update={"seed": seed}) for seed in self._seeds]
-            results = self._all(f"test/{arm.name}", runs)
+            results = self._all("test", arm, runs)
             yield Tested(arm, chosen, dict(zip(self._seeds, results, strict=True)))
 
     @property
@@ -104,6 +102,9 @@ class Study:
 
     def _chosen(self, arm: Arm, task: Experiment, base: Setting | None) -> Setting:
         """Return the settings with the least error on held-out examples."""
+        per_epoch = self._per_epoch(task)
+        if (known := self.ledger.tested(arm.name, task, per_epoch)) is not None:
+            return known
         tried = arm.settings(self.task.rhos, base)
         if self.small:
             tried = tried[:2]
@@ -116,7 +117,7 @@ class Study:
             for one in tries
             for seed in self._choice
         ]
-        found = self._all(f"choose/{arm.name}", runs)
+        found = self._all("choose", arm, runs)
         n = len(self._choice)
         errors = [
             mean([score(task, one, averaged=False) for one in found[i : i + n]])
@@ -126,34 +127,33 @@ class Study:
 
     @property
     def _choice(self) -> tuple[int, ...]:
-        return CHOICE[:1] if self.small else CHOICE
+        return self.task.tries.seeds[: 1 if self.small else None]
 
     def _experiments(
         self, arm: Arm, task: Experiment, settings: Sequence[Setting]
     ) -> list[Experiment]:
-        per_epoch = len(data_of(task, self._request).train.y) // task.batch_size
-        if self.small:
-            task = task.model_copy(update={"epochs": 3})
-        return [arm.experiment(one, task, per_epoch) for one in settings]
+        return [arm.experiment(one, task, self._per_epoch(task)) for one in settings]
+
+    def _per_epoch(self, task: Experiment) -> int:
+        return len(data_of(task, self._request).train.y) // task.batch_size
 
     @property
     def _request(self) -> Request:
         return Request("price", root=self.root, data=self.data)
 
-    def _all(self, stage: str, runs: Sequence[Experiment]) -> list[Result]:
+    def _all(self, stage: str, arm: Arm, runs: Sequence[Experiment]) -> list[Result]:
         """Return the results of runs; wait for those that another process trains."""
-        left = dict(enumerate(runs))
-        done: dict[int, Result] = {}
-        while left:
-            before = len(left)
-            for i, one in list(left.items()):
-                result = self._run(stage, one)
+        keys = [key(stage, arm.name, one) for one in runs]
+        finished = self.ledger.runs
+        while left := [k for k, of in enumerate(keys) if of not in finished]:
+            before = len(finished)
+            for k in left:
+                result = self._run(f"{stage}/{arm.name}", runs[k])
                 if result is not None:
-                    done[i] = result
-                    del left[i]
-            if left and len(left) == before:
+                    self.ledger.add(keys[k], result)
+            if len(finished) == before:
                 time.sleep(1)
-        return [done[i] for i in range(len(runs))]
+        return [finished[of] for of in keys]
 
     def _run(self, stage: str, one: Experiment) -> Result | None:
         name = f"steps-{one.steps}-lr-{one.lr:g}-rho-{one.rho:g}"

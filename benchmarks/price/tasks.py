@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arms import FEW, FEW_LOW, MANY, Tries
+from arms import FEW, FEW_LOW, FEWEST, MANY, Tries
 
 from flatmin.experiments.config import Experiment
 
@@ -60,7 +60,7 @@ _DIGITS = {
 
 _RESNET = {
     "model": "resnet-8",
-    "model_options": {"width": 32},
+    "model_options": {"width": 32, "stem_stride": 2},
     "augment": ("flip", "crop"),
     "lr": 0.1,
     "batch_size": 128,
@@ -68,7 +68,10 @@ _RESNET = {
     "channels_last": True,
 }
 
-_FROM_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar.html, as train/CLASS, test/CLASS"
+_FROM_CIFAR = (
+    "https://www.cs.toronto.edu/~kriz/cifar.html, as train/CLASS, test/CLASS, and as "
+    "validation/CLASS the last 500 training images of each class, by name"
+)
 _FROM_CLOTHING = "https://github.com/alexeygrigorev/clothing-dataset-small"
 
 _FORECAST = {
@@ -102,28 +105,28 @@ TASKS: dict[str, Task] = {
         "digits, 40 % label noise", {**_DIGITS, "noise": 0.4}, (0.1, 0.2, 0.5)
     ),
     "cifar-5000": Task(
-        "CIFAR-10, 5,000 training images, ResNet-8 of width 32",
+        "CIFAR-10, 5,000 training images",
         {**_RESNET, "train_examples": 5_000},
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
-        FEW,
+        FEWEST,
     ),
     "cifar-5000-noise": Task(
-        "CIFAR-10, 5,000 training images, 20 % label noise, ResNet-8 of width 32",
+        "CIFAR-10, 5,000 training images, 20 % label noise",
         {**_RESNET, "train_examples": 5_000, "noise": 0.2},
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
-        FEW,
+        FEWEST,
     ),
     "cifar-20000": Task(
-        "CIFAR-10, 20,000 training images, ResNet-8 of width 32",
+        "CIFAR-10, 20,000 training images",
         {**_RESNET, "train_examples": 20_000},
         (0.05, 0.1, 0.2),
         _CIFAR,
         _FROM_CIFAR,
-        FEW,
+        FEWEST,
     ),
     "clothing": Task(
         "clothing photographs, EfficientNet-Lite0 fine-tuned",
@@ -160,6 +163,7 @@ TASKS: dict[str, Task] = {
         "SST-2, 1,000 training sentences, MiniLM fine-tuned",
         {
             **_SENTENCES,
+            "tokens": 48,
             "model": "minilm-l6",
             "lr": 5e-5,
             "epochs": 2,
