@@ -217,7 +217,7 @@ def test_resnet_is_torchvisions_blocks_with_option_a(width: int) -> None:
 
 def test_a_stem_with_a_stride_takes_every_second_pixel_of_the_paper_s() -> None:
     small, whole = (resnet_cifar(8, 10, stem_stride=stride) for stride in (2, 1))
-    small.load_state_dict(randomised(whole).state_dict())
+    small.double().load_state_dict(randomised(whole).state_dict())
     every_second = whole[0](images())[:, :, ::2, ::2]
     torch.testing.assert_close(small[0](images()), every_second)
     assert str(small[1:]) == str(whole[1:])
