@@ -105,8 +105,8 @@ def test_the_numbers_of_the_table_are_those_of_the_comparison() -> None:
         found = COMPARED[COMPARED.index(f"{setting}: chosen") :]
         measured = {row[0]: row for row in table(found, "method")}
         own = measured[method.partition(" (")[0]]
-        assert [error, fewer] == own[3:5]
-        assert gradients == f"{own[6]} x"
+        assert [error, fewer] == own[5:7]
+        assert gradients == f"{own[8]} x"
 
 
 def test_the_best_sgd_is_the_one_that_others_are_compared_with() -> None:

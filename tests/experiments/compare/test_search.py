@@ -25,7 +25,7 @@ def test_the_checkpoint_of_a_finished_run_is_cleared(tmp_path: Path) -> None:
     part.touch()
     checkpoint.commit(folder, 3, 1)
     fabric: Any = None  # Nothing is trained.
-    place = Place(tmp_path, tmp_path, {})
+    place = Place(tmp_path, tmp_path, {}, {})
     train_jobs(fabric, [Job(one, folder)], place, "", Progress())
     assert {path.name for path in folder.iterdir()} == {
         "weights.safetensors",
@@ -35,7 +35,7 @@ def test_the_checkpoint_of_a_finished_run_is_cleared(tmp_path: Path) -> None:
 
 def test_methods_are_tried_at_the_rate_that_the_base_chose(tmp_path: Path) -> None:
     what = changed(digits(), ["search_seeds=2"])
-    place = Place(tmp_path, tmp_path, {"noise-40": 900, "few": 100})
+    place = Place(tmp_path, tmp_path, {"noise-40": 900, "few": 100}, {})
     rates = {"noise-40": 0.2, "few": 0.1}
 
     def rate(job: Job) -> float:

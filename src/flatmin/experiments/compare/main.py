@@ -85,7 +85,7 @@ def report(root: Path, data: Path, console: Console) -> Path:
     what, place = read_place(root, data)
     sets = read(what, data)
     with locked(root):
-        check_images(root, sets)
+        check_images(place, sets)
         chosen = all_trained(what, place)
         if not chosen:
             raise BadInput(f"{root} is not finished. flatmin compare continues it.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -39,6 +40,18 @@ class Stored(BaseModel):
     data_sha256: dict[str, str]
     images: dict[str, int]
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse a file that has lost the images of a setting.
+
+        Raises:
+            ValueError: the names differ.
+        """
+        del context
+        names = {one.name for one in self.comparison.settings}
+        if not names == self.data_sha256.keys() == self.images.keys():
+            every = ", ".join(sorted(names))
+            raise ValueError(f"data_sha256 and images must have the keys {every}")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -48,11 +61,13 @@ class Place:
         root: its folder.
         data: where data sets are.
         images: how many there are to train on, by the name of the setting.
+        data_sha256: the fingerprint of the images, likewise.
     """
 
     root: Path
     data: Path
     images: dict[str, int]
+    data_sha256: dict[str, str]
 
     @property
     def request(self) -> Request:
@@ -60,7 +75,7 @@ class Place:
         return Request("compare", root=self.root, data=self.data)
 
 
-def claim(root: Path, data: Path, what: Comparison, sets: dict[str, DataSet]) -> Place:
+def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
     """Store a comparison in a folder, or check that the folder is its own.
 
     Args:
@@ -88,7 +103,7 @@ def claim(root: Path, data: Path, what: Comparison, sets: dict[str, DataSet]) ->
             f"{root} holds another comparison (different: {different}). Choose another "
             "folder with --out."
         )
-    return Place(root, data, mine.images)
+    return Place(root, data, mine.images, mine.data_sha256)
 
 
 def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
@@ -104,22 +119,20 @@ def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
             f"{root} has no {COMPARISON}: it is no folder of flatmin compare."
         )
     found = check(Stored, stored, path, "Choose another folder with --out.")
-    return found.comparison, Place(root, data, found.images)
+    return found.comparison, Place(root, data, found.images, found.data_sha256)
 
 
-def check_images(root: Path, sets: dict[str, DataSet]) -> None:
+def check_images(place: Place, sets: Sets) -> None:
     """Refuse images that the comparison in a folder was not made with.
 
     Raises:
         BadInput: some have changed since.
     """
-    path = root / COMPARISON
-    stored = check(Stored, read_json(path), path, "Choose another folder.")
     now = {name: one.digest() for name, one in sets.items()}
-    if different := [name for name in now if now[name] != stored.data_sha256[name]]:
+    if different := [name for name in now if now[name] != place.data_sha256[name]]:
         raise BadInput(
-            f"the images of {different[0]} are not those that {root} was made with. "
-            "Put those back, or run flatmin compare on these with another --out."
+            f"the images of {different[0]} are not those that {place.root} was made "
+            "with. Put those back, or run flatmin compare on these with another --out."
         )
 
 

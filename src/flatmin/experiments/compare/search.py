@@ -164,10 +164,11 @@ def _tried(found: Iterable[Candidate]) -> tuple[Tried, ...]:
 
 
 def _choose(what: Comparison, setting: Setting, place: Place) -> Iterator[Chosen]:
-    rate = _rate(what, setting, place)
+    rate: float | None = None
     for arm in ARMS:
         tried = _tried(candidates(what, setting, arm, place, rate))
         plain = _best(what, setting, arm, place, tried)
+        rate = rate or plain.experiment.lr
         yield plain
         yield _best(what, setting, arm, place, tried, averaged=True)
         longest = max(one.experiment.epochs for one in tried)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flatmin.experiments.compare.plan import BASE
 from flatmin.experiments.compare.results import Row, best, best_base, by_setting
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.intervals import interval, mean, paired
@@ -16,8 +17,10 @@ from flatmin.experiments.table import Column, Table, counted
 
 _COLUMNS = (
     Column("method", left=True),
-    Column("chosen", left=True),
-    Column("validation error %", "valid."),
+    Column("lr"),
+    Column("rho"),
+    Column("epochs"),
+    Column("validation error %", hidden=True),
     Column("test error %", "test %"),
     Column("fewer errors than the base", "fewer"),
     Column("train error %", "train %", hidden=True),
@@ -29,13 +32,13 @@ _COLUMNS = (
 )
 
 READING = (
-    "Chosen: the settings with the lowest validation error of all that the method "
-    "tried. Test error: of the last epoch, mean of the seeds with 95 % interval "
-    "(Student). Fewer errors than the base: mean of the paired differences to the best "
-    "base, in points, with 95 % interval; no difference is shown where it includes 0. "
-    "Gradients: of one run, relative to one of the best base; of the search, "
-    "all candidates together. The longest schedule was chosen by nobody: it is listed "
-    "because a base that trains on after its best moment memorises wrong labels."
+    "lr, rho, epochs: of all settings that the method tried, those with the lowest "
+    "validation error. Test error: of the last epoch, mean of the seeds with 95 % "
+    "interval (Student). Fewer errors than the base: mean of the paired differences to "
+    "the best base, in points, with 95 % interval; no difference is shown where it "
+    "includes 0. Gradients: of one run, relative to one of the best base; of the "
+    "search, all candidates together. The longest schedule was chosen by nobody: it is "
+    "listed because a base that trains on after its best moment memorises wrong labels."
 )
 
 
@@ -83,11 +86,13 @@ def records(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def _line(row: Row, base: Row) -> tuple[str, ...]:
-    half, unit = interval(row.errors), base.gradient_examples
+    half, unit, one = interval(row.errors), base.gradient_examples, row.experiment
     gain = paired(base.errors, row.errors)
     return (
         row.label,
-        row.choice,
+        f"{one.lr:g}",
+        f"{one.rho:g}" if row.arm != BASE else "",
+        str(one.epochs),
         f"{mean(row.validation):.2f}",
         f"{row.error:.2f}{_spread(half)}",
         "" if row is base else f"{gain.mean:+.2f}{_spread(gain.half)}",

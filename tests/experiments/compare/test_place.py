@@ -1,0 +1,42 @@
+"""Where a comparison is, and what its file must hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flatmin.experiments.compare.place import claim, read, read_place
+from flatmin.experiments.compare.request import digits
+from flatmin.experiments.errors import BadInput
+
+
+def stored(root: Path) -> dict[str, Any]:
+    """Begin a comparison of the digits in a folder; return what its file holds."""
+    what = digits()
+    claim(root, root, what, read(what, root))
+    found: dict[str, Any] = json.loads((root / "comparison.json").read_text())
+    return found
+
+
+def test_a_comparison_is_read_as_it_was_begun(tmp_path: Path) -> None:
+    found = stored(tmp_path)
+    what, place = read_place(tmp_path, tmp_path)
+    assert what == digits()
+    assert place.images == found["images"] == {"noise-40": 900, "few": 100}
+    assert place.data_sha256 == found["data_sha256"]
+    assert place.data_sha256.keys() == {"noise-40", "few"}
+
+
+@pytest.mark.parametrize("field", ["images", "data_sha256"])
+@pytest.mark.parametrize("names", [[], ["few"], ["few", "noise-40", "more"]])
+def test_a_file_without_the_images_of_each_setting_is_damaged(
+    field: str, names: list[str], tmp_path: Path
+) -> None:
+    found = stored(tmp_path)
+    found[field] = dict.fromkeys(names, found[field]["few"])
+    (tmp_path / "comparison.json").write_text(json.dumps(found))
+    with pytest.raises(BadInput, match=r"comparison.json is damaged .*noise-40"):
+        read_place(tmp_path, tmp_path)
