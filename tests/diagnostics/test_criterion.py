@@ -120,7 +120,7 @@ def test_landscapes_are_those_of_one_batch(one: Case, how: Any) -> None:
 def test_points_with_class_weights_are_stacked() -> None:
     _, objective = objective_of(CASES["weights and ignored"], [4, 5, 3])
     grid = _grid.Grid(objective, [[*objective.w]], False, 2**30)
-    with grid.way("auto", (0.5,)) as way:
+    with grid.way("auto", [(0.5,)]) as way:
         assert way.name == "stacked"
 
 

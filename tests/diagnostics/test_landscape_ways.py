@@ -43,7 +43,7 @@ def test_every_way_equals_the_loop_by_hand(
 
 def way_of(objective: Objective, recalibrate: bool = False) -> str:
     grid = _grid.Grid(objective, two(objective), recalibrate, 2**30)
-    with grid.way("auto", (1.0, 1.0)) as way:
+    with grid.way("auto", [(1.0, 1.0)]) as way:
         return way.name
 
 

@@ -6,6 +6,7 @@ BALL = "diagnostics/_ball.py"
 BLOCKED = "diagnostics/_blocked.py"
 GRID = "diagnostics/_grid.py"
 GROUPS = "diagnostics/_m_sharpness.py"
+FUNCTIONAL = "diagnostics/_functional.py"
 KRYLOV = "diagnostics/_lanczos.py"
 MEASURES = "diagnostics/sharpness.py"
 PRODUCTS = "diagnostics/_products.py"
@@ -13,6 +14,9 @@ PRODUCTS = "diagnostics/_products.py"
 LAYOUT = "tests/diagnostics/test_blocked.py::"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
+OBJECTIVE = "diagnostics/_objective.py"
+OTHER = "tests/diagnostics/test_other_functions.py::"
+STILL = "diagnostics/_still.py"
 MONITOR = "tests/diagnostics/test_monitor.py::"
 WATCHED = "tests/distributed/test_monitor.py::"
 RANKS = "tests/diagnostics/test_distributed.py::"
@@ -229,5 +233,40 @@ MEASURE_DEFECTS = [
         "    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)\n",
         "    torch.empty(0, dtype=torch.uint8)\n",
         f"{LAYOUT}test_freed_memory_is_not_fetched_anew",
+    ),
+    Mutant(
+        "weights that functional_call does not reach, taken for those it does",
+        FUNCTIONAL,
+        "return not bool(off > _ALIKE * ts.norm(whole))",
+        "return True",
+        f"{OTHER}test_groups_at_once_move_weights_that_are_read_from_elsewhere[1-Partly]",
+    ),
+    Mutant(
+        "casts of an autocast region that outlive the move",
+        OBJECTIVE,
+        "            torch.clear_autocast_cache()\n            yield\n",
+        "            yield\n",
+        f"{OTHER}test_an_autocast_region_around_a_measurement_is_one_inside_of_forward",
+    ),
+    Mutant(
+        "the fast path of transformers in passes without a gradient",
+        STILL,
+        "set_fastpath_enabled(False)",
+        "set_fastpath_enabled(True)",
+        f"{OTHER}test_losses_and_gradients_of_a_transformer_are_of_one_function",
+    ),
+    Mutant(
+        "second derivatives of torch's weight normalisation",
+        PRODUCTS,
+        "weight_norm_by_hand if by_hand else nullcontext",
+        "nullcontext",
+        f"{OTHER}test_the_hessian_of_normed_weights_is_that_of_differences[weight_norm0]",
+    ),
+    Mutant(
+        "a way that is compared at a point where nothing moves",
+        GRID,
+        "    moved = [c for c in away if any(c)] or away\n",
+        "    moved = away[:1]\n",
+        f"{OTHER}test_a_line_from_0_moves_the_model_that_forward_refers_to[0.0]",
     ),
 ]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
-from torch.optim.swa_utils import update_bn
 
+from flatmin.averaging._spectral import estimate, singular_vectors
 from flatmin.averaging._tensors import (
     Named,
     beside,
     changed_weights,
     check_like,
     put,
+    restored,
     tensors_of,
 )
+from flatmin.diagnostics._still import still
 from flatmin.optim._weights import are_away
 
 #: Models that have an average for a while, whichever object it is of.
@@ -116,12 +118,14 @@ class Average(ABC):
         self._check_free()
         self._check_at_w("transfer")
         put(self.model, found)
+        estimate(self.model)
 
     def refresh(self, batches: Iterable[Any]) -> None:
         """Estimate BatchNorm's running statistics anew, for the averaged weights.
 
-        The mean over ``batches`` takes the place of the average of the statistics.
-        Random streams, and the model, are left as they were.
+        The mean over ``batches`` takes the place of the average of the statistics, but
+        for layers that ``model.train()`` leaves in evaluation mode. Random streams, and
+        the model, are left as they were.
 
         Args:
             batches: inputs, or tuples or lists that begin with them, as
@@ -132,29 +136,11 @@ class Average(ABC):
             RuntimeError: nothing was averaged yet.
             ValueError: there are no batches.
         """
-        count = 0
-
-        def counted() -> Iterator[Any]:
-            nonlocal count
-            for count, batch in enumerate(batches, 1):  # noqa: B007
-                yield batch
-
-        modes = {module: module.training for module in self.model.modules()}
-        try:
-            with self._lent_to_model(self._found()):
-                with _own_streams(self.model):
-                    update_bn(counted(), self.model)
-                if not count and _running(self.model):
-                    raise ValueError(
-                        "refresh() was given no batches. An iterator can be used once: "
-                        "give the loader itself, or a new iterator."
-                    )
-                self._statistics = {
-                    name: t.clone() for name, t in _running(self.model).items()
-                }
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with self._lent_to_model(self._found()), still(self.model):
+            _measure(self.model, batches)
+            self._statistics = {
+                name: t.clone() for name, t in _running(self.model).items()
+            }
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs: tensors, numbers and names only."""
@@ -186,6 +172,11 @@ class Average(ABC):
         self._load(state)
         self.updates = int(updates)
         self._statistics = beside(self.model, statistics)
+
+    @property
+    def _latest_alone(self) -> set[str]:
+        """Names of tensors whose mean would mean nothing."""
+        return singular_vectors(self.model)
 
     @abstractmethod
     def _take(self, now: Named) -> None:
@@ -241,22 +232,46 @@ class Average(ABC):
     def _lent_to_model(self, found: Named) -> Generator[None]:
         """Within, the model has these tensors; afterwards its own."""
         self._check_free()
-        mine = {name: t.detach().clone() for name, t in tensors_of(self.model).items()}
         _LENT.add(self.model)
         try:
-            put(self.model, found)
-            yield
+            with restored(self.model):
+                put(self.model, found)
+                estimate(self.model)
+                yield
         finally:
             _LENT.discard(self.model)
-            put(self.model, mine)
 
 
-def _own_streams(model: nn.Module) -> AbstractContextManager[None]:
-    """Within, the model draws from copies of the random streams."""
-    devices = dict.fromkeys(p.device for p in model.parameters())
-    others = [device for device in devices if device.type != "cpu"]
-    fork = torch.random.fork_rng(others)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return cast("AbstractContextManager[None]", fork)
+@torch.no_grad()
+def _measure(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Set running statistics to the means over batches.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    momenta = [layer.momentum for layer in layers]
+    count = 0
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            # None: the mean of all batches, each with the same weight.
+            layer.momentum = None
+        for batch in batches if layers else ():
+            model(batch[0] if isinstance(batch, list | tuple) else batch)
+            count += 1
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, training in modes.items():
+            module.training = training
+    if layers and not count:
+        raise ValueError(
+            "refresh() was given no batches. An iterator can be used once: give the "
+            "loader itself, or a new iterator."
+        )
 
 
 def _running(model: nn.Module) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class _Running(Average):
 
     def _take(self, now: Named) -> None:
         if self.updates:
-            averaged(self._tensors, now, self._share())
+            averaged(self._tensors, now, self._share(), self._latest_alone)
         else:
             self._tensors = {name: wide(t) for name, t in now.items()}
 
@@ -148,7 +148,7 @@ class LAWA(Average):
         first, *others = self._latest
         mean = {name: wide(t) for name, t in first.items()}
         for n, one in enumerate(others, 2):
-            averaged(mean, one, 1 / n)
+            averaged(mean, one, 1 / n, self._latest_alone)
         return mean
 
     def _state(self) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,25 @@ Named = dict[str, Tensor]
 
 
 def tensors_of(model: nn.Module) -> Named:
-    """Return parameters and buffers by name; one with two names has its first."""
-    return {**_weights_of(model), **dict(model.named_buffers())}
+    """Return parameters and buffers by name; one with two names has its first.
+
+    Buffers that a state dict leaves out, such as masks, are the model's own affair.
+    """
+    derived = _derived(model)
+    buffers = model.named_buffers()
+    kept = {name: buffer for name, buffer in buffers if name not in derived}
+    return {**_weights_of(model), **kept}
+
+
+def _derived(model: nn.Module) -> set[str]:
+    """Return the names of buffers with ``persistent=False``."""
+    # torch does not say what named_modules() yields.
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in modules
+        for name in module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+    }
 
 
 def _weights_of(model: nn.Module) -> Named:
@@ -30,8 +49,14 @@ def wide(t: Tensor) -> Tensor:
     return t.float() if narrow else t.clone()
 
 
-def averaged(mean: Named, now: Named, share: float) -> None:
+def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> None:
     """``mean <- mean + share (now - mean)``, in place; other types take the new value.
+
+    Args:
+        mean: the average.
+        now: the tensors as they are.
+        share: of the average that is replaced.
+        latest: names of tensors that take the new value too.
 
     Raises:
         RuntimeError: the model has other tensors than it had.
@@ -39,7 +64,8 @@ def averaged(mean: Named, now: Named, share: float) -> None:
     _check_same(mean, now)
     for name, m in mean.items():
         t = now[name].detach()
-        if (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided:
+        real = (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided
+        if real and name not in latest:
             m.lerp_(t.to(m.dtype), share)
         else:
             m.copy_(t)
@@ -53,12 +79,30 @@ def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:
 
 def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
     """Write tensors into the model's, in place, so that references stay valid."""
-    ours = tensors_of(model)
+    ours = _everything(model)
     with torch.no_grad():
         for name in ours.keys() & named.keys():
             ours[name].copy_(named[name])
     # An autocast region around the call would reuse its casts of the weights.
     torch.clear_autocast_cache()
+
+
+@contextmanager
+def restored(model: nn.Module) -> Generator[None]:
+    """Restore parameters and buffers afterwards, whatever became of them inside."""
+    mine = {name: t.detach().clone() for name, t in _everything(model).items()}
+    # A pass may replace a buffer by one of another shape.
+    places = [(m._buffers, dict(m._buffers)) for m in model.modules()]  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        for buffers, then in places:
+            buffers.update(then)
+        put(model, mine)
+
+
+def _everything(model: nn.Module) -> Named:
+    return {**_weights_of(model), **dict(model.named_buffers())}
 
 
 def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:

@@ -33,6 +33,7 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from flatmin.core import Gradients
 from flatmin.diagnostics import _batches as batching
 from flatmin.diagnostics._blocked import Blocked
+from flatmin.diagnostics._functional import Loss, names
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics.directions import Direction
 
@@ -151,21 +152,26 @@ class Grid:
         self._memory = memory
 
     @contextmanager
-    def way(self, how: How, first: Row) -> Generator[Way]:
-        """Give the fastest way that is right at point ``first``, or the one asked for.
+    def way(self, how: How, rows: Sequence[Row]) -> Generator[Way]:
+        """Give the fastest way that is right at two of the points, or the one asked.
 
         A fast way assumes that a copy of the model does what the model does, that
-        batches can be cut anew, or that `vmap` takes the model. So its loss at
-        ``first`` is compared with the loop's.
+        batches can be cut anew, or that `vmap` takes the model. So its losses are
+        compared with the loop's.
+
+        Args:
+            how: the way.
+            rows: the points.
 
         Raises:
             ValueError: the way asked for is not right.
         """
         _keep_freed_memory()
-        truth = self._loop([first])
+        some = _telling(rows)
+        truth = self._loop(some)
         makers = [make for name, make in self._makers() if how in ("auto", name)]
         with ExitStack() as stack:
-            found = (self._tried(make, stack, first, truth) for make in makers)
+            found = (self._tried(make, stack, some, truth) for make in makers)
             way = next((one for one in found if one is not None), None)
             if way is None and how not in ("auto", "loop"):
                 raise ValueError(
@@ -189,12 +195,12 @@ class Grid:
         return ways if on_cpu else stacked
 
     def _tried(
-        self, make: Maker, stack: ExitStack, first: Row, truth: Tensor
+        self, make: Maker, stack: ExitStack, some: Sequence[Row], truth: Tensor
     ) -> Way | None:
         """Return the way if it is right on all processes that share the data."""
         try:
             way = make(stack)
-            right = way is not None and _close(way.losses([first]), truth, self._own.w)
+            right = way is not None and _close(way.losses(some), truth, self._own.w)
         except Exception:
             # Any error: if the model is to blame, the loop raises it as well.
             way, right = None, False
@@ -220,18 +226,18 @@ class Grid:
         at_once = min(self._limit // size, most)
         if self._recalibrate or at_once < 2:
             return None
-        loss = _Loss(self._view(self._objective.model, data))
+        loss = Loss(self._view(self._objective.model, data))
         return Way("stacked", at_once, partial(self._stack, loss))
 
     @torch.no_grad()
-    def _stack(self, loss: _Loss, rows: Sequence[Row]) -> Tensor:
-        names = {id(p): name for name, p in loss.named_parameters()}
-        pairs = zip(self._own.w, self._span.stacked(rows), strict=True)
-        w = {names[id(p)]: p.detach() + x for p, x in pairs if x is not None}
+    def _stack(self, loss: Loss, rows: Sequence[Row]) -> Tensor:
+        stacks = self._span.stacked(rows)
+        named = zip(names(loss, self._own.w), self._own.w, stacks, strict=True)
+        w = {name: p.detach() + x for name, p, x in named if x is not None}
         total = torch.zeros(len(rows), dtype=torch.float64, device=self._own.device)
 
         def one(w: dict[str, Tensor], batch: Any) -> Tensor:
-            return functional_call(loss, w, (batch,))
+            return functional_call(loss, w, (batch,)).total
 
         for batch in loss.objective.batches():
             totals: Tensor = _vmap(one, (0, None))(w, batch)
@@ -293,22 +299,6 @@ class Grid:
         return view
 
 
-class _Loss(nn.Module):
-    """The sum of a batch's losses as a module: `functional_call` swaps its weights.
-
-    It swaps those of the objective's own model, so that a ``forward`` that refers to
-    the model by itself sees them too.
-    """
-
-    def __init__(self, objective: Objective) -> None:
-        super().__init__()
-        self.model = objective.model
-        self.objective = objective
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.objective.loss_of(batch).total
-
-
 def _keep_freed_memory() -> None:
     """Let glibc keep blocks of up to 32 MiB when they are freed.
 
@@ -334,6 +324,17 @@ def _recalibrate(objective: Objective) -> None:
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum, m.training = momentum, False
+
+
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """Return the points by which ways are told apart.
+
+    A way that does not move the weights is right at 0; far away, losses may all be
+    infinite. So these are the farthest point, and the nearest that is not 0.
+    """
+    away = sorted(rows, key=lambda c: sum(x * x for x in c))
+    moved = [c for c in away if any(c)] or away
+    return moved[:1] if len(moved) == 1 else [moved[0], moved[-1]]
 
 
 def _mix(c: Sequence[Tensor | float], xs: Sequence[Tensor]) -> Tensor:

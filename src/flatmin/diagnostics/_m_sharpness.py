@@ -6,10 +6,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # pyright: ignore
 
@@ -18,6 +19,7 @@ from flatmin.core import _tensors as ts
 from flatmin.core._checks import integer, radius
 from flatmin.diagnostics._ball import ball_of, climb, described, step_of
 from flatmin.diagnostics._criterion import BatchLoss
+from flatmin.diagnostics._functional import Loss, is_replaceable, names
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean
 from flatmin.diagnostics.sharpness import finite
@@ -131,6 +133,10 @@ class _Groups:
             found += self._together(parts) if self.many else self._one_by_one(parts)
         return found
 
+    @cached_property
+    def _replaceable(self) -> bool:
+        return is_replaceable(self.objective)
+
     def _check(self) -> None:
         for size in self.objective.sizes[:-1]:
             if size % self.m:
@@ -173,6 +179,8 @@ class _Groups:
 
     def _chunk(self, parts: _Cut, at: slice) -> list[Rise]:
         """The rises of groups at once: gradients, perturbations, losses."""
+        if not self._replaceable:
+            raise TypeError("the model reads weights that vmap cannot replace.")
         loss = _Functional(self.objective, parts)
         w = tuple(p.detach() for p in self.objective.w)
         leaves, axes = parts.chunk(at), parts.axes
@@ -233,9 +241,8 @@ class _Functional:
 
     def __init__(self, objective: Objective, parts: _Cut) -> None:
         self._parts = parts
-        self._loss = _Loss(objective)
-        of = {id(p): f"model.{n}" for n, p in objective.model.named_parameters()}
-        self._names = [of[id(p)] for p in objective.w]
+        self._loss = Loss(objective)
+        self._names = names(self._loss, objective.w)
 
     def __call__(self, w: Sequence[Tensor], *leaves: Any) -> Rise:
         named = dict(zip(self._names, w, strict=True))
@@ -243,18 +250,6 @@ class _Functional:
         loss: BatchLoss = functional_call(self._loss, named, (batch,))
         _check_size(loss.examples, self._parts.m)
         return loss.mean, loss.divisor
-
-
-class _Loss(nn.Module):
-    """`Objective.loss_of` as a module, because `functional_call` takes modules."""
-
-    def __init__(self, objective: Objective) -> None:
-        super().__init__()
-        self.model = objective.model
-        self._objective = objective
-
-    def forward(self, batch: Any) -> BatchLoss:
-        return self._objective.loss_of(batch)
 
 
 def _moved(p: Tensor, e: Tensor | None) -> Tensor:

@@ -209,6 +209,8 @@ class Objective:
     def at(self, eps: Sequence[Tensor | None]) -> Generator[None]:
         """The weights are ``w + eps`` inside, and ``w`` again afterwards.
 
+        An autocast region around it forgets its casts of the weights.
+
         Args:
             eps: one entry per parameter of ``w``; None where nothing moves.
         """
@@ -218,10 +220,12 @@ class Objective:
         try:
             if w:
                 ts.add_(w, x)
+            torch.clear_autocast_cache()
             yield
         finally:
             if w:
                 ts.copy_(w, copies)
+            torch.clear_autocast_cache()
 
     def _losses(self) -> Iterator[tuple[Any, Any, BatchLoss]]:
         """Outputs, targets and losses of every batch."""

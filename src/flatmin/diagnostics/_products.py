@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,7 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin.core import _tensors as ts
 from flatmin.diagnostics import _guards as guards
+from flatmin.diagnostics._functional import is_replaceable, names
 from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._weight_norm import has_weight_norm, weight_norm_by_hand
 
 #: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
 Matrix: TypeAlias = Literal["hessian", "ggn"]
@@ -40,6 +43,8 @@ class Curvature:
             raise ValueError("curvature needs real weights, got complex ones.")
         self.objective = objective
         self.like = self.flat([p.detach() for p in objective.w])
+        by_hand = has_weight_norm(objective.model)
+        self._norms = weight_norm_by_hand if by_hand else nullcontext
         self._of_batch = _hessian(objective) if matrix == "hessian" else _ggn(objective)
 
     def __call__(self, v: Tensor) -> Tensor:
@@ -47,7 +52,7 @@ class Curvature:
         parts = self.parts(v)
         total = [torch.zeros_like(p) for p in parts]
         # Of the attention kernels only the plain one has second derivatives.
-        with self.objective.reading(), sdpa_kernel(SDPBackend.MATH):
+        with self.objective.reading(), sdpa_kernel(SDPBackend.MATH), self._norms():
             for batch in self.objective.batches():
                 product = self._of_batch(batch, parts)
                 ts.add_times_(total, 1 / self.objective.divisor, product)
@@ -87,12 +92,13 @@ def _hessian(objective: Objective) -> _BatchProduct:
 
 def _ggn(objective: Objective) -> _BatchProduct:
     """Multiply with curvlinops."""
+    _check_replaceable(objective)
     outputs = _Outputs(objective)
-    names = outputs.names()
+    known = names(outputs, objective.w)
 
     def f(*w_and_batch: Any) -> Tensor:
         *w, batch = w_and_batch
-        named = dict(zip(names, w, strict=True))
+        named = dict(zip(known, w, strict=True))
         return functional_call(outputs, named, (batch,))
 
     def c(prediction: Tensor, targets: object) -> Tensor:
@@ -127,10 +133,21 @@ class _Outputs(nn.Module):
             )
         return outputs
 
-    def names(self) -> list[str]:
-        """The names of the objective's weights in this module."""
-        of = {id(p): name for name, p in self.named_parameters()}
-        return [of[id(p)] for p in self._objective.w]
+
+def _check_replaceable(objective: Objective) -> None:
+    """Refuse a model whose weights `functional_call` cannot replace.
+
+    Raises:
+        ValueError: it reads some of them from elsewhere than attributes of modules.
+    """
+    with objective.reading():
+        if not is_replaceable(objective):
+            raise ValueError(
+                "the Gauss-Newton matrix needs a model that reads its weights as "
+                "attributes of modules; this one reads some from a list, a partial or "
+                "a closure, where they cannot be replaced. Use matrix='hessian', or "
+                "write self.layer.weight in forward."
+            )
 
 
 def _finite(product: Tensor) -> Tensor:

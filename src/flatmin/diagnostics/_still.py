@@ -16,16 +16,21 @@ def still(model: nn.Module) -> Generator[None]:
     """Restore buffers and the global random streams afterwards.
 
     A DataLoader draws from torch's stream whenever it is read, shuffling or not.
+    Inside, transformers do without the fast path that torch takes where no gradient is
+    asked for: it sets padded positions to 0, so that it is another function.
     """
+    fast = torch.backends.mha.get_fastpath_enabled()
     numpy = sys.modules.get("numpy")
     python = random.getstate()
     drawn = numpy.random.get_state() if numpy else None
     places = [(m._buffers, dict(m._buffers)) for m in model.modules()]  # pyright: ignore[reportPrivateUsage]
     kept = [(b, b.clone(), b._version) for b in model.buffers()]
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         with torch.random.fork_rng(_accelerators(model)):  # pyright: ignore
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         random.setstate(python)
         if numpy:
             numpy.random.set_state(drawn)

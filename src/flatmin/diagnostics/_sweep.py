@@ -78,7 +78,7 @@ def measured(
         losses, done = together.shared(lambda: _known(file, mark, len(rows)), len(rows))
         if not done.all():
             sweep = _Sweep(rows, losses, done, together, manner, file, mark)
-            with grid.way(manner.how, rows[0]) as way:
+            with grid.way(manner.how, rows) as way:
                 sweep.run(way)
     return Measured(_list(losses), settings, mark, file)
 
