@@ -126,6 +126,7 @@ def test_a_bad_setting_is_named_in_a_few_words(
         (["seeds=1.5"], "seeds: must be a whole number from 1 to 10000, got 1.5."),
         ([f"seeds={DEEP}"], "seeds: lists and objects are at most 8 deep"),
         (['method_options={"zzz": 1}'], "method sam: "),
+        (["nesterov=true", "momentum=0"], "nesterov needs a momentum above 0"),
         (['model_options={"zzz": 1}'], "resnet-8: .* argument 'zzz'"),
         (['model_options={"a": {"b": [1]}}'], "resnet-8: .* argument 'a'"),
         (["model_options=[1]"], "model_options: .*dictionary"),

@@ -30,15 +30,15 @@ AVERAGING = [
     Mutant(
         "a refresh that changes modes",
         AVERAGE,
-        "                module.training = training\n",
-        "                pass\n",
+        "            module.training = training\n",
+        "            pass\n",
         f"{HERE}test_refresh_leaves_modes_streams_and_buffers",
     ),
     Mutant(
         "a refresh that draws from the training's stream",
         AVERAGE,
-        "            with _own_streams(self.model):\n",
-        "            if True:\n",
+        "self._lent_to_model(self._found()), still(self.model):",
+        "self._lent_to_model(self._found()):",
         f"{HERE}test_refresh_leaves_modes_streams_and_buffers",
     ),
     Mutant(
@@ -101,8 +101,8 @@ AVERAGING = [
     Mutant(
         "statistics of no batches",
         AVERAGE,
-        "if not count and",
-        "if False and",
+        "if layers and not count:",
+        "if False:",
         f"{MISUSED}test_statistics_of_no_batches_are_refused",
     ),
     Mutant(

@@ -43,7 +43,7 @@ class weight_norm_by_hand(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         del types
-        if func is torch._weight_norm:  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        if func is torch._weight_norm:  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             return _normed(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

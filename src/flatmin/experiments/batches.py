@@ -94,10 +94,10 @@ class Batches:
         self._mean = torch.tensor(mean, device=device)[:, None, None]
         self._std = torch.tensor(std, device=device)[:, None, None]
         self._side = input_size(experiment)
-        size = self._side or IMAGE_SIZE
-        self._change = partial(_on_bytes, experiment.augment, data.policy, size)
         own = data.train.x.shape[-1] if isinstance(data.train, Tensors) else IMAGE_SIZE
-        fitting = max(_TEST_PIXELS // (self._side or own) ** 2, _FEWEST)
+        size = self._side or own
+        self._change = partial(_on_bytes, experiment.augment, data.policy, size)
+        fitting = max(_TEST_PIXELS // size**2, _FEWEST)
         # Windows and sentences are read as the network takes them.
         self._ready = isinstance(data.train, Series | Sentences)
         self._tested = _TEST_BATCH if self._ready else min(fitting, _TEST_BATCH)

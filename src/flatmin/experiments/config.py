@@ -197,6 +197,8 @@ class Experiment(BaseModel):
                 f"method {self.method} differentiates by itself, which precision "
                 f"{self.precision} excludes"
             )
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0; use nesterov=false")
         if self.channels_last and self.strategy == "fsdp":
             raise ValueError(
                 "strategy fsdp shards weights that are contiguous; use "

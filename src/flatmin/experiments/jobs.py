@@ -21,11 +21,12 @@ from flatmin.experiments.datasets import (
     load,
     made_up_images,
 )
+from flatmin.experiments.errors import expanded
 from flatmin.experiments.launch import launched
 from flatmin.experiments.progress import Bar, bars
 from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
 from flatmin.experiments.runs.asked import Asked, run_folder, sign
-from flatmin.experiments.runs.files import Busy, locked
+from flatmin.experiments.runs.files import Busy, check_outside, locked
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.tasks import task_of
 from flatmin.experiments.train import Training, finished
@@ -164,6 +165,8 @@ def _claimed(fabric: Fabric, job: Job, request: Request) -> Iterator[_Run | None
 
     Data, network and method are built before anything is written to the folder.
     """
+    if job.experiment.data not in SETS:
+        check_outside(job.folder, expanded(job.experiment.data))
     # One process alone downloads or makes up images.
     with fabric.rank_zero_first():
         data = data_of(job.experiment, request)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flatmin.core import TwoPoint, scales
 from flatmin.diagnostics import (
@@ -69,7 +71,7 @@ def measure(
     radius = rho or _common_radius(runs)
     found: list[dict[str, Any]] = []
     for run, path in zip(runs, paths(runs), strict=True):
-        with console.status(f"measuring {run.folder}"):
+        with console.status(escape(f"measuring {run.folder}")):
             numbers = _measured(run, radius, m)
         what = {"run": path, **run.words}
         found.append({**what, "rho": radius, "m": m, **numbers})
@@ -96,7 +98,7 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     for title in columns.values():
         drawn.add_column(title, justify="right", no_wrap=True)
     for words, one in zip(who, found, strict=True):
-        drawn.add_row(*words, *(f"{one[name]:.4g}" for name in columns))
+        drawn.add_row(*map(Text, words), *(f"{one[name]:.4g}" for name in columns))
     return drawn
 
 

@@ -97,7 +97,7 @@ def open_bars() -> Iterator[Progress]:
     if progress is not None:
         yield progress
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     console.quiet = not console.is_terminal
     with bars(console) as progress:
         yield progress

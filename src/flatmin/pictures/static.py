@@ -86,7 +86,7 @@ def surface(
         )
         _relief(panel, plane, scale, looks)
         panel.set_zlabel(loss)
-        panel.set_title(name, y=1.04)
+        panel.set_title(name, y=1.04, parse_math=False)
     return figure
 
 
@@ -167,7 +167,7 @@ def _contours(panel: Any, name: str, plane: Plane, scale: Scale) -> Any:
     )
     panel.clabel(lines, fontsize="x-small", fmt="%.2g")
     panel.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=2)
-    panel.set_title(name, fontsize="medium")
+    panel.set_title(name, fontsize="medium", parse_math=False)
     for place, a, b in plane.marks:
         panel.plot(a, b, "o", color="white", markeredgecolor="black")
         panel.annotate(place, (a, b), (4, 4), textcoords="offset points")

@@ -218,7 +218,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("compare", "{few}", *NETWORK, "--set=batch_size=8"), "more than the 6 training"),
     (("preflight", "{few}", *NETWORK, "--set=batch_size=8"), "more than the 6 trai"),
     (("compare", "{good}", *NETWORK, "--set=epochs=1000000"), "got 2000000"),
-    (("compare", "{good}", *NETWORK, "--set=rhos=[1e31]"), "rho: "),
+    (("compare", "{good}", *NETWORK, "--set=rhos=[1e31]"), "rhos must be above 0"),
     (("compare", "--set=settings=[]"), "unknown field 'settings'"),
     (("compare", "{good}", "--model=resnet1", "--weights=none"), "resnet1"),
     (("compare", "{good}", "--weights={missing}"), "missing"),
@@ -231,6 +231,10 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("compare", "--workers", "0"), "--workers must be from 1"),
     (("compare", "--workers", "1000000000"), "--workers must be from 1"),
     (("compare", "--optimizer", "adam"), "adam"),
+    (("compare", "--optimizer", "adamw"), "for a folder of images"),
+    (("compare", "{good}", *NETWORK, "--out", "{good}/runs"), "inside of the images"),
+    (("compare", "{good}", *NETWORK, "--out", "{good}"), "inside of the images"),
+    (("preflight", "--set", 'method_options={{"k": "abc"}}'), "method sam: "),
     (("compare", "--sett", "rho=1"), "--sett"),
     (("compare", "digits", "more"), "more"),
     (("compaer",), "compaer"),
@@ -288,3 +292,49 @@ def test_processes_of_torchrun_are_refused(
     assert code == 2
     assert "give --workers N, not torchrun" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_precision_is_compared(program: Program, tmp_path: Path) -> None:
+    """Preflight differentiates by itself, which Fabric's wrapper forbids there."""
+    out = tmp_path / "run"
+    settings = tiny(epochs=1, precision="bf16-mixed")
+    assert program("compare", *settings, "--workers=1", "--out", out)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "field"), [("search", "last_error"), ("final", "train_error")]
+)
+def test_a_result_without_a_number_that_the_table_needs_is_damaged(
+    stage: str, field: str, program: Program, tmp_path: Path
+) -> None:
+    where = ("--workers=1", "--out", tmp_path)
+    assert program("compare", *tiny(epochs=1), *where)[0] == 0
+    (path, *_) = sorted(tmp_path.glob(f"*/{stage}/base/*/*/result.json"))
+    result = json.loads(path.read_text())
+    for value in (None, "x"):
+        path.write_text(json.dumps({**result, field: value}))
+        code, _, err = program("report", tmp_path)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "result.json is damaged" in err
+        assert field in err
+
+
+def test_other_validation_images_are_another_comparison(
+    program: Program, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    for part, count in (("train", 16), ("val", 6), ("test", 6)):
+        image_folder(folder / part, {"a": count, "b": count})
+    small = [one for one in tiny(epochs=1) if "noise" not in one and "model" not in one]
+    arguments = (
+        "compare", folder, *small, *NETWORK, "--set=image_size=32",
+        "--set=batch_size=8", "--workers=1", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert program(*arguments)[0] == 0
+    for name in ("a", "b"):
+        (folder / "val" / name).rename(folder / "val" / f"{name}-")
+    (folder / "val" / "a-").rename(folder / "val" / "b")
+    (folder / "val" / "b-").rename(folder / "val" / "a")
+    code, _, err = program(*arguments)
+    assert code == 2
+    assert "holds another comparison (different: the images)" in err

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from flatmin.experiments.compare.place import claim, read, read_place
+from flatmin.experiments.compare.place import claim, parts, read, read_place
 from flatmin.experiments.compare.request import digits
+from flatmin.experiments.datasets import DataSet, Tensors
 from flatmin.experiments.errors import BadInput
 
 
@@ -40,3 +42,13 @@ def test_a_file_without_the_images_of_each_setting_is_damaged(
     (tmp_path / "comparison.json").write_text(json.dumps(found))
     with pytest.raises(BadInput, match=r"comparison.json is damaged .*noise-40"):
         read_place(tmp_path, tmp_path)
+
+
+def test_held_out_images_are_counted_as_they_are_drawn() -> None:
+    """Of each class one at least, though that is more than the share."""
+    y = torch.arange(20).repeat(5)
+    images = Tensors(torch.zeros(len(y), 1, 8, 8, dtype=torch.uint8), y)
+    names = tuple(map(str, range(20)))
+    data = DataSet("made", images, images, names, (0.5,), (0.5,), None, "twice")
+    what = digits()
+    assert parts(what, what.settings[0], data) == (80, 20)

@@ -13,8 +13,9 @@ from flatmin.experiments.compare.plan import (
     decay_over,
     point_name,
 )
-from flatmin.experiments.compare.request import digits
+from flatmin.experiments.compare.request import changed, digits
 from flatmin.experiments.config import Experiment
+from flatmin.experiments.errors import BadInput
 
 SAM = ARMS[1]
 OPTIMIZER = Experiment.model_fields["optimizer"].annotation
@@ -58,15 +59,26 @@ def test_every_optimizer_has_a_name(optimizer: str) -> None:
 @pytest.mark.parametrize("arm", ARMS[1:])
 def test_the_base_has_at_least_as_many_tries_and_gradients(arm: object) -> None:
     what = digits()
-    tries, gradients = what.tries(BASE)
-    mine = what.tries(arm)  # pyright: ignore[reportArgumentType]
-    assert tries >= mine[0]
-    assert gradients >= mine[1]
+    assert what.tries(BASE) >= what.tries(arm)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_base_with_fewer_gradients_is_refused() -> None:
     with pytest.raises(ValidationError, match="give the base more lengths or lrs"):
         with_fields(lengths=(0.1, 0.2), sam_lengths=(1,))
+
+
+def test_epochs_are_compared_as_they_are_trained() -> None:
+    """A quarter of an epoch is trained as one."""
+    with pytest.raises(BadInput, match="give the base more lengths or lrs"):
+        changed(
+            digits(),
+            ["epochs=1", "lengths=[1]", "lrs=[1,2]", "sam_lengths=[0.25]"],
+        )
+
+
+def test_settings_of_one_name_are_refused() -> None:
+    with pytest.raises(BadInput, match="two settings have the same name"):
+        changed(digits(), ["noise=[0.4, 0.4000000001]"])
 
 
 def test_a_base_with_fewer_tries_is_refused() -> None:

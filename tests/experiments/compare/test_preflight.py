@@ -119,7 +119,8 @@ def test_few_images_to_choose_on_are_a_warning(per_class: int, level: str) -> No
     images = Tensors(torch.zeros(len(y), 1, 8, 8, dtype=torch.uint8), y)
     names = tuple(map(str, range(10)))
     data = DataSet("made", images, images, names, (0.5,), (0.5,), None, "twice")
-    assert held_out(digits(), data).level == level
+    what = digits()
+    assert held_out(what, what.settings[0], data).level == level
 
 
 def test_a_radius_that_throws_the_loss_above_guessing_is_a_warning() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,10 @@ def test_shares_of_noise_are_the_settings() -> None:
         ("noise=true", "noise: must be shares"),
         ("device=tpu", "device: .*'cpu'"),
         ("lengths=[1]", "give the base more lengths or lrs"),
+        ("lengths=[1e308, 1, 2]", "lengths must be above 0, at most 1000"),
+        ("steps=5", "steps"),
+        ("length=3", "length"),
+        ("train_examples=200", "one of the settings is a number of training images"),
     ],
 )
 def test_a_bad_setting_is_named(setting: str, message: str) -> None:
@@ -89,3 +94,11 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     with pytest.raises(BadInput, match=r"no such folder: .*gone.* 'digits'"):
         Asked(str(gone)).comparison()
+
+
+@pytest.mark.parametrize(
+    "given", [{"optimizer": "adamw"}, {"weights": "none"}, {"model": "resnet50"}]
+)
+def test_options_of_a_folder_are_refused_for_the_digits(given: Any) -> None:
+    with pytest.raises(BadInput, match="the digits have a network of their own"):
+        Asked("digits", **given).comparison()

@@ -189,3 +189,14 @@ def test_an_idx_file_of_another_shape_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(data))
     with pytest.raises(BadInput, match="no idx file of bytes"):
         load("fashion-mnist", tmp_path)
+
+
+def test_the_digest_sees_the_validation_images(tmp_path: Path) -> None:
+    data = tiny("cifar10", tmp_path)
+    held = dataclasses.replace(data, validation=data.test)
+    assert isinstance(data.test, Tensors)
+    y = data.test.y.clone()
+    y[2] += 1
+    other = dataclasses.replace(data.test, y=y)
+    changed = dataclasses.replace(data, validation=other)
+    assert len({one.digest() for one in (data, held, changed)}) == 3

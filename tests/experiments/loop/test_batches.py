@@ -281,3 +281,11 @@ def test_a_missing_file_is_named_in_one_line(
         list(batches_of(small(batch_size=4, image_size=16), files).test())
     assert "\n" not in str(refused.value)
     assert "Traceback" not in str(refused.value)
+
+
+def test_images_are_trained_at_the_size_at_which_they_are_tested() -> None:
+    """Without a size of the experiment, it is that of the images in memory."""
+    read = batches_of(small(augment=("random_resized_crop", "flip")), pictures(side=12))
+    ((x, _),) = next(read.train(0))
+    tested, _ = next(iter(read.test()))
+    assert x.shape[2:] == tested.shape[2:] == (12, 12)

@@ -182,3 +182,36 @@ def test_more_images_than_fit_in_memory_are_refused(
     code, _, err = program("sharpness", root / "a.safetensors", *measured(root))
     assert code == 2
     assert "7 images of 32 x 32 pixels need" in err
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_a_folder(
+    root: Path, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images are normalised as the network's weights were trained."""
+    (tmp_path / "pets").symlink_to(root / "photos")
+    monkeypatch.chdir(tmp_path)
+    found = [
+        program(
+            "sharpness", root / "a.safetensors", "--data", data, "--model", MODEL,
+            "--classes", 3, "--image-size", 32, "--json", "--m=7",
+        )
+        for data in ("pets", tmp_path / "pets")
+    ]  # fmt: skip
+    assert [code for code, *_ in found] == [0, 0]
+    one, other = (json.loads(out) for _, out, _ in found)
+    assert one == other
+
+
+def test_names_are_printed_as_they_are(
+    root: Path, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    first = tmp_path / "best[epoch=3].safetensors"
+    second = tmp_path / "x:100:[" / "y].safetensors"
+    second.parent.mkdir()
+    for file in (first, second):
+        file.write_bytes((root / "a.safetensors").read_bytes())
+    code, out, err = program("sharpness", first, second, *measured(root, "--m=7"))
+    assert (code, err) == (0, "")
+    for file in (first, second):
+        assert file.name in out

@@ -57,11 +57,11 @@ def sharpness(
 
     check(rho, m)
     opened = _opened(runs, data, model, classes, image_size)
-    found = measure(opened, rho, m, Console(stderr=as_json))
+    found = measure(opened, rho, m, Console(stderr=as_json, emoji=False))
     if as_json:
         print_json(found)
     else:
-        Console().print(table(found))
+        Console(emoji=False).print(table(found))
 
 
 def landscape(
@@ -87,7 +87,7 @@ def landscape(
 
     at = axis(points, radius)
     opened = _opened(runs, data, model, classes, image_size)
-    say(f"Page: {run(opened, out, at, Console())}")
+    say(f"Page: {run(opened, out, at, Console(emoji=False))}")
 
 
 def _opened(
@@ -139,7 +139,7 @@ def report(
     from flatmin.experiments.report import report as run
     from flatmin.experiments.runs.asked import COMPARISON
 
-    where, console = folders or [Path("runs")], Console()
+    where, console = folders or [Path("runs")], Console(emoji=False)
     compared = [folder for folder in where if (folder / COMPARISON).is_file()]
     trained = [folder for folder in where if folder not in compared]
     if as_json:

@@ -38,7 +38,7 @@ def methods(as_json: Json = False) -> None:
     table = Table("method", "gradients", "what it does", box=None)
     for row in rows:
         table.add_row(*row)
-    Console().print(table, highlight=False, markup=False)
+    Console(emoji=False).print(table, highlight=False, markup=False)
 
 
 def recipes(

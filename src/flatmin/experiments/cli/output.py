@@ -40,7 +40,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 
 def say(line: str) -> None:
     """Print a line unchanged, however long."""
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    Console(emoji=False).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

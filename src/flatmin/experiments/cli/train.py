@@ -48,7 +48,7 @@ def train(
     from flatmin.experiments.jobs import Request, train_all
 
     request = Request(recipe, tuple(settings or ()), smoke, out, data)
-    console = Console()
+    console = Console(emoji=False)
     if dry_run:
         estimate(request, console)
     else:
@@ -92,7 +92,7 @@ def sweep(
     from flatmin.experiments.sweep import sweep as run
 
     request = Request(cell, tuple(settings or ()), smoke, out, data)
-    run(request, Console(), storage, workers)
+    run(request, Console(emoji=False), storage, workers)
 
 
 def compare(
@@ -123,7 +123,8 @@ def compare(
     from flatmin.experiments.compare.workers import checked
 
     asked = Asked(what, model, weights, optimizer, tuple(settings or ()))
-    comparison, processes, console = asked.comparison(), checked(workers), Console()
+    comparison, processes = asked.comparison(), checked(workers)
+    console = Console(emoji=False)
     if dry_run:
         job.preview(comparison, data, processes, console)
     else:

@@ -11,6 +11,7 @@ from itertools import islice
 from lightning_fabric import Fabric
 
 from flatmin.experiments import evaluate
+from flatmin.experiments.compare.place import parts
 from flatmin.experiments.compare.plan import ARMS, BASE, Arm, Comparison, Setting
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.cost import Cost, Images, Meter, estimate
@@ -99,8 +100,7 @@ def work(what: Comparison, setting: Setting, data: DataSet, times: Times) -> Wor
     of the weights, are taken to be as long as its longest candidates.
     """
     images, n = Images.of(data), len(data.train.y)
-    held = len(data.validation.y) if data.validation else round(what.validation * n)
-    rest = n if data.validation else n - held
+    rest, held = parts(what, setting, data)
     search: dict[str, list[float]] = {}
     final: list[float] = []
     for arm in ARMS:

@@ -14,7 +14,9 @@ from flatmin.experiments.compare.place import (
     Place,
     Sets,
     check_images,
+    check_place,
     claim,
+    parts,
     read,
     read_place,
 )
@@ -50,6 +52,7 @@ def compare(
     Raises:
         BadInput: data, settings, device or folder cannot be used; nothing is written.
     """
+    check_place(root, what)
     fabric = _launched(what)
     with share_of_threads(processes):
         sets = _prepared(fabric, what, data, processes, console)
@@ -112,7 +115,8 @@ def _report(
     words: dict[str, Verdict] = {}
     for one, group in zip(what.settings, by_setting(found), strict=True):
         images = sets[one.name]
-        words[one.name] = verdict(what, group, _held(what, images), shared(images))
+        _, held = parts(what, one, images)
+        words[one.name] = verdict(what, group, held, shared(images))
     with console.status("measuring the landscapes"):
         written = page.write_report(what, sets, found, words, place)
     for setting, group in zip(what.settings, by_setting(found), strict=True):
@@ -195,7 +199,7 @@ def introduction(
 
 def _tries(what: Comparison) -> list[str]:
     optimizer = what.experiment.optimizer
-    return [f"{arm.label(optimizer)} of {what.tries(arm)[0]}" for arm in ARMS]
+    return [f"{arm.label(optimizer)} of {what.tries(arm)}" for arm in ARMS]
 
 
 def _validation(what: Comparison, images: DataSet) -> str:
@@ -203,13 +207,6 @@ def _validation(what: Comparison, images: DataSet) -> str:
     if images.validation is not None:
         return f"the {len(images.validation.y):,} validation images"
     return f"{100 * what.validation:g} % of the training images"
-
-
-def _held(what: Comparison, images: DataSet) -> int:
-    """Return on how many images each seed's settings are chosen."""
-    if images.validation is not None:
-        return len(images.validation.y)
-    return max(1, round(what.validation * len(images.train.y)))
 
 
 def _say(words: Verdict, console: Console) -> None:

@@ -16,11 +16,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from flatmin.experiments.compare.plan import BASE, Comparison, Setting
-from flatmin.experiments.datasets import DataSet, images_of, prepared
+from flatmin.experiments.datasets import SETS, DataSet, images_of, prepared
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Request
 from flatmin.experiments.runs.asked import COMPARISON
-from flatmin.experiments.runs.files import check, differences, read_json, write_json
+from flatmin.experiments.runs.files import (
+    check,
+    check_outside,
+    differences,
+    read_json,
+    write_json,
+)
 
 #: The images of each setting, by its name.
 Sets = dict[str, DataSet]
@@ -73,6 +79,16 @@ class Place:
     def request(self) -> Request:
         """The request for `flatmin.experiments.jobs.train_job`."""
         return Request("compare", root=self.root, data=self.data)
+
+
+def check_place(root: Path, what: Comparison) -> None:
+    """Refuse a folder inside of that of the images.
+
+    Raises:
+        BadInput: it is.
+    """
+    if what.experiment.data not in SETS:
+        check_outside(root, Path(what.experiment.data))
 
 
 def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
@@ -163,11 +179,23 @@ def read(what: Comparison, root: Path) -> Sets:
     return found
 
 
+def parts(what: Comparison, setting: Setting, data: DataSet) -> tuple[int, int]:
+    """Return how many images a run that chooses settings trains on, and is judged on.
+
+    Args:
+        what: the comparison.
+        setting: under which it is trained.
+        data: the images.
+    """
+    one = what.candidates(setting, BASE)[0]
+    found = prepared(data, what.search(one, len(data.train.y), seed=0))
+    return len(found.train.y), len(found.test.y)
+
+
 def _check_search(what: Comparison, setting: Setting, data: DataSet) -> None:
     """Refuse images that the runs that choose settings could not be trained on."""
-    n = len(data.train.y)
-    one = what.search(what.candidates(setting, BASE)[0], n, seed=0)
-    left = len(prepared(data, one).train.y)
+    n, one = len(data.train.y), what.common(setting)
+    left, _ = parts(what, setting, data)
     if left < one.batch_size <= n:
         raise BadInput(
             f"a batch of {one.batch_size} is more than the {left} training images that "

@@ -9,6 +9,7 @@ and gradients as SAM.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -24,6 +25,9 @@ NEVER = 1_000_000
 POINTS = 10
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+#: The largest multiple of epochs or of the learning rate, and the largest radius.
+_MOST = 1000
 
 #: The largest decay of an average with six digits.
 _SLOWEST = 0.999999
@@ -117,26 +121,48 @@ class Comparison(BaseModel):
         del context
         for name in ("lengths", "lrs", "rhos", "sam_lengths"):
             values = getattr(self, name)
-            if min(values) <= 0 or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be above 0 and distinct, got {values}")
+            if not 0 < min(values) <= max(values) <= _MOST or _twice(values):
+                raise ValueError(
+                    f"{name} must be above 0, at most {_MOST}, and distinct, got "
+                    f"{values}"
+                )
+        if _twice([one.name for one in self.settings]):
+            raise ValueError("two settings have the same name; their runs would mix")
         if self.landscape_points == 1:
             raise ValueError("landscape_points must be 0, or at least 2, got 1")
-        tries, gradients = self.tries(BASE)
+        for setting in self.settings:
+            self._check_fair(setting)
+
+    def _check_fair(self, setting: Setting) -> None:
+        tries, epochs = self._search(setting, BASE)
         for arm in ARMS[1:]:
-            more = self.tries(arm)
-            if more[0] > tries or more[1] > gradients:
+            more, longer = self._search(setting, arm)
+            if more > tries or longer > epochs:
                 raise ValueError(
-                    f"{arm.words} would have {more[0]} tries with the gradients of "
-                    f"{more[1]:g} x epochs, and the base {tries} with {gradients:g}: "
+                    f"{arm.words} would have {more} tries with the gradients of "
+                    f"{longer:g} epochs, and the base {tries} with {epochs:g}: "
                     "give the base more lengths or lrs"
                 )
 
-    def tries(self, arm: Arm) -> tuple[int, float]:
-        """Return how many candidates an arm has, and their total cost in ``epochs``."""
-        lengths, others = (
-            (self.lengths, self.lrs) if arm == BASE else (self.sam_lengths, self.rhos)
-        )
-        return len(lengths) * len(others), arm.cost * sum(lengths) * len(others)
+    def _search(self, setting: Setting, arm: Arm) -> tuple[int, float]:
+        """Return how many candidates an arm has, and the cost of all in epochs."""
+        epochs = setting.fields.get("epochs", self.experiment.epochs)
+        if not isinstance(epochs, int):
+            raise ValueError(f"epochs must be a whole number, got {epochs!r}")
+        lengths, others = self._grid(arm)
+        # Lengths below one epoch become one epoch, and equal candidates one.
+        each = {_whole(epochs, length) for length in lengths}
+        return len(each) * len(others), arm.cost * sum(each) * len(others)
+
+    def _grid(self, arm: Arm) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the lengths that an arm tries, and its learning rates or radii."""
+        if arm == BASE:
+            return self.lengths, self.lrs
+        return self.sam_lengths, self.rhos
+
+    def tries(self, arm: Arm) -> int:
+        """Return how many candidates an arm has, at most."""
+        return max(self._search(setting, arm)[0] for setting in self.settings)
 
     def common(self, setting: Setting) -> Experiment:
         """Return the experiment that the runs of a setting have in common.
@@ -166,12 +192,12 @@ class Comparison(BaseModel):
         one = self.common(setting)
         if arm == BASE:
             changes = [
-                {"epochs": _epochs(one, length), "lr": one.lr * lr, "rho": 0.0}
+                {"epochs": _whole(one.epochs, length), "lr": one.lr * lr, "rho": 0.0}
                 for length, lr in product(self.lengths, self.lrs)
             ]
         else:
             changes = [
-                {"epochs": _epochs(one, length), "lr": lr or one.lr, "rho": rho}
+                {"epochs": _whole(one.epochs, length), "lr": lr or one.lr, "rho": rho}
                 for length, rho in product(self.sam_lengths, self.rhos)
             ]
         found: list[Experiment] = []
@@ -237,5 +263,10 @@ def point_name(arm: Arm, one: Experiment) -> str:
     return f"lr-{one.lr:g}{radius}-epochs-{one.epochs}"
 
 
-def _epochs(one: Experiment, length: float) -> int:
-    return max(1, round(one.epochs * length))
+def _whole(epochs: int, length: float) -> int:
+    """Return how many epochs a schedule has."""
+    return max(1, round(epochs * length))
+
+
+def _twice(values: Sequence[object]) -> bool:
+    return len(set(values)) < len(values)

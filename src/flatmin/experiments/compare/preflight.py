@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flatmin.experiments import prepare
 from flatmin.experiments.batches import Batch
-from flatmin.experiments.compare.plan import BASE, Comparison, Setting
+from flatmin.experiments.compare.plan import ARMS, BASE, Comparison, Setting
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.datasets import DataSet, findings
+from flatmin.experiments.datasets import DataSet, findings, prepared
 from flatmin.experiments.models import SCRATCH
 from flatmin.experiments.models.registry import is_timms
 from flatmin.experiments.train import Training
@@ -75,6 +75,8 @@ def checked(
     """
     base = what.search(what.candidates(setting, BASE)[-1], len(data.train.y), 0)
     training = Training(fabric, base, data)
+    for arm in ARMS[1:]:
+        prepare.optimizer(what.candidates(setting, arm)[0], nn.Linear(1, 1))
     _warm_up(training)
     return [
         *_cheap(training, what, setting, data),
@@ -108,7 +110,7 @@ def _cheap(
         *gate(what.common(setting), rates),
         group_size(training.model, len(groups[0][0])),
         *running_statistics(training),
-        held_out(what, data),
+        held_out(what, setting, data),
     ]
 
 
@@ -163,7 +165,7 @@ def _rise(
     """Return loss, rise at ``w + eps``, and norm of eps after the weights' rounding."""
     weights = [p for p in training.model.parameters() if p.requires_grad]
     torch.manual_seed(0)  # Dropout is the same in both passes.
-    loss = training.loss(training.model(x).float(), y).mean()
+    loss = training.loss(_outputs(training, x), y).mean()
     slopes = torch.autograd.grad(loss, weights, allow_unused=True)
     pairs = [(p, g) for p, g in zip(weights, slopes, strict=True) if g is not None]
     length = math.sqrt(sum(float(g.float().square().sum()) for _, g in pairs))
@@ -173,11 +175,18 @@ def _rise(
             p.add_(g * (rho / max(length, 1e-12)))
             moved += float((p.float() - old.float()).square().sum())
         torch.manual_seed(0)
-        there = training.loss(training.model(x).float(), y).mean()
+        there = training.loss(_outputs(training, x), y).mean()
         for (p, _), old in zip(pairs, before, strict=True):
             p.copy_(old)
     here = float(loss.detach())
     return here, float(there) - here, math.sqrt(moved)
+
+
+def _outputs(training: Training, x: Tensor) -> Tensor:
+    """What the network itself returns: Fabric's wrapper asks for its own backward."""
+    precision = training.fabric.strategy.precision
+    with training.fabric.autocast():
+        return training.state.network(precision.convert_input(x)).float()
 
 
 def gate(experiment: Experiment, rates: Sequence[float]) -> Iterator[Finding]:
@@ -248,16 +257,22 @@ def running_statistics(training: Training) -> Iterator[Finding]:
     )
 
 
-def held_out(what: Comparison, data: DataSet) -> Finding:
-    """Are there enough held-out images to choose settings on?"""
-    y = data.train.y if data.validation is None else data.validation.y
-    share = what.validation if data.validation is None else 1.0
-    fewest = share * int(y.bincount(minlength=len(data.classes)).min())
-    text = f"settings are chosen on {share * len(y):.0f} images, {fewest:.1f} of the"
+def held_out(what: Comparison, setting: Setting, data: DataSet) -> Finding:
+    """Are there enough held-out images to choose settings on?
+
+    Args:
+        what: the comparison.
+        setting: of the comparison.
+        data: the images of the setting.
+    """
+    one = what.search(what.candidates(setting, BASE)[0], len(data.train.y), seed=0)
+    right = one.model_copy(update={"noisy_validation": False})
+    y = prepared(data, right).test.y
+    fewest = int(y.bincount(minlength=len(data.classes)).min())
     return Finding(
         "warning" if fewest < _HELD else "ok",
         "validation",
-        f"{text} smallest class.",
+        f"settings are chosen on {len(y):,} images, {fewest} of the smallest class.",
     )
 
 

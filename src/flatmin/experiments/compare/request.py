@@ -17,7 +17,7 @@ DIGITS = "digits"
 #: Fields that the comparison sets itself.
 _DECIDED = (
     *("data", "horizon", "lookback", "tokens", "method", "rho", "seed"),
-    *("validation", "noisy_validation", "ema"),
+    *("validation", "noisy_validation", "ema", "steps", "length"),
 )
 
 
@@ -55,6 +55,7 @@ class Asked:
 
     def _recipe(self) -> Comparison:
         if self.what == DIGITS:
+            self._check_digits()
             return digits()
         path = expanded(self.what)
         if not path.is_dir():
@@ -62,6 +63,13 @@ class Asked:
                 f"no such folder: {self.what}. Give a folder of images, or {DIGITS!r}."
             )
         return folder(path, self.model, self.weights, self.optimizer)
+
+    def _check_digits(self) -> None:
+        if (self.model, self.weights, self.optimizer) != ("resnet18", None, "sgd"):
+            raise BadInput(
+                "the digits have a network of their own: --model, --weights and "
+                "--optimizer are for a folder of images. Use --set optimizer=adamw."
+            )
 
 
 def changed(what: Comparison, settings: Iterable[str]) -> Comparison:
@@ -84,6 +92,13 @@ def changed(what: Comparison, settings: Iterable[str]) -> Comparison:
         if name in own:
             values[name] = value
             continue
+        if name == "train_examples" and any(
+            name in setting["fields"] for setting in values["settings"]
+        ):
+            raise BadInput(
+                "train_examples: one of the settings is a number of training images. "
+                "Compare a folder of images with fewer of them."
+            )
         values["experiment"][name] = value
         for setting in values["settings"]:
             setting["fields"].pop(name, None)

@@ -20,6 +20,7 @@ from flatmin.experiments.compare.plan import (
 )
 from flatmin.experiments.compare.results import Result, Row
 from flatmin.experiments.config import Experiment
+from flatmin.experiments.errors import BadInput
 from flatmin.experiments.intervals import best as best_of
 from flatmin.experiments.jobs import Job, train_job
 from flatmin.experiments.runs.checkpoint import clear
@@ -293,6 +294,12 @@ def cost(experiment: Experiment) -> float:
 def _result(job: Job) -> Result:
     result = Run(job.folder).result()
     assert result is not None, f"{job.folder} is not finished"
+    needed = "last_error" if job.experiment.ema is not None else "train_error"
+    if result.get(needed) is None:
+        raise BadInput(
+            f"{job.folder}/result.json is damaged: it has no {needed}. Remove the "
+            "folder and start again."
+        )
     return result
 
 

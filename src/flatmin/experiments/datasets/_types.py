@@ -165,10 +165,11 @@ class DataSet:
 
         It covers every pixel and label of images in memory; every number and window of
         a series; every piece and label of sentences; the labels, paths and sizes in
-        bytes of files.
+        bytes of files; in the parts for training, tests and, if any, validation.
         """
         sha = hashlib.sha256()
-        for split in (self.train, self.test):
+        parts = (self.train, self.test, self.validation)
+        for split in (part for part in parts if part is not None):
             sha.update(memory(split.y))
             if not isinstance(split, Files):
                 x = split.values if isinstance(split, Series) else split.x

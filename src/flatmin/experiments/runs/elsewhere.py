@@ -130,6 +130,8 @@ def elsewhere(files: Sequence[Path], images: Path, network: Network) -> list[Fin
             raise BadInput(f"{path} is given twice.")
         if not path.is_file():
             raise BadInput(f"no such file of weights: {path}")
+    # A bare name could be that of a data set, which has a normalisation of its own.
+    images = images.resolve()
     one = network.experiment(images)
     data = folder_in_memory(images, one.image_size or 0, network.classes)
     return [Measured(Weights(path, one, data), lambda: data) for path in paths]

@@ -26,6 +26,23 @@ REMOVE = "Remove it and start again."
 LOCK = ".lock"
 
 
+def check_outside(folder: Path, images: Path) -> None:
+    """Refuse to write among images, where pictures of a report would become some.
+
+    Args:
+        folder: of runs.
+        images: the folder of the images.
+
+    Raises:
+        BadInput: one is inside of the other.
+    """
+    if folder.resolve().is_relative_to(images.resolve()):
+        raise BadInput(
+            f"{folder} is inside of the images' folder {images}, and what is written "
+            "there would become images. Choose a place outside of it with --out."
+        )
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write(path, json.dumps(value, indent=2) + "\n")

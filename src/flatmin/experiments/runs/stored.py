@@ -88,3 +88,5 @@ class Result(_Numbers):
     """``result.json``."""
 
     seconds: Annotated[float, Field(ge=0)]
+    last_error: Share | None = None
+    train_error: Share | None = None
