@@ -51,6 +51,7 @@ def test_a_climb_that_goes_on_without_gradients_stays_where_it_is() -> None:
     for name in ("slow", "climbed"):
         step.memory.keep(name, [torch.ones(2)])
     step.memory.keep("uphill", [None])
+    step.memory.note("block", 0)
     asked, found = answered(Lookbehind(k=2, alpha=1.0)(step), [[None]])
     assert [ask.at for ask in asked] == [None]
     assert found == [None]

@@ -297,4 +297,44 @@ OPTIM = [
         f"{MEMORY}test_neither_gradient_nor_perturbation_outlives_the_first_pass"
         "[LpBall(p=2.0)-unscaled]",
     ),
+    Mutant(
+        "a memory of those alone whose gradients the base has left",
+        "optim/_memory.py",
+        "if v is not None and takes_part:",
+        "if v is not None and p.grad is not None:",
+        "tests/optim/test_bystanders.py::"
+        "test_a_base_that_clears_gradients_leaves_the_memory[<lambda>-True]",
+    ),
+    Mutant(
+        "a step that a fused base has skipped, counted",
+        "optim/_shared.py",
+        "if skipped_by_scaler(self.base):",
+        "if False:",
+        "tests/optim/test_bystanders.py::"
+        "test_a_step_that_a_fused_base_skips_is_no_step",
+    ),
+    Mutant(
+        "a part of the gradient for parameters of another optimizer",
+        "optim/_engine.py",
+        'elif ask.part == "rest":',
+        "elif False:",
+        "tests/optim/test_bystanders.py::"
+        "test_other_optimizers_find_the_gradient_of_the_whole_loss[part_sam-False]",
+    ),
+    Mutant(
+        "memory that is narrowed when it is loaded",
+        "optim/_shared.py",
+        "        self._memory.load_wide(state_dict)\n",
+        "",
+        "tests/optim/test_bystanders.py::"
+        "test_memory_of_narrow_weights_is_resumed_bit_for_bit[lookbehind_sam]",
+    ),
+    Mutant(
+        "a climb that goes on from a block that is over",
+        "core/nested.py",
+        'at > 0 and step.memory.number("block") == block',
+        "at > 0",
+        "tests/methods/test_lookbehind_memory.py::"
+        "test_a_step_of_the_base_alone_ends_a_block",
+    ),
 ]

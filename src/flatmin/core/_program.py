@@ -122,6 +122,7 @@ class Memory:
         self._noted: dict[str, float] = {}
         self._pushes: list[Gradients] = []
         self._pull: tuple[Gradients, Sequence[Tensor | float | None]] | None = None
+        self._dropped: set[str] = set()
 
     def recall(self, name: str) -> Gradients | None:
         """Return what was kept last under this name; None if nothing was."""
@@ -134,6 +135,14 @@ class Memory:
         it and not the same tensors.
         """
         self._kept[name] = values
+
+    def drop(self, name: str) -> None:
+        """Forget what was kept under this name in earlier steps, for all parameters.
+
+        A parameter without a gradient keeps nothing in a step, and would go on with
+        what it kept long ago.
+        """
+        self._dropped.add(name)
 
     def number(self, name: str) -> float | None:
         """Return the number noted last under this name; None if there is none."""

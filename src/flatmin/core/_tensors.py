@@ -158,7 +158,12 @@ def add_times_(ws: Sequence[Tensor], c: float, xs: Sequence[Tensor]) -> None:
 
 def copy_(ws: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
     """``w <- x``, in place."""
-    torch._foreach_copy_(list(ws), list(xs))
+    try:
+        torch._foreach_copy_(list(ws), list(xs))
+    except RuntimeError:
+        # Views that conjugate or negate what they show are copied one by one alone.
+        for w, x in zip(ws, xs, strict=True):
+            w.copy_(x)
 
 
 def cosine(

@@ -14,6 +14,10 @@ from flatmin.core._program import Ascent, Ask, Gradients, Program, Step
 from flatmin.core._shards import local
 from flatmin.core._two_point import Climb
 
+#: What it remembers: the weights before the k steps, the end of the climb, and the
+#: gradient of the step before.
+_KEPT = ("slow", "climbed", "uphill")
+
 
 @dataclass(frozen=True, slots=True)
 class Lookbehind(Method):
@@ -38,21 +42,29 @@ class Lookbehind(Method):
     @property
     def traits(self) -> Traits:
         """All but the first of k steps climb on from where the last climb ended."""
-        return Traits(remembers=("slow", "climbed", "uphill"), skips_w=True)
+        return Traits(remembers=_KEPT, notes=("block",), skips_w=True)
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        rho, at = of_group(step), step.index % self.k
+        rho, (block, at) = of_group(step), divmod(step.index, self.k)
         here = _copies(step.w)
-        slow, z = ((at and step.memory.recall(n)) or here for n in ("slow", "climbed"))
-        g = (at and step.memory.recall("uphill")) or (yield Ask())
+        # Steps of the base alone may have come between.
+        goes_on = at > 0 and step.memory.number("block") == block
+        slow, z, uphill = (
+            step.memory.recall(name) if goes_on else None for name in _KEPT
+        )
+        slow, z = _filled(slow, here), _filled(z, here)
+        g = uphill or (yield Ask())
         ascent, above = _higher(Climb.climb(step, g, rho), here, z)
         request = [Ask(ascent)]
         del ascent
         # Popped, so that this frame does not hold eps in memory during the pass.
         g_eps = yield request.pop()
-        uphill: Gradients = [x if x is None else x.clone() for x in g_eps]
-        for name, value in (("slow", slow), ("climbed", above), ("uphill", uphill)):
+        uphill = [x if x is None else x.clone() for x in g_eps]
+        step.memory.note("block", block)
+        for name, value in zip(_KEPT, (slow, above, uphill), strict=True):
+            if not goes_on:
+                step.memory.drop(name)
             step.memory.keep(name, value)
         if at == self.k - 1 and self.alpha < 1:
             step.memory.pull(slow, [self.alpha] * len(slow))
@@ -69,6 +81,13 @@ def _higher(
     if z is here:
         return ascent, above
     return ascent._replace(eps=tuple(vec.mix(1.0, above, -1.0, here))), above
+
+
+def _filled(recalled: Gradients | None, here: Gradients) -> Gradients:
+    """Return what was recalled; a parameter that has no entry begins where it is."""
+    if recalled is None:
+        return here
+    return [h if x is None else x for x, h in zip(recalled, here, strict=True)]
 
 
 def _copies(w: list[Tensor]) -> Gradients:

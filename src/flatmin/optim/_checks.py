@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import nn
+from torch.optim import Optimizer
 
 from flatmin.core import Group, Method, Replica, Scope, World
 from flatmin.core._checks import radius
@@ -138,13 +139,22 @@ def check_names(groups: list[dict[str, Any]], defaults: Mapping[str, Any]) -> No
         )
 
 
-def check_decay(groups: list[dict[str, Any]]) -> None:
+#: What torch, pytorch_optimizer and timm call decoupled weight decay in a group.
+_DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay")
+
+#: Optimizers of torch whose groups do not say that they decouple it.
+_ALWAYS_DECOUPLED = ("Adafactor", "Muon")
+
+
+def check_decay(base: Optimizer) -> None:
     """Refuse weight decay that is not a part of the gradient.
 
     Raises:
         ValueError: the weight decay is decoupled.
     """
-    if any(group.get("decoupled_weight_decay") for group in groups):
+    said = any(group.get(name) for group in base.param_groups for name in _DECOUPLED)
+    always = any(kind.__name__ in _ALWAYS_DECOUPLED for kind in type(base).__mro__)
+    if said or (always and any(group["weight_decay"] for group in base.param_groups)):
         raise ValueError(
             "decay_in_ascent=True needs a base that adds weight decay to the gradient, "
             "but this one decays the weights themselves. Use SGD or Adam, or "

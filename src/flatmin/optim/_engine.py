@@ -92,14 +92,19 @@ class Engine:
         self._sharded = any_sharded(step.w)
         self.reshard()
         everyone = _parameters(self._model, step.w)
+        others = _others(everyone, step.w)
         before = self._held(everyone) if accumulate else []
         log = Log(step.w, track=self._track)
         view = GradientView(step, scaler)
         ask, descend, rewound, alone = next(program), None, False, False
+        aside: Gradients = []
         try:
             if self._check is not None:
                 yield from self._rehearse(self._check, ask, step, everyone)
             while descend is None:
+                # Other optimizers descend what belongs to the whole loss.
+                partial = ask.along is not None or ask.part == "rest"
+                aside = self._held(others) if partial else []
                 _write(everyone, [None] * len(everyone))
                 rewound = log.passes > 0 or self._check is not None
                 for replay in self._replays:
@@ -133,10 +138,12 @@ class Engine:
             if alone:
                 descend = self._scope.average(self._model, step.w, descend)
             _write(step.w, view.shown(descend))
-            if len(everyone) > len(step.w):
-                # This step uses none of the other gradients: other SAMs may clear them.
-                mine = set(map(id, step.w))
-                mark_used(p for p in everyone if id(p) not in mine)
+            if ask.along is not None:
+                _write(others, aside)
+            elif ask.part == "rest":
+                _accumulate(others, aside)
+            # This step uses none of the other gradients: other SAMs may clear them.
+            mark_used(others)
             if accumulate:
                 _accumulate(everyone, before)
         except BaseException:
@@ -249,6 +256,14 @@ def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
                 seen.add(id(inside))
                 modules.append(inside)
     return list((found | {id(p): p for p in w}).values())
+
+
+def _others(everyone: list[Tensor], w: list[Tensor]) -> list[Tensor]:
+    """Return the parameters of the model that another optimizer trains, or none."""
+    if len(everyone) == len(w):
+        return []
+    mine = set(map(id, w))
+    return [p for p in everyone if id(p) not in mine]
 
 
 def _movable(step: Step, ask: Ask) -> list[Tensor]:

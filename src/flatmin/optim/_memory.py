@@ -27,6 +27,7 @@ class StateMemory(Memory):
         self._base = base
         self._states = states
         self._w: list[Tensor] = []
+        self._part: list[bool] = []
         self._blanked = False
 
     def begin(self, w: list[Tensor]) -> None:
@@ -44,18 +45,26 @@ class StateMemory(Memory):
     def number(self, name: str) -> float | None:
         return self._base.param_groups[0].get(f"sam_{name}")
 
+    def before_base(self) -> None:
+        """Note who takes part in the step: the base may clear gradients in it."""
+        if self._kept:
+            self._part = [p.grad is not None for p in self._w]
+
     def commit(self) -> None:
         """After the base's step: apply pushes and pulls, and write what was kept.
 
         Only a parameter with a gradient took part in the step and gets an entry.
         """
+        for name in self._dropped:
+            for p in self._w:
+                self._states.get(p, {}).pop(f"sam_{name}", None)
         for move in self._pushes:
             _push(local(self._w), move)
         if self._pull is not None:
             _pull(local(self._w), *self._pull)
         for name, values in self._kept.items():
-            for p, v in zip(self._w, values, strict=True):
-                if v is not None and p.grad is not None:
+            for p, v, takes_part in zip(self._w, values, self._part, strict=True):
+                if v is not None and takes_part:
                     self._states.entry(p)[f"sam_{name}"] = whole_as(v, p)
         for name, value in self._noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
@@ -96,6 +105,18 @@ class StateMemory(Memory):
                 for name, blank in _blank(p, method.traits.remembers).items():
                     self._states.entry(p).setdefault(name, blank)
 
+    def load_wide(self, content: dict[str, Any]) -> None:
+        """Load again what is wider than its parameter: torch narrows what it loads.
+
+        Of parameters in bfloat16, methods keep float32.
+        """
+        places = [at for group in content["param_groups"] for at in group["params"]]
+        ps = [p for group in self._base.param_groups for p in group["params"]]
+        for at, p in zip(places, ps, strict=True):
+            for name, value in content["state"].get(at, {}).items():
+                if name.startswith("sam_") and _is_wider(value, p):
+                    self._states.entry(p)[name] = value.to(p.device, copy=True)
+
     def clear_blanks(self) -> None:
         """Remove from the state what `complete` or `write_blanks` put there."""
         self._blanked = False
@@ -117,6 +138,7 @@ class StateMemory(Memory):
         self._kept.clear()
         self._noted.clear()
         self._pushes.clear()
+        self._dropped.clear()
         self._pull = None
 
 
@@ -124,6 +146,12 @@ def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return a NaN entry for each of the names, if the parameter can have entries."""
     kept = names if p.requires_grad else ()
     return {f"sam_{name}": torch.full_like(p.detach(), math.nan) for name in kept}
+
+
+def _is_wider(value: Any, p: Tensor) -> bool:
+    """Whether a value that was kept has more bits than its parameter's entries."""
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return real and value.dtype.itemsize > p.dtype.itemsize
 
 
 def _has_own(entry: dict[str, Any]) -> bool:

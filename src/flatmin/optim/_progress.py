@@ -22,6 +22,7 @@ class Progress:
         left: the parameters that the last loop gave a gradient, and these gradients.
         stepping: whether `SAM.step` is calling the base optimizer.
         counted: whether the base's own hooks have counted its step.
+        follows: whether the base began its step with the gradients of the last loop.
         depth: how deep steps of the base are nested: the step of a derived optimizer
             calls the step it derives from, and torch calls the hooks of both.
     """
@@ -35,4 +36,5 @@ class Progress:
     )
     stepping: bool = False
     counted: bool = False
+    follows: bool = False
     depth: int = 0

@@ -158,7 +158,7 @@ class SAM(SharedOptimizer):
             raise ValueError("give either method or p and norm_over, not both.")
         check_method(method)
         if decay_in_ascent:
-            check_decay(base.param_groups)
+            check_decay(base)
             method = Decayed(method)
         self.base = base
         self.model = model
@@ -311,8 +311,7 @@ class SAM(SharedOptimizer):
         if not self._is_idle(closure):
             self._check_ready()
         self._engine.reshard()
-        progress = self._progress
-        progress.stepping, progress.counted, progress.depth = True, False, 0
+        self._begin_step()
         return value
 
     @untraced

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler, OptState
 from torch.optim import Optimizer
 
@@ -36,6 +37,15 @@ def _frame_of(caller: Callable[..., Any]) -> FrameType | None:
     while frame is not None and frame.f_code is not caller.__code__:
         frame = frame.f_back
     return frame
+
+
+def skipped_by_scaler(base: Optimizer) -> bool:
+    """Whether a fused base has been told of an overflow, and so has done nothing.
+
+    A GradScaler that steps such a base leaves it to the base to skip the step.
+    """
+    found = getattr(base, "found_inf", None)
+    return isinstance(found, Tensor) and bool(found)
 
 
 def check_scaling(method: Method, closure: object, unscaled: bool) -> None:

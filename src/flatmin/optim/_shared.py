@@ -32,6 +32,7 @@ from flatmin.optim._scaling import (
     check_scaling,
     check_unscaled_once,
     given_closure,
+    skipped_by_scaler,
 )
 from flatmin.optim._states import States
 from flatmin.optim._trainers import advice
@@ -150,6 +151,7 @@ class SharedOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, or that of a plain base optimizer."""
         self.base.load_state_dict(state_dict)
+        self._memory.load_wide(state_dict)
         if not self._states.is_plain:
             self._after_loading()
 
@@ -212,6 +214,12 @@ class SharedOptimizer(Optimizer):
                 closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         return closure
 
+    def _begin_step(self) -> None:
+        """Note that `step` calls the base now."""
+        progress = self._progress
+        progress.stepping, progress.counted, progress.depth = True, False, 0
+        self._memory.before_base()
+
     def _before_base(self) -> None:
         """Check a step of the base; its own hook calls this, even without `step`."""
         if self._progress.open:
@@ -222,19 +230,28 @@ class SharedOptimizer(Optimizer):
         if not self._progress.stepping and self._progress.ready:
             check_scaling(self.method, None, self._progress.unscaled)
             check_unscaled_once(stepped=self.base, other=self)
+        if self._progress.depth == 0:
+            self._progress.follows = is_in_place(self._progress)
+            self._memory.before_base()
         self._progress.depth += 1
 
     def _after_base(self) -> None:
         """Count the step, once the base has finished its outermost one."""
         self._progress.depth -= 1
-        if self._progress.depth <= 0:
+        if self._progress.depth > 0:
+            return
+        if skipped_by_scaler(self.base):
+            self._progress.offered = True
+        else:
             self._count()
 
     def _count(self) -> None:
         """Count the base's step, and keep what the method remembers."""
         progress = self._progress
         progress.counted = True
-        ours = progress.stepping or is_in_place(progress)
+        # The base may have cleared them since.
+        followed = progress.follows and is_cleared(progress)
+        ours = progress.stepping or followed or is_in_place(progress)
         if not (progress.ready and ours):
             # A plain step, of the base alone: the loop before it was given up.
             self._memory.forget()

@@ -244,9 +244,10 @@ def _stream(x: Any) -> Holder | None:
 
 
 def _array(x: Any) -> Holder | None:
-    """Return a holder for a NumPy array, if ``x`` is one and small."""
+    """Return a holder for a NumPy array, if ``x`` is one, small, and can be written."""
     numpy = sys.modules.get("numpy")
-    if numpy and isinstance(x, numpy.ndarray) and x.nbytes <= _SMALL:
+    array = numpy is not None and isinstance(x, numpy.ndarray)
+    if array and x.nbytes <= _SMALL and x.flags.writeable:
         return ValueHolder(x.copy, partial(x.__setitem__, ...), compare=False)
     return None
 
