@@ -44,15 +44,15 @@ EXPERIMENTS = [
     Mutant(
         "a base with fewer gradients than SAM",
         PLAN,
-        "if more[0] > tries or more[1] > gradients:",
-        "if more[0] > tries:",
+        "if more > tries or longer > epochs:",
+        "if more > tries:",
         f"{PLANS}test_a_base_with_fewer_gradients_is_refused",
     ),
     Mutant(
         "a base with fewer tries than SAM",
         PLAN,
-        "if more[0] > tries or more[1] > gradients:",
-        "if more[1] > gradients:",
+        "if more > tries or longer > epochs:",
+        "if longer > epochs:",
         f"{PLANS}test_a_base_with_fewer_tries_is_refused",
     ),
     Mutant(

@@ -86,15 +86,15 @@ GUARD_DEFECTS = [
     Mutant(
         "a step of the base not counted",
         SHARED,
-        "        if self._progress.depth <= 0:\n",
-        "        if self._progress.stepping:\n",
+        "        if self._progress.depth > 0:\n",
+        "        if not self._progress.stepping:\n",
         f"{IDENTITIES}test_a_plain_step_of_the_base_counts_and_remembers_nothing",
     ),
     Mutant(
         "a derived base counted twice",
         SHARED,
-        "        if self._progress.depth <= 0:\n",
-        "        if True:\n",
+        "        if self._progress.depth > 0:\n",
+        "        if False:\n",
         f"{WRAPPED}test_a_rate_of_none_is_no_trial_step",
     ),
     Mutant(
