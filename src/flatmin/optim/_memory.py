@@ -108,10 +108,15 @@ class StateMemory(Memory):
     def load_wide(self, content: dict[str, Any]) -> None:
         """Load again what is wider than its parameter: torch narrows what it loads.
 
-        Of parameters in bfloat16, methods keep float32.
+        Of parameters in bfloat16, methods keep float32. Wrappers of optimizers have
+        state dicts of their own form, which are left as they are.
         """
+        if not content.keys() >= {"param_groups", "state"}:
+            return
         places = [at for group in content["param_groups"] for at in group["params"]]
         ps = [p for group in self._base.param_groups for p in group["params"]]
+        if len(places) != len(ps):  # A hook of the base's has made it fit.
+            return
         for at, p in zip(places, ps, strict=True):
             for name, value in content["state"].get(at, {}).items():
                 if name.startswith("sam_") and _is_wider(value, p):
