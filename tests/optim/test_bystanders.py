@@ -137,10 +137,15 @@ def test_decay_that_bypasses_the_gradient_is_no_part_of_the_ascent(kind: Any) ->
 class Conjugated(nn.Module):
     """Keeps a conjugated view, its imaginary part, and arrays that are read-only."""
 
+    basis: Tensor
+    negative: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 3).double()
-        basis = torch.fft.fft(torch.eye(4, dtype=torch.complex128)).conj()
+        # torch does not say what its transform returns.
+        basis: Any = torch.fft.fft(torch.eye(4, dtype=torch.complex128))
+        basis = basis.conj()
         self.register_buffer("basis", basis)
         self.register_buffer("negative", basis.imag)
         self.scale = np.broadcast_to(np.float64(2.0), (4,))
