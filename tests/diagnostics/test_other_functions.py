@@ -23,6 +23,7 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
+from flatmin.diagnostics._functional import is_replaceable
 from flatmin.diagnostics.directions import between, random
 from flatmin.diagnostics.landscape import axis
 from tests.diagnostics.problems import batches, whole
@@ -243,3 +244,9 @@ def test_a_monitor_inside_of_autocast_sees_the_weights_move() -> None:
         record = Monitor(objective, rho=0.5)(0)
     assert record is not None
     assert record["sharpness"] > 0.01
+
+
+def test_a_process_without_data_has_nothing_that_could_not_be_replaced() -> None:
+    objective = objective_of(Listed())
+    objective.data = []
+    assert is_replaceable(objective)

@@ -211,3 +211,19 @@ def test_memory_of_narrow_weights_is_resumed_bit_for_bit(name: str) -> None:
     steps(one, optimizer, 3)
     steps(other, resumed, 3)
     assert all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+def test_a_state_dict_that_a_hook_makes_fit_is_loaded() -> None:
+    model = network()
+    optimizer = flatmin.stale_sam(SGD(model.parameters(), lr=0.1), model, rho=0.5)
+    x, y = batch()
+    for _ in optimizer.probes():
+        cross_entropy(model(x), y).backward()
+    optimizer.step()
+    content = optimizer.state_dict()
+    (group,) = content["param_groups"]
+    more = {**content, "param_groups": [{**group, "params": [*group["params"], 99]}]}
+    optimizer.register_load_state_dict_pre_hook(lambda _, given: content)
+    optimizer.load_state_dict(more)
+    kept = content["state"][0]["sam_stale"]
+    assert torch.equal(optimizer.state[model[0].weight]["sam_stale"], kept)
