@@ -239,7 +239,7 @@ MEASURE_DEFECTS = [
         FUNCTIONAL,
         "return not bool(off > _ALIKE * ts.norm(whole))",
         "return True",
-        f"{OTHER}test_groups_at_once_move_weights_that_are_read_from_elsewhere[1-Partly]",
+        f"{OTHER}test_a_gauss_newton_matrix_of_such_weights_is_refused[Partly]",
     ),
     Mutant(
         "casts of an autocast region that outlive the move",
