@@ -64,7 +64,7 @@ def report(width: int, points: int, turns: int) -> None:
     tensors = list(zip(*(x.split(BATCH) for x in data.tensors), strict=True))
     grid = Grid(objective, [u, v], recalibrate=False, memory=2**30)
     with (
-        grid.way("auto", rows[0]) as way,
+        grid.way("auto", rows) as way,
         ThreadPoolExecutor(
             torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
         ) as pool,
