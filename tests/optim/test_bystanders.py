@@ -227,3 +227,22 @@ def test_a_state_dict_that_a_hook_makes_fit_is_loaded() -> None:
     optimizer.load_state_dict(more)
     kept = content["state"][0]["sam_stale"]
     assert torch.equal(optimizer.state[model[0].weight]["sam_stale"], kept)
+
+
+# Bases with a zero_grad of their own.
+
+
+class Plain(SGD):
+    def zero_grad(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().zero_grad()
+
+
+def test_a_base_whose_zero_grad_takes_no_argument_clears() -> None:
+    model = network()
+    optimizer = SAM(Plain(model.parameters(), lr=0.1), model)
+    x, y = batch()
+    for _ in optimizer.probes():
+        cross_entropy(model(x), y).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in model.parameters())

@@ -122,7 +122,8 @@ class SharedOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients as the base does, and drop the result of a finished loop."""
-        self.base.zero_grad(set_to_none)
+        # Some bases have a zero_grad without arguments.
+        self.base.zero_grad(**({} if set_to_none else {"set_to_none": False}))
         if not self._progress.open:
             self._memory.forget()
             end_wait(self._progress)
