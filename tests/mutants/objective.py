@@ -149,7 +149,7 @@ OBJECTIVE_DEFECTS = [
     Mutant(
         "spectral norms that are refined while they are measured",
         GUARDS,
-        "    if isinstance(module, _SpectralNorm) or _iterates(module):\n",
+        "    if isinstance(module, _SpectralNorm) or older_spectral_norms(module):\n",
         "    if False:\n",
         f"{OBJECTIVE}test_spectral_norms_that_are_refined_in_every_pass_are_refused"
         "[spectral_norm0]",

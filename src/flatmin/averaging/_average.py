@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from flatmin.averaging._spectral import estimate, singular_vectors
+from flatmin.averaging._spectral import estimate
 from flatmin.averaging._tensors import (
     Named,
     beside,
@@ -22,7 +22,7 @@ from flatmin.averaging._tensors import (
     restored,
     tensors_of,
 )
-from flatmin.diagnostics._still import still
+from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
 #: Models that have an average for a while, whichever object it is of.
@@ -173,11 +173,6 @@ class Average(ABC):
         self.updates = int(updates)
         self._statistics = beside(self.model, statistics)
 
-    @property
-    def _latest_alone(self) -> set[str]:
-        """Names of tensors whose mean would mean nothing."""
-        return singular_vectors(self.model)
-
     @abstractmethod
     def _take(self, now: Named) -> None:
         """Move the average towards the weights as they are now."""
@@ -252,19 +247,13 @@ def _measure(model: nn.Module, batches: Iterable[Any]) -> None:
     modes = {module: module.training for module in model.modules()}
     model.train()
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
-    momenta = [layer.momentum for layer in layers]
     count = 0
     try:
-        for layer in layers:
-            layer.reset_running_stats()
-            # None: the mean of all batches, each with the same weight.
-            layer.momentum = None
-        for batch in batches if layers else ():
-            model(batch[0] if isinstance(batch, list | tuple) else batch)
-            count += 1
+        with collecting(layers):
+            for batch in batches if layers else ():
+                model(batch[0] if isinstance(batch, list | tuple) else batch)
+                count += 1
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
         for module, training in modes.items():
             module.training = training
     if layers and not count:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from flatmin.averaging._average import Average
+from flatmin.averaging._spectral import singular_vectors
 from flatmin.averaging._tensors import Named, averaged, beside, wide
 from flatmin.core._checks import inside, integer
 
@@ -27,7 +28,8 @@ class _Running(Average):
 
     def _take(self, now: Named) -> None:
         if self.updates:
-            averaged(self._tensors, now, self._share(), self._latest_alone)
+            latest = singular_vectors(self.model)
+            averaged(self._tensors, now, self._share(), latest)
         else:
             self._tensors = {name: wide(t) for name, t in now.items()}
 
@@ -147,8 +149,9 @@ class LAWA(Average):
     def _mean(self) -> Named:
         first, *others = self._latest
         mean = {name: wide(t) for name, t in first.items()}
+        latest = singular_vectors(self.model)
         for n, one in enumerate(others, 2):
-            averaged(mean, one, 1 / n, self._latest_alone)
+            averaged(mean, one, 1 / n, latest)
         return mean
 
     def _state(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ from torch.nn.utils.parametrizations import (
     _SpectralNorm,  # pyright: ignore[reportPrivateUsage]
 )
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.spectral_norm import SpectralNorm
+
+from flatmin.diagnostics._guards import older_spectral_norms
 
 #: Rounds of the power method, as many as torch begins with.
 _ROUNDS = 15
@@ -26,7 +27,7 @@ def singular_vectors(model: nn.Module) -> set[str]:
         at = f"{prefix}." if prefix else ""
         if isinstance(module, _SpectralNorm):
             found |= {f"{at}_u", f"{at}_v"}
-        for hook in _hooks(module):
+        for hook in older_spectral_norms(module):
             found |= {f"{at}{hook.name}_u", f"{at}{hook.name}_v"}
     return found
 
@@ -37,7 +38,7 @@ def estimate(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ParametrizationList):
             _iterate(module)
-        for hook in _hooks(module):
+        for hook in older_spectral_norms(module):
             for _ in range(_ROUNDS):
                 hook.compute_weight(module, do_power_iteration=True)
 
@@ -51,9 +52,3 @@ def _iterate(weight: ParametrizationList) -> None:
         weight()
     for one, mode in zip(norms, modes, strict=True):
         one.training = mode
-
-
-def _hooks(module: nn.Module) -> Iterator[SpectralNorm]:
-    """The older spectral_norm."""
-    hooks = cast("Any", module)._forward_pre_hooks.values()
-    return (hook for hook in hooks if isinstance(hook, SpectralNorm))

@@ -35,6 +35,7 @@ from flatmin.diagnostics import _batches as batching
 from flatmin.diagnostics._blocked import Blocked
 from flatmin.diagnostics._functional import Loss, names
 from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._still import collecting
 from flatmin.diagnostics.directions import Direction
 
 #: How the points are evaluated; ``"auto"`` is the fastest way that is right.
@@ -312,18 +313,15 @@ def _keep_freed_memory() -> None:
 def _recalibrate(objective: Objective) -> None:
     """Set BatchNorm's running statistics to those of the data at the weights."""
     norms = [m for m in objective.model.modules() if isinstance(m, _BatchNorm)]
-    momenta = [m.momentum for m in norms]
     try:
         for m in norms:
-            m.reset_running_stats()
-            # None: the mean of all batches, each with the same weight.
-            m.momentum, m.training = None, True
-        with torch.no_grad():
+            m.training = True
+        with collecting(norms), torch.no_grad():
             for batch in objective.batches():
                 objective.loss_of(batch)
     finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum, m.training = momentum, False
+        for m in norms:
+            m.training = False
 
 
 def _telling(rows: Sequence[Row]) -> list[Row]:

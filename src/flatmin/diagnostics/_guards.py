@@ -258,10 +258,10 @@ def _mixes(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is None
 
 
-def _iterates(module: nn.Module) -> bool:
-    """Whether torch.nn.utils.spectral_norm refines its estimate in every pass."""
+def older_spectral_norms(module: nn.Module) -> list[SpectralNorm]:
+    """Return torch.nn.utils.spectral_norm's hooks, which refine an estimate."""
     hooks = cast("Any", module)._forward_pre_hooks.values()
-    return any(isinstance(hook, SpectralNorm) for hook in hooks)
+    return [hook for hook in hooks if isinstance(hook, SpectralNorm)]
 
 
 def _disturbs(module: nn.Module) -> str | None:
@@ -269,7 +269,7 @@ def _disturbs(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if not module.training:
         return None
-    if isinstance(module, _SpectralNorm) or _iterates(module):
+    if isinstance(module, _SpectralNorm) or older_spectral_norms(module):
         return "spectral_norm"
     if isinstance(module, _DropoutNd):
         return kind if module.p > 0 else None

@@ -142,7 +142,7 @@ def check_names(groups: list[dict[str, Any]], defaults: Mapping[str, Any]) -> No
 #: What torch, pytorch_optimizer and timm call decoupled weight decay in a group.
 _DECOUPLED = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay")
 
-#: Optimizers of torch whose groups do not say that they decouple it.
+#: Torch's optimizers that decouple weight decay without a word in their groups.
 _ALWAYS_DECOUPLED = ("Adafactor", "Muon")
 
 
