@@ -43,8 +43,10 @@ FEW = Tries((0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,), at_base=True)
 #: 20 and 6 for a task whose base overfits at higher rates.
 FEW_LOW = Tries((0.25, 0.5, 1.0, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0), (1.0,), at_base=True)
 
-#: 9 and 6, with one seed, for tasks of minutes that have 5,000 images to choose by.
-FEWEST = Tries((0.5, 1.0, 2.0), (0.5, 1.0, 2.0), (1.0,), at_base=True, seeds=(100,))
+#: 12 and 6, with one seed, for tasks of minutes that have 5,000 images to choose by.
+FEWEST = Tries(
+    (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0), (1.0,), at_base=True, seeds=(100,)
+)
 
 #: Share of the steps over which the average of the weights reaches back.
 AVERAGED = 0.1

@@ -14,6 +14,7 @@ CHECKS = "optim/_checks.py"
 AMP = "tests/optim/test_amp.py::"
 NARROW = "tests/optim/test_narrow.py::"
 DECAYED = "tests/optim/test_decay.py::"
+MICRO = "tests/methods/test_micro_batches.py::"
 
 LOOPS = [
     Mutant(
@@ -96,5 +97,40 @@ LOOPS = [
         "[-c for c in decay]",
         "[0.0 for c in decay]",
         f"{DECAYED}test_a_step_has_the_closed_form_of_the_penalised_loss",
+    ),
+    Mutant(
+        "memory of the last micro-batch alone",
+        "core/_program.py",
+        "values if n == 1 else [_mean(*xs, n) for xs in pairs]",
+        "values",
+        f"{MICRO}test_the_order_of_micro_batches_does_not_matter[friendly_sam]",
+    ),
+    Mutant(
+        "a number of the last micro-batch alone",
+        "core/_program.py",
+        "value if value == old else old + (value - old) / n",
+        "value",
+        f"{MICRO}test_numbers_of_micro_batches_equal_their_formula",
+    ),
+    Mutant(
+        "a correction that is as short as the mean of unit vectors",
+        "core/programs.py",
+        "vec.ratio(vec.norm(step.w, g), vec.norm(step.w, u))",
+        "vec.norm(step.w, g)",
+        f"{MICRO}test_micro_batches_equal_their_formula[sgd-looksam]",
+    ),
+    Mutant(
+        "a mask that is a mean of masks",
+        "core/sparse.py",
+        'if step.memory.of_this_step("mask") is None:',
+        "if True:",
+        f"{MICRO}test_of_masks_that_of_the_first_examples_is_kept",
+    ),
+    Mutant(
+        "what a failed loop of a step has kept",
+        "optim/_memory.py",
+        "        self._w = w\n        self._loop = Carried()\n",
+        "        self._w = w\n",
+        f"{MICRO}test_a_loop_that_fails_at_its_end_carries_nothing_on[wsam]",
     ),
 ]

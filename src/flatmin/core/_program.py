@@ -108,6 +108,55 @@ class Ask:
         return replace(self, at=None)
 
 
+@dataclass(slots=True)
+class Carried:
+    """What is carried to the next step: by one loop, or by all loops of a step.
+
+    Attributes:
+        kept: an entry per parameter, by name.
+        noted: numbers, by name.
+        loops: how many loops each of the names comes from.
+        pushes: moves after the base optimizer's step.
+        pull: an anchor, and the share of the step that is left.
+        dropped: names to forget.
+    """
+
+    kept: dict[str, Gradients] = field(default_factory=dict[str, Gradients])
+    noted: dict[str, float] = field(default_factory=dict[str, float])
+    loops: dict[str, int] = field(default_factory=dict[str, int])
+    pushes: list[Gradients] = field(default_factory=list[Gradients])
+    pull: tuple[Gradients, Sequence[Tensor | float | None]] | None = None
+    dropped: set[str] = field(default_factory=set[str])
+
+    def add(self, loop: Carried) -> None:
+        """Take what a further loop of the step carries into the means and sums."""
+        for name, values in loop.kept.items():
+            n = self._counted(name)
+            pairs = zip(self.kept.get(name, values), values, strict=True)
+            self.kept[name] = values if n == 1 else [_mean(*xs, n) for xs in pairs]
+        for name, value in loop.noted.items():
+            n = self._counted(name)
+            old = self.noted.get(name, value)
+            self.noted[name] = value if value == old else old + (value - old) / n
+        self.pushes += loop.pushes
+        self.pull = self.pull if loop.pull is None else loop.pull
+        self.dropped |= loop.dropped
+
+    def _counted(self, name: str) -> int:
+        self.loops[name] = self.loops.get(name, 0) + 1
+        return self.loops[name]
+
+
+def _mean(mean: Tensor | None, x: Tensor | None, n: int) -> Tensor | None:
+    """The mean of n entries, from that of all but the last; None is zero.
+
+    It is exact if all are equal, as weights are that every loop keeps.
+    """
+    if mean is None:
+        return x if x is None else x / n
+    return mean - mean / n if x is None else mean + (x - mean) / n
+
+
 class Memory:
     """What a method carries from step to step, by name: an entry per parameter.
 
@@ -115,26 +164,31 @@ class Memory:
     that made them has been taken. A method or one of its joints declares the names in
     its `Traits`: ``remembers`` for these and ``notes`` for numbers. A distributed
     checkpoint loads only what a new optimizer's state already has an entry for.
+
+    Where a step accumulates over loops, each of its micro-batches keeps values of its
+    own. Then their mean is carried on: it has the scale of one micro-batch's gradient,
+    like those that the next step combines it with.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Gradients] = {}
-        self._noted: dict[str, float] = {}
-        self._pushes: list[Gradients] = []
-        self._pull: tuple[Gradients, Sequence[Tensor | float | None]] | None = None
-        self._dropped: set[str] = set()
+        self._loop = Carried()
 
     def recall(self, name: str) -> Gradients | None:
         """Return what was kept last under this name; None if nothing was."""
-        return self._kept.get(name)
+        return self._loop.kept.get(name)
+
+    def of_this_step(self, name: str) -> Gradients | None:
+        """Return the mean of what earlier loops of the same step have kept."""
+        del name
+        return None
 
     def keep(self, name: str, values: Gradients) -> None:
         """Carry these on, in the parameters' order; None where there is nothing.
 
         What the method returns may be scaled and clipped in place, so keep a clone of
-        it and not the same tensors.
+        it and not the same tensors. In the mean over micro-batches None is zero.
         """
-        self._kept[name] = values
+        self._loop.kept[name] = values
 
     def drop(self, name: str) -> None:
         """Forget what was kept under this name in earlier steps, for all parameters.
@@ -142,24 +196,24 @@ class Memory:
         A parameter without a gradient keeps nothing in a step, and would go on with
         what it kept long ago.
         """
-        self._dropped.add(name)
+        self._loop.dropped.add(name)
 
     def number(self, name: str) -> float | None:
         """Return the number noted last under this name; None if there is none."""
-        return self._noted.get(name)
+        return self._loop.noted.get(name)
 
     def note(self, name: str, value: float) -> None:
         """Carry a number on, which must be the same on all processes."""
-        self._noted[name] = value
+        self._loop.noted[name] = value
 
     def push(self, move: Gradients) -> None:
         """Add this to the weights once the base optimizer has made its step."""
-        self._pushes.append(move)
+        self._loop.pushes.append(move)
 
     @property
     def pulled(self) -> bool:
         """Whether `pull` will change the move of this step."""
-        return self._pull is not None
+        return self._loop.pull is not None
 
     def pull(self, anchor: Gradients, shares: Sequence[Tensor | float | None]) -> None:
         """After the base optimizer's step, ``w <- anchor + share (w - anchor)``.
@@ -169,7 +223,7 @@ class Memory:
             shares: likewise, a number or a tensor of the parameter's shape; above 1
                 stretches the step, and None leaves it as it is.
         """
-        self._pull = anchor, shares
+        self._loop.pull = anchor, shares
 
 
 @dataclass(frozen=True, slots=True)

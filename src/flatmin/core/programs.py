@@ -189,7 +189,9 @@ class Look(Method):
         rho, u = of_group(step), step.memory.recall("look")
         if step.index % self.k and u is not None:
             g = yield Ask()
-            return vec.mix(1.0, g, self.alpha * vec.norm(step.w, g), u)
+            # A mean of unit vectors is shorter than they are.
+            ratio = vec.ratio(vec.norm(step.w, g), vec.norm(step.w, u))
+            return vec.mix(1.0, g, self.alpha * ratio, u)
         found = yield Ask(climbs=True)
         g = step.mean(found)
         g_eps = yield Ask(Climb.climb(step, found, rho))

@@ -62,7 +62,9 @@ class FisherMasked(Method):
         if mask is None or step.index % self.every == 0:
             fisher = yield from self._fisher(step)
             mask = highest(step, step.mean(fisher), self.share)
-            step.memory.keep("mask", mask)
+            # Of micro-batches the first: it has the examples that come first.
+            if step.memory.of_this_step("mask") is None:
+                step.memory.keep("mask", mask)
         return (yield Ask(_masked(Climb.climb(step, g, rho), mask)))
 
     def _fisher(self, step: Step) -> Generator[Ask, Gradients, Gradients]:

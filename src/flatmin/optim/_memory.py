@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatmin.core import Gradients, Memory, Method
+from flatmin.core._program import Carried
 from flatmin.core._shards import local, whole_as
 from flatmin.optim._states import States
 
@@ -27,12 +28,22 @@ class StateMemory(Memory):
         self._base = base
         self._states = states
         self._w: list[Tensor] = []
+        self._all = Carried()
         self._part: list[bool] = []
         self._blanked = False
 
     def begin(self, w: list[Tensor]) -> None:
-        """Set the parameters of the step."""
+        """Set the parameters of a loop; drop what one that failed has left."""
         self._w = w
+        self._loop = Carried()
+
+    def end(self) -> None:
+        """Take over what a finished loop carries: its step may have others."""
+        self._all.add(self._loop)
+        self._loop = Carried()
+
+    def of_this_step(self, name: str) -> Gradients | None:
+        return self._all.kept.get(name)
 
     def recall(self, name: str) -> Gradients | None:
         values: list[Any] = [
@@ -47,7 +58,7 @@ class StateMemory(Memory):
 
     def before_base(self) -> None:
         """Note who takes part in the step: the base may clear gradients in it."""
-        if self._kept:
+        if self._all.kept:
             self._part = [p.grad is not None for p in self._w]
 
     def commit(self) -> None:
@@ -55,18 +66,18 @@ class StateMemory(Memory):
 
         Only a parameter with a gradient took part in the step and gets an entry.
         """
-        for name in self._dropped:
+        for name in self._all.dropped:
             for p in self._w:
                 self._states.get(p, {}).pop(f"sam_{name}", None)
-        for move in self._pushes:
+        for move in self._all.pushes:
             _push(local(self._w), move)
-        if self._pull is not None:
-            _pull(local(self._w), *self._pull)
-        for name, values in self._kept.items():
+        if self._all.pull is not None:
+            _pull(local(self._w), *self._all.pull)
+        for name, values in self._all.kept.items():
             for p, v, takes_part in zip(self._w, values, self._part, strict=True):
                 if v is not None and takes_part:
                     self._states.entry(p)[f"sam_{name}"] = whole_as(v, p)
-        for name, value in self._noted.items():
+        for name, value in self._all.noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
 
@@ -139,12 +150,8 @@ class StateMemory(Memory):
                     del self._base.state[p]
 
     def forget(self) -> None:
-        """Drop what was kept."""
-        self._kept.clear()
-        self._noted.clear()
-        self._pushes.clear()
-        self._dropped.clear()
-        self._pull = None
+        """Drop what the loops since the last step carry."""
+        self._all, self._loop = Carried(), Carried()
 
 
 def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -259,6 +259,7 @@ class SAM(SharedOptimizer):
                 yield from self._engine.run(
                     program, step, accumulate=accumulate, scaler=scaler
                 )
+            self._memory.end()
             wait(progress, step.w)
         except BaseException:
             # What an unfinished loop left in .grad is of no use. What earlier loops
