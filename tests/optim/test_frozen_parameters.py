@@ -256,6 +256,60 @@ def test_a_tensor_without_a_name_is_named_so(large: None) -> None:
     hook.remove()
 
 
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("view", [lambda w: w, lambda w: w[1:]])
+def test_a_view_of_a_trained_weight_moves_with_it(view: Any) -> None:
+    model: Any = nn.Linear(4, 2).double()
+    model.alias = view(model.weight.detach())
+    twin = nn.Linear(4, 2).double()
+    twin.load_state_dict(model.state_dict())
+    for each in (model, twin):
+        optimizer = SAM(torch.optim.SGD(each.parameters(), lr=0.1), each)
+        for _ in range(5):
+            step(optimizer, each, inputs[0])
+    assert torch.equal(model.weight, twin.weight)
+    assert torch.equal(model.alias, view(twin.weight))
+
+
+class Graph(nn.Module):
+    """Keeps the graph that it works on as an attribute, not as a buffer."""
+
+    def __init__(self, graph: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 2).double()
+        self.graph = graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((self.graph @ x.T).T)
+
+
+SPARSE: dict[str, Callable[[Tensor], Tensor]] = {
+    "coo": Tensor.to_sparse,
+    "csr": Tensor.to_sparse_csr,
+    "csc": Tensor.to_sparse_csc,
+    "bsr": lambda t: t.to_sparse_bsr((2, 2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("always", [0, -1])
+def test_a_sparse_attribute_stays(
+    kind: str, always: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if always:
+        monkeypatch.setattr(_frozen, "_ALWAYS", always)
+    found: list[Tensor] = []
+    for make in (SPARSE[kind], Tensor.clone):
+        model = Graph(make(torch.eye(4).double()))
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.3)
+        for k in range(5):
+            step(optimizer, model, inputs[k % 2])
+        found.append(model.layer.weight.detach())
+    torch.testing.assert_close(*found)
+
+
 # Weights that are trained.
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from operator import is_
 
+import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from flatmin.optim._tensor_copy import Mark, TensorCopy, marks
+from flatmin.optim._tensor_copy import Mark, TensorCopy, marks, parts, parts_of_all
 
 #: How many bytes are copied in every step whether or not anything changes.
 _ALWAYS = 2**26
@@ -47,7 +48,7 @@ class FrozenReplay:
         self._steps += 1
         if not _same(tensors, self._tensors):
             self._tensors = tensors
-            self._small, self._large = _split(tensors, _ALWAYS)
+            self._small, self._large = _split(_apart(tensors, trained), _ALWAYS)
         self._start.save([*self._small, *self._known.values()])
         self._watched = [t for t in self._large if id(t) not in self._known]
         self._marks = marks(self._watched)
@@ -135,8 +136,28 @@ def _split(tensors: Sequence[Tensor], most: int) -> tuple[list[Tensor], list[Ten
     return small, ordered[len(small) :]
 
 
+def _apart(tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> list[Tensor]:
+    """Leave out views of what the optimizer moves, whose copy has their values too."""
+    moved = [p for p in parts_of_all(trained) if _has_address(p) and p.is_contiguous()]
+    spans = [(p.data_ptr(), p.data_ptr() + p.nbytes) for p in moved]
+    return [t for t in tensors if not any(_within(part, spans) for part in parts(t))]
+
+
+def _within(t: Tensor, spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether the first entry is in one of these spans of addresses."""
+    return _has_address(t) and any(a <= t.data_ptr() < b for a, b in spans)
+
+
+def _has_address(t: Tensor) -> bool:
+    return t.layout == torch.strided and t.numel() > 0
+
+
 def _size(t: Tensor) -> int:
-    return 0 if is_lazy(t) else t.nbytes
+    """About how many bytes a copy takes."""
+    if is_lazy(t):
+        return 0
+    entries = t.numel() if t.layout == torch.strided else t._nnz()
+    return entries * t.element_size()
 
 
 def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
