@@ -170,7 +170,7 @@ TASKS: dict[str, Task] = {
             "warmup": 0.2,
             "train_examples": 1_000,
         },
-        (0.001, 0.003, 0.01, 0.02, 0.05, 0.1),
+        (0.001, 0.003, 0.01, 0.02),
         tries=FEW,
     ),
     "sst2-scratch": Task(

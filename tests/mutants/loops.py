@@ -133,4 +133,20 @@ LOOPS = [
         "        self._w = w\n",
         f"{MICRO}test_a_loop_that_fails_at_its_end_carries_nothing_on[wsam]",
     ),
+    Mutant(
+        "torch's second derivative of normed weights",
+        ENGINE,
+        "wrong = ask.along is not None and has_weight_norm(self._model)",
+        "wrong = False",
+        "tests/methods/test_second_order.py::"
+        "test_the_gradient_is_that_of_the_objective[weight-norm]",
+    ),
+    Mutant(
+        "a view of a trained weight that counts as another tensor",
+        "optim/_frozen.py",
+        "a <= t.data_ptr() < b",
+        "a < t.data_ptr() < b",
+        "tests/optim/test_frozen_parameters.py::"
+        "test_a_view_of_a_trained_weight_moves_with_it[0]",
+    ),
 ]

@@ -256,19 +256,28 @@ def test_a_tensor_without_a_name_is_named_so(large: None) -> None:
     hook.remove()
 
 
+def refusal(optimizer: SAM, model: nn.Module) -> str | None:
+    """The message that five steps end with, if they are refused."""
+    try:
+        for _ in range(5):
+            step(optimizer, model, inputs[0])
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("view", [lambda w: w, lambda w: w[1:]])
-def test_a_view_of_a_trained_weight_moves_with_it(view: Any) -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_view_of_a_trained_weight_moves_with_it(first: int) -> None:
     model: Any = nn.Linear(4, 2).double()
-    model.alias = view(model.weight.detach())
+    model.alias = model.weight.detach()[first:]
     twin = nn.Linear(4, 2).double()
     twin.load_state_dict(model.state_dict())
     for each in (model, twin):
         optimizer = SAM(torch.optim.SGD(each.parameters(), lr=0.1), each)
-        for _ in range(5):
-            step(optimizer, each, inputs[0])
+        assert refusal(optimizer, each) is None
     assert torch.equal(model.weight, twin.weight)
-    assert torch.equal(model.alias, view(twin.weight))
+    assert torch.equal(model.alias, twin.weight[first:])
 
 
 class Graph(nn.Module):

@@ -14,10 +14,10 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin.core import _tensors as ts
+from flatmin.core._weight_norm import has_weight_norm, weight_norm_by_hand
 from flatmin.diagnostics import _guards as guards
 from flatmin.diagnostics._functional import is_replaceable, names
 from flatmin.diagnostics._objective import Objective
-from flatmin.diagnostics._weight_norm import has_weight_norm, weight_norm_by_hand
 
 #: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
 Matrix: TypeAlias = Literal["hessian", "ggn"]

@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
 from flatmin.core._scope import replicas
 from flatmin.core._shards import any_sharded, reshard, whole_as
+from flatmin.core._weight_norm import has_weight_norm, weight_norm_by_hand
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
@@ -120,7 +121,12 @@ class Engine:
                 ask = ask.there()
                 probe = Probe(log.passes, at, ask, _pairs(step.w, ask.along))
                 alone = ask.climbs or ask.alone
-                with self._around(ask), self._meeting(), self._watched(log):
+                with (
+                    self._around(ask),
+                    self._meeting(),
+                    self._watched(log),
+                    self._differentiable_twice(ask),
+                ):
                     yield probe
                 self._return()
                 if not rewound:
@@ -192,6 +198,11 @@ class Engine:
         """Return a context that notes every module's results, if this is checked."""
         watched = None if log.passes else self._check
         return nullcontext() if watched is None else watched.watch()
+
+    def _differentiable_twice(self, ask: Ask) -> AbstractContextManager[object]:
+        """Return a context for the Hessian of layers whose own would be wrong."""
+        wrong = ask.along is not None and has_weight_norm(self._model)
+        return weight_norm_by_hand() if wrong else nullcontext()
 
     def _rehearse(
         self, check: ReplayCheck, ask: Ask, step: Step, everyone: list[Tensor]

@@ -190,8 +190,12 @@ def _computed(loss: Loss) -> Tensor:
 
 
 def _slope(loss: Tensor, along: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``<g, v>``, whose gradient is ``H v``."""
+    """``<g, v>``, of complex entries the real part, whose gradient is ``H v``."""
     w = [p for p, _ in along]
     g = torch.autograd.grad(loss, w, create_graph=True, materialize_grads=True)
     pairs = zip(g, along, strict=True)
-    return torch.stack([(g_i * v).sum() for g_i, (_, v) in pairs]).sum()
+    return torch.stack([_inner(g_i, v) for g_i, (_, v) in pairs]).sum()
+
+
+def _inner(g: Tensor, v: Tensor) -> Tensor:
+    return (g * v.conj()).real.sum() if g.is_complex() else (g * v).sum()
