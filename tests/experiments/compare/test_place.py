@@ -44,6 +44,29 @@ def test_a_file_without_the_images_of_each_setting_is_damaged(
         read_place(tmp_path, tmp_path)
 
 
+def with_weights(path: Path, root: Path) -> None:
+    """Begin, or continue, a comparison whose networks begin with this file."""
+    one = digits().experiment.model_copy(update={"weights": str(path)})
+    what = digits().model_copy(update={"experiment": one})
+    claim(root, root, what, read(what, root))
+
+
+def test_other_weights_in_the_same_file_are_another_comparison(tmp_path: Path) -> None:
+    path, root = tmp_path / "w.safetensors", tmp_path / "runs"
+    path.write_bytes(b"pretrained")
+    with_weights(path, root)
+    with_weights(path, root)
+    path.write_bytes(b"trained further")
+    with pytest.raises(BadInput, match=r"\(different: the file of weights\)"):
+        with_weights(path, root)
+
+
+def test_weights_that_are_gone_begin_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"cannot read .*gone\.pth: No such file"):
+        with_weights(tmp_path / "gone.pth", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_held_out_images_are_counted_as_they_are_drawn() -> None:
     """Of each class one at least, though that is more than the share."""
     y = torch.arange(20).repeat(5)

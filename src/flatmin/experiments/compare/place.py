@@ -27,6 +27,7 @@ from flatmin.experiments.runs.files import (
     read_json,
     write_json,
 )
+from flatmin.experiments.runs.record import weights_sha256
 
 #: The images of each setting, by its name.
 Sets = dict[str, DataSet]
@@ -39,12 +40,14 @@ class Stored(BaseModel):
         comparison: its settings.
         data_sha256: the fingerprint of the images, by the name of the setting.
         images: how many there are to train on, by the name of the setting.
+        weights_sha256: the fingerprint of the file of initial weights, if any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     comparison: Comparison
     data_sha256: dict[str, str]
     images: dict[str, int]
+    weights_sha256: str | None = None
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse a file that has lost the images of a setting.
@@ -107,6 +110,7 @@ def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
         comparison=what,
         data_sha256={name: one.digest() for name, one in sets.items()},
         images={name: len(one.train.y) for name, one in sets.items()},
+        weights_sha256=weights_sha256(what.experiment),
     )
     path, new = root / COMPARISON, mine.model_dump(mode="json")
     old = read_json(path)

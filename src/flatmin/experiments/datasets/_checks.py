@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from flatmin.experiments.datasets._layout import SUFFIXES, Listed, left_out, lis
 from flatmin.experiments.datasets._sets import SETS
 from flatmin.experiments.datasets._types import DataSet, ImageFiles
 from flatmin.experiments.errors import BadInput, expanded
+from flatmin.experiments.runs.files import sha256
 from flatmin.experiments.table import counted
 
 #: Classes are reported if the largest has so many times the images of the smallest.
@@ -139,17 +139,12 @@ def _twins(splits: Iterable[ImageFiles]) -> _Twins:
     found: dict[str, list[tuple[Path, int]]] = defaultdict(list)
     for files in by_size.values():
         for path, label in files if len(files) > 1 else ():
-            found[_sha256(path)].append((path, label))
+            found[sha256(path)].append((path, label))
     return {key: files for key, files in found.items() if len(files) > 1}
 
 
 def _paths(images: ImageFiles) -> list[Path]:
     return [images.root / name for name in images.names]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _examples(root: Path, pairs: Sequence[tuple[Path, Path]]) -> str:

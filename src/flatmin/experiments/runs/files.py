@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ Record = TypeVar("Record", bound=BaseModel)
 REMOVE = "Remove it and start again."
 
 
+#: What fingerprints are of, for messages.
+_FINGERPRINTS = {
+    "data_sha256": "the images",
+    "weights_sha256": "the file of weights",
+}
+
 #: The file in a folder on which the lock is; it stays there.
 LOCK = ".lock"
 
@@ -41,6 +48,19 @@ def check_outside(folder: Path, images: Path) -> None:
             f"{folder} is inside of the images' folder {images}, and what is written "
             "there would become images. Choose a place outside of it with --out."
         )
+
+
+def sha256(path: Path) -> str:
+    """Return the fingerprint of a file.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -137,8 +157,8 @@ def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
     old = theirs if isinstance(theirs, dict) else {}
     names: list[str] = []
     for key, value in mine.items():
-        if key == "data_sha256":
-            names += ["the images"] if old.get(key) != value else []
+        if key in _FINGERPRINTS:
+            names += [_FINGERPRINTS[key]] if old.get(key) != value else []
         elif isinstance(value, dict):
             names += differences(old.get(key), value)
         elif old.get(key) != value:

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, expanded
+from flatmin.experiments.models import SCRATCH
 from flatmin.experiments.runs import environment
 from flatmin.experiments.runs.files import (
     LOCK,
@@ -35,6 +36,7 @@ from flatmin.experiments.runs.files import (
     differences,
     read_json,
     read_lines,
+    sha256,
     write,
     write_json,
 )
@@ -207,6 +209,7 @@ class Run:
         config = Config(
             experiment=experiment,
             data_sha256=data.digest(),
+            weights_sha256=weights_sha256(experiment),
             world=world,
             images=described(data, experiment),
         )
@@ -290,6 +293,17 @@ class Run:
 
     def _path(self, name: str) -> Path:
         return self.folder / name
+
+
+def weights_sha256(experiment: Experiment) -> str | None:
+    """Return the fingerprint of the file that training begins with; None without one.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    if experiment.weights in (None, SCRATCH):
+        return None
+    return sha256(expanded(experiment.weights))
 
 
 def _lines(records: list[dict[str, Any]]) -> str:

@@ -27,6 +27,7 @@ class Config(BaseModel):
     Attributes:
         experiment: what is trained.
         data_sha256: the fingerprint of its data.
+        weights_sha256: the fingerprint of the file of its initial weights, if any.
         world: processes that share the work.
         images: how its images, or windows of a series, become the network's input;
             None in runs of older versions.
@@ -35,6 +36,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     experiment: Experiment
     data_sha256: str
+    weights_sha256: str | None = None
     world: int = Field(default=1, ge=1)
     images: Inputs | None = None
 
