@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from flatmin.diagnostics import Objective, _grid, _sweep, directions, landscape
@@ -204,3 +204,35 @@ def test_damaged_records_are_refused() -> None:
             Plane.from_dict(bad)
     with pytest.raises(ValueError, match="a line of 2 coordinates"):
         Line(a=(0.0, 1.0), losses=(0.0,))
+
+
+class Graph(nn.Module):
+    """Mixes the inputs by a sparse matrix, which is a buffer."""
+
+    def __init__(self, graph: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("graph", graph)
+        self.layer = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((self.graph @ x.T).T)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize(
+    "kind", [Tensor.to_sparse, Tensor.to_sparse_csr, lambda t: t.to_sparse_bsr((2, 2))]
+)
+def test_a_sparse_buffer_is_a_part_of_the_fingerprint(
+    kind: Callable[[Tensor], Tensor],
+) -> None:
+    data = [(torch.ones(2, 4).double(), torch.tensor([0, 2]))]
+    eye = torch.eye(4).double()
+    lines: list[Line] = []
+    for graph in (eye, kind(eye), kind(2 * eye), kind(eye.flip(0))):
+        objective = Objective(Graph(graph), cross_entropy, data)
+        u = [torch.ones_like(w) for w in objective.w]
+        lines.append(landscape.line(objective, u, a=(-1.0, 0.0, 1.0)))
+    dense, *sparse = lines
+    assert sparse[0].losses == pytest.approx(dense.losses, rel=1e-12)
+    assert len({line.fingerprint for line in sparse}) == 3

@@ -55,6 +55,17 @@ def test_planes_that_cannot_be_drawn_are_refused() -> None:
         Scale.of([Plane(a=(0.0, 1.0), b=(0.0,), losses=((1.0, 2.0),))])
 
 
+def test_axes_may_fall() -> None:
+    falling = Plane(
+        a=(1.0, 0.0, -1.0), b=(2.0, 0.0), losses=((5.0, 4.0, 3.0), (1.0, 0.0, 2.0))
+    )
+    a, b, loss = finer(falling, Scale.of([falling], top=100.0), points=5)
+    assert a.tolist() == [1.0, 0.5, 0.0, -0.5, -1.0]
+    assert b.tolist() == [2.0, 1.5, 1.0, 0.5, 0.0]
+    assert loss[0].tolist() == [5.0, 4.5, 4.0, 3.5, 3.0]
+    assert loss[2].tolist() == [3.0, 2.5, 2.0, 2.25, 2.5]
+
+
 def test_levels_are_round_and_end_at_the_top() -> None:
     levels = Scale.of([bowl(3.0)], top=4.6).levels()
     assert levels.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 4.6]

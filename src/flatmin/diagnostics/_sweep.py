@@ -235,6 +235,15 @@ def _fingerprint(
     batches = [x for batch in data for x in batching.tensors(batch)]
     for x in [*fixed, *(x for d in directions for x in d), *batches]:
         sha.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        bits = x.detach().cpu().contiguous().flatten().view(torch.uint8)
-        sha.update(bits.numpy().data)
+        for part in _strided(x.detach().cpu()):
+            bits = part.contiguous().flatten().view(torch.uint8)
+            sha.update(bits.numpy().data)
     return sha.hexdigest()
+
+
+def _strided(x: Tensor) -> list[Tensor]:
+    """The tensors that hold the values of ``x``: of a sparse one, also where they are."""
+    if x.layout == torch.strided:
+        return [x.resolve_conj().resolve_neg()]
+    pairs = x.to_sparse_coo().coalesce()
+    return [pairs.indices(), pairs.values()]

@@ -103,9 +103,9 @@ def finer(
     high = scale.top + 2 * (scale.top - scale.low)
     # A minimum with NaN is NaN.
     loss = np.minimum(np.asarray(plane.losses, dtype=np.float64), high)
-    a, b = (_between(x, points) for x in (plane.a, plane.b))
-    along = np.stack([np.interp(a, plane.a, row) for row in loss])
-    fine = np.stack([np.interp(b, plane.b, column) for column in along.T], axis=1)
+    a, b = (_between(np.asarray(x), points) for x in (plane.a, plane.b))
+    along = np.stack([_between(row, points) for row in loss])
+    fine = np.stack([_between(column, points) for column in along.T], axis=1)
     return a, b, fine
 
 
@@ -138,8 +138,8 @@ def named(planes: Mapping[str, Plane] | Plane) -> Mapping[str, Plane]:
     return {"": planes} if isinstance(planes, Plane) else planes
 
 
-def _between(x: tuple[float, ...], points: int) -> NDArray[np.float64]:
-    """Return coordinates with enough new ones between every two for ``points``."""
+def _between(x: NDArray[np.float64], points: int) -> NDArray[np.float64]:
+    """Return values with enough new ones between every two for ``points``."""
     times = max(1, math.ceil((points - 1) / max(1, len(x) - 1)))
     k = np.arange((len(x) - 1) * times + 1) / times
     return np.interp(k, np.arange(len(x)), x)
