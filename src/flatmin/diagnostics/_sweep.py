@@ -242,7 +242,7 @@ def _fingerprint(
 
 
 def _strided(x: Tensor) -> list[Tensor]:
-    """The tensors that hold the values of ``x``: of a sparse one, also where they are."""
+    """What holds the values of ``x``: of a sparse tensor, their places too."""
     if x.layout == torch.strided:
         return [x.resolve_conj().resolve_neg()]
     pairs = x.to_sparse_coo().coalesce()
