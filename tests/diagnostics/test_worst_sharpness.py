@@ -309,3 +309,23 @@ def test_fewer_than_no_restarts_are_refused() -> None:
     _, objective = classifier()
     with pytest.raises(ValueError, match="restarts must be at least 0, got -1"):
         worst_sharpness(objective, restarts=-1)
+
+
+class Modulus(nn.Module):
+    """``mean |x . z|`` of complex weights, which rises with every modulus alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.z = nn.Parameter(torch.tensor([3 + 4j, 1j, -2], dtype=torch.complex128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.z.abs()
+
+
+@pytest.mark.parametrize("p", [2.0, math.inf])
+def test_of_complex_weights_every_modulus_rises(p: float) -> None:
+    """By 0.1 each in the largest norm; by as much together in the Euclidean one."""
+    data = [(torch.ones(5, 3).double(), torch.zeros(5))]
+    objective = Objective(Modulus(), lambda out, _: out.sum(1).mean(), data)
+    rise = worst_sharpness(objective, 0.1, p=p).value
+    assert rise == pytest.approx(0.3 if math.isinf(p) else 0.1 * math.sqrt(3))

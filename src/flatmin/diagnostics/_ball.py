@@ -210,9 +210,17 @@ class Fixed:
 def _onto(v: list[Tensor], radius: Tensor, p: float) -> list[Tensor]:
     """``v`` if it is in the l_p ball around all its entries, else on its surface."""
     if math.isinf(p):
-        return [x.clamp(-radius.to(x.dtype), radius.to(x.dtype)) for x in v]
+        return [_clamped(x, radius) for x in v]
     size = _size(v, p)
     return ts.times(v, torch.where(size > radius, radius / size, 1.0))
+
+
+def _clamped(x: Tensor, radius: Tensor) -> Tensor:
+    """Every entry shortened to ``radius``, if its modulus is more."""
+    if x.is_complex():
+        size = x.abs()
+        return x * torch.where(size > radius, radius.to(size.dtype) / size, 1.0)
+    return x.clamp(-radius.to(x.dtype), radius.to(x.dtype))
 
 
 def _out_to(v: list[Tensor], radius: Tensor, p: float) -> list[Tensor]:
