@@ -247,6 +247,43 @@ def test_weights_that_are_not_numbers_are_lent_too() -> None:
         model.weight += 0
 
 
+class Masked(nn.Module):
+    """Attention with a causal mask of -inf, as a buffer or as a frozen parameter."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).double()
+        mask = torch.full((4, 4), -torch.inf).triu(1)
+        if frozen:
+            self.mask = nn.Parameter(mask, requires_grad=False)
+        else:
+            self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.layer(x) + self.mask).softmax(1)
+
+
+@each
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_mask_of_infinities_stays(
+    kind: Callable[[nn.Module], Average], frozen: bool
+) -> None:
+    model = Masked(frozen)
+    average = kind(model)
+    then = model.mask.detach().clone()
+    for _ in range(4):
+        average.update()
+    with average.applied():
+        assert torch.equal(model.mask, then)
+        assert model(torch.ones(4, 4).double())[0].tolist() == [1, 0, 0, 0]
+    # An entry that is finite again takes its new value.
+    model.mask.data.zero_()
+    average.update()
+    average.update()
+    with average.applied():
+        assert model.mask.isfinite().all()
+
+
 def test_tied_weights_are_averaged_once() -> None:
     first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
     second.weight = first.weight

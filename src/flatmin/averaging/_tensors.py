@@ -65,10 +65,13 @@ def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> N
     for name, m in mean.items():
         t = now[name].detach()
         real = (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided
-        if real and name not in latest:
+        if not real or name in latest:
+            m.copy_(t)
+        elif now[name].requires_grad:
             m.lerp_(t.to(m.dtype), share)
         else:
-            m.copy_(t)
+            # The mean of -inf and -inf, in a mask for instance, would be NaN.
+            m.copy_(torch.where(m.isinf() | t.isinf(), t, m.lerp(t.to(m.dtype), share)))
 
 
 def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:

@@ -135,6 +135,7 @@ class Remembered(Combine):
     def __call__(self, step: Step, g: Gradients, g_eps: Gradients) -> Gradients:
         """``g_eps``."""
         del g
+        step.memory.drop("stale")
         # Cloned, because the returned vector may be scaled and clipped in place.
         step.memory.keep("stale", [x if x is None else x.clone() for x in g_eps])
         return g_eps

@@ -272,13 +272,18 @@ class Alternating(Method):
     @property
     def traits(self) -> Traits:
         """Those of the method; what a plain step descends is climbed in the next."""
-        return self.method.traits | Traits(remembers=("first",), skips_w=True)
+        return self.method.traits | Traits(
+            remembers=("first",), notes=("pair",), skips_w=True
+        )
 
     def __call__(self, step: Step) -> Program:
         """One step of the method."""
-        g = step.memory.recall("first")
-        if step.index % 2 == 0 or g is None:
+        g, (pair, second) = step.memory.recall("first"), divmod(step.index, 2)
+        # Steps of the base alone may have come between.
+        if not second or g is None or step.memory.number("pair") != pair:
             g = yield Ask()
+            step.memory.note("pair", pair)
+            step.memory.drop("first")
             step.memory.keep("first", [x if x is None else x.clone() for x in g])
             return g
         return (yield Ask(self.method.climb(step, g, of_group(step))))

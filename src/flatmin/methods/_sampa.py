@@ -46,6 +46,7 @@ class Ahead(Method):
         g_y: Gradients = [None] * len(step.w) if old is None else old
         g_eps = yield Ask(Climb.climb(step, g_y, of_group(step)))
         g_y = yield Ask(_descended(step, g_y))
+        step.memory.drop("ahead")
         step.memory.keep("ahead", vec.finite(step.w, g_y, old))
         return vec.mix(1 - self.weight, g_eps, self.weight, g_y)
 

@@ -66,8 +66,9 @@ class StateMemory(Memory):
 
         Only a parameter with a gradient took part in the step and gets an entry.
         """
+        every = [p for group in self._base.param_groups for p in group["params"]]
         for name in self._all.dropped:
-            for p in self._w:
+            for p in every:
                 self._states.get(p, {}).pop(f"sam_{name}", None)
         for move in self._all.pushes:
             _push(local(self._w), move)
