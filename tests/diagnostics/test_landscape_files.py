@@ -209,6 +209,8 @@ def test_damaged_records_are_refused() -> None:
 class Graph(nn.Module):
     """Mixes the inputs by a sparse matrix, which is a buffer."""
 
+    graph: Tensor
+
     def __init__(self, graph: Tensor) -> None:
         super().__init__()
         torch.manual_seed(0)

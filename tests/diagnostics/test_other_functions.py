@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from flatmin.diagnostics import (
     Monitor,
@@ -250,3 +251,23 @@ def test_a_process_without_data_has_nothing_that_could_not_be_replaced() -> None
     objective = objective_of(Listed())
     objective.data = []
     assert is_replaceable(objective)
+
+
+class Recomputing(nn.Module):
+    """Computes its first layer again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5).double(), nn.Linear(5, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        return self.last(checkpoint(self.first, x, use_reentrant=True))
+
+
+@pytest.mark.parametrize("measure", [sharpness, eigenvalues])
+def test_reentrant_checkpoints_are_refused(measure: Any) -> None:
+    """torch takes the parameters within for unused, and their gradients for zero."""
+    objective = objective_of(Recomputing())
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        measure(objective, 1)

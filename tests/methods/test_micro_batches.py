@@ -185,6 +185,32 @@ def test_a_loop_that_fails_at_its_end_carries_nothing_on(name: str) -> None:
         assert torch.equal(p, q)
 
 
+@pytest.mark.parametrize("name", ["friendly_sam", "wsam"])
+def test_weights_that_thaw_between_the_loops_of_a_step_are_refused(name: str) -> None:
+    model = Broken()
+    optimizer = built(name, model)
+    first, last = pieces(0)
+    accumulate(optimizer, model, first)
+    model.extra.requires_grad_(True)
+    with pytest.raises(RuntimeError, match="frozen or thawed between the accumulating"):
+        accumulate(optimizer, model, last)
+    model.extra.requires_grad_(False)
+    accumulate(optimizer, model, last)
+    optimizer.step()
+
+
+def test_without_memory_they_may_thaw_and_freeze_in_turn() -> None:
+    model = Broken()
+    optimizer = built("sam", model)
+    accumulate(optimizer, model, pieces(0)[0])
+    model.requires_grad_(False)
+    model.extra.requires_grad_(True)
+    accumulate(optimizer, model, pieces(0)[1])
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    assert not any(map(torch.equal, model.parameters(), start))
+
+
 def test_the_mean_is_exact_where_all_keep_the_same() -> None:
     value = torch.rand(100)
     carried = Carried()

@@ -14,6 +14,7 @@ CHECKS = "optim/_checks.py"
 AMP = "tests/optim/test_amp.py::"
 NARROW = "tests/optim/test_narrow.py::"
 DECAYED = "tests/optim/test_decay.py::"
+LAST = "tests/methods/test_last_gradient.py::"
 MICRO = "tests/methods/test_micro_batches.py::"
 
 LOOPS = [
@@ -148,5 +149,41 @@ LOOPS = [
         "a < t.data_ptr() < b",
         "tests/optim/test_frozen_parameters.py::"
         "test_a_view_of_a_trained_weight_moves_with_it[0]",
+    ),
+    Mutant(
+        "a layer that had no gradient in the last step climbs along an older one",
+        "core/combine.py",
+        '        step.memory.drop("stale")\n',
+        "",
+        f"{LAST}test_a_layer_that_the_step_before_left_out_stays[stale_sam]",
+    ),
+    Mutant(
+        "a pair of steps that goes on after a step of the base",
+        "core/programs.py",
+        'step.memory.number("pair") != pair',
+        "False",
+        f"{LAST}test_an_alternating_pair_that_a_plain_step_broke_begins_anew[plain]",
+    ),
+    Mutant(
+        "gradients in memory that a hook fills anew",
+        ENGINE,
+        "self._views or any(map(_is_hooked, everyone))",
+        "self._views",
+        "tests/optim/test_torch_utilities.py::"
+        "test_gradients_that_share_memory_are_told_apart[gsam]",
+    ),
+    Mutant(
+        "a running mean in bfloat16",
+        "core/vectors.py",
+        "x if x is None else ts.wide([x])[0] for x in a",
+        "x for x in a",
+        f"{NARROW}test_a_running_mean_of_narrow_gradients_is_not_rounded_away",
+    ),
+    Mutant(
+        "a mean of minus infinity and minus infinity",
+        "averaging/_tensors.py",
+        "m.isinf() | t.isinf()",
+        "m.isinf() & ~t.isinf()",
+        "tests/averaging/test_averages.py::test_a_mask_of_infinities_stays[False-EMA]",
     ),
 ]

@@ -1,12 +1,14 @@
 """Weights of two bytes: what of the perturbation arrives."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from flatmin import SAM
+from flatmin import SAM, bsam, friendly_sam, vasso
 
 N = 20_000
 
@@ -82,3 +84,57 @@ def test_two_tensors_are_not_rounded_alike() -> None:
         torch.stack([p.double().sum() for p in model]).sum().backward()
     assert 0.1 < where[0].double().mean() < 0.9
     assert not torch.equal(where[0], where[1])
+
+
+class Slope(nn.Module):
+    """Linear in one weight, with another slope in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+
+    def forward(self, slope: float) -> Tensor:
+        return (slope * self.w).sum()
+
+
+def remembered(build: Callable[..., SAM], entry: str, **options: Any) -> float:
+    """What is remembered of a slope of 1, and then 2 for a hundred steps."""
+    model = Slope()
+    optimizer = build(torch.optim.SGD(model.parameters(), lr=0.0), model, **options)
+    for slope in [1.0] + [2.0] * 100:
+        for _ in optimizer.probes():
+            model(slope).backward()
+        optimizer.step()
+    return optimizer.state[model.w][entry].item()
+
+
+def test_a_running_mean_of_narrow_gradients_is_not_rounded_away() -> None:
+    expected = pytest.approx(2 - 0.999**100, rel=1e-5)
+    assert remembered(friendly_sam, "sam_friend", decay=0.999) == expected
+    assert remembered(vasso, "sam_smooth", theta=0.001) == expected
+
+
+def test_the_scale_of_narrow_weights_is_learned() -> None:
+    """s <- b s + (1 - b) (sqrt(s) |g| + damping), from 1."""
+    s = 1.0
+    for slope in [1.0] + [2.0] * 100:
+        s = 0.999 * s + 0.001 * (math.sqrt(s) * slope + 0.1)
+    found = remembered(bsam, "sam_scale", n=100, precision=0.0)
+    assert found == pytest.approx(s, rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["plain", "maximize", "scaler"])
+def test_gradients_may_be_wider_than_weights(how: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).bfloat16()
+    for p in model.parameters():
+        p.grad_dtype = torch.float32
+    base = torch.optim.SGD(model.parameters(), lr=0.1, maximize=how == "maximize")
+    scaler = torch.amp.GradScaler("cpu", enabled=how == "scaler")
+    optimizer = SAM(base, model)
+    start = model.weight.detach().clone()
+    for _ in optimizer.probes(scaler=scaler):
+        scaler.scale(model(torch.ones(3, 4).bfloat16()).square().mean()).backward()
+    assert all(p.grad_dtype == torch.float32 for p in model.parameters())
+    scaler.step(optimizer)
+    assert not torch.equal(model.weight, start)

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
-from flatmin import SAM
+from flatmin import SAM, gam, gsam, second_order_sam
 from tests.problems import (
     Noisy,
     assert_same,
@@ -64,6 +64,56 @@ class Recomputing(nn.Module):
 def recomputing(reentrant: bool | None, *inside: nn.Module) -> Recomputing:
     torch.manual_seed(3)
     return Recomputing(reentrant, *inside)
+
+
+def test_second_derivatives_refuse_reentrant_checkpoints() -> None:
+    """In them, torch takes the parameters for unused."""
+    model = recomputing(True)
+    optimizer = second_order_sam(sgd(model), model)
+    loop = (probe.backward(loss_of(model, DATA)) for probe in optimizer.probes())
+    with untouched(model), pytest.raises(RuntimeError, match="use_reentrant=False"):
+        list(loop)
+
+
+def test_second_derivatives_flow_through_other_checkpoints() -> None:
+    found: list[list[Tensor]] = []
+    for reentrant in (None, False):
+        model = recomputing(reentrant)
+        for probe in second_order_sam(sgd(model), model).probes():
+            probe.backward(loss_of(model, DATA))
+        found.append([gradient(p) for p in model.parameters()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+# Hooks that take gradients as they are found.
+
+
+def flat_buffers(model: nn.Module) -> None:
+    """Every gradient goes into memory that stays, as a reduction may want it."""
+    for p in model.parameters():
+        buffer = torch.zeros_like(p)
+
+        def keep(p: Tensor, buffer: Tensor = buffer) -> None:
+            assert p.grad is not None
+            buffer.copy_(p.grad)
+            p.grad = buffer
+
+        p.register_post_accumulate_grad_hook(keep)
+
+
+@pytest.mark.parametrize("build", [gsam, gam, second_order_sam])
+def test_gradients_that_share_memory_are_told_apart(build: Callable[..., SAM]) -> None:
+    found: list[list[Tensor]] = []
+    for prepare in (lambda model: None, flat_buffers):
+        model = square()
+        prepare(model)
+        optimizer = build(sgd(model), model, rho=0.5)
+        for _ in range(3):
+            for probe in optimizer.probes():
+                probe.backward(loss_of(model, DATA))
+            optimizer.step()
+        found.append([p.detach() for p in model.parameters()])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
 either_kind = pytest.mark.parametrize("reentrant", [False, True])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flatmin.core._program import Gradients
-from flatmin.core._tensors import real
+from flatmin.core._tensors import as_gradient, real
 
 
 class Scope(Protocol):
@@ -152,7 +152,7 @@ def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
     means = _over([w[i] for i in at], [v[i] for i in at], _group(averaged[0]))
     result = list(v)
     for i, mean in zip(at, means, strict=True):
-        result[i] = None if mean is None else mean.to(w[i].dtype)
+        result[i] = None if mean is None else as_gradient(mean, w[i])
     for replica in averaged:
         # As after a pass that averages: the next one begins with the same buffers.
         replica.require_forward_param_sync = True

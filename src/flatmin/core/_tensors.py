@@ -40,6 +40,11 @@ def wide(xs: Sequence[Tensor]) -> list[Tensor]:
     return [x.float() if x.dtype.itemsize < 4 else x for x in xs]
 
 
+def as_gradient(x: Tensor, p: Tensor) -> Tensor:
+    """``x`` in the dtype that the gradient of ``p`` has to have."""
+    return x.to(p.grad_dtype or p.dtype)
+
+
 def real(xs: Sequence[Tensor]) -> list[Tensor]:
     """The same tensors, a complex one as its real and imaginary parts."""
     return [torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in xs]

@@ -74,7 +74,7 @@ class Variational(Method):
         """Return ``m / s``, and keep the new m and s for the next step."""
         one, two = self.betas
         delta = self.precision / self.n
-        w: Gradients = [p.detach() for p in local(step.w)]
+        w = [p.detach() for p in local(step.w)]
         m = _or(step.memory.recall("mean"), step.w, 0.0)
         pull = vec.mix(1.0, g_eps, delta, _where(g_eps, w))
         m = vec.mix(one, _where(g_eps, m), 1 - one, pull)
@@ -85,12 +85,15 @@ class Variational(Method):
         new = vec.mix(two, _where(steep, s), 1 - two, steep)
         step.memory.keep("mean", m)
         step.memory.keep("scale", vec.finite(step.w, new, [*s]))
-        return [x if x is None else x / t for x, t in zip(m, s, strict=True)]
+        rows = zip(m, s, g_eps, strict=True)
+        return [
+            None if x is None or e is None else (x / t).to(e.dtype) for x, t, e in rows
+        ]
 
 
 def _or(kept: Gradients | None, w: list[Tensor], value: float) -> list[Tensor]:
-    """Return what was kept, filled with ``value`` where nothing was."""
-    here = [p.detach() for p in local(w)]
+    """Return what was kept, in float32 at least, and ``value`` where nothing was."""
+    here = ts.wide([p.detach() for p in local(w)])
     old: Gradients = [None for _ in w] if kept is None else kept
     pairs = zip(here, old, strict=True)
     return [torch.full_like(p, value) if x is None else x for p, x in pairs]

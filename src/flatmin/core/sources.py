@@ -53,7 +53,7 @@ class _Friendly(Joint):
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)
-        m, seen = step.memory.recall("friend"), step.mean(g)
+        m, seen = step.memory.recall("friend"), vec.wide(step.mean(g))
         new = seen if m is None else vec.mix(self.decay, m, 1 - self.decay, seen)
         step.memory.keep("friend", vec.finite(step.w, new, m))
         return g if m is None else vec.mix(1.0, g, -self.sigma, m)
@@ -72,10 +72,16 @@ class _Smoothed(Joint):
 
     def __call__(self, step: Step, batch: Batch) -> Program:
         g = yield from self.source(step, batch)
-        old = step.memory.recall("smooth")
-        d = g if old is None else vec.mix(1 - self.theta, old, self.theta, g)
-        step.memory.keep("smooth", vec.finite(step.w, step.mean(d), old))
+        old, mean = step.memory.recall("smooth"), step.mean(g)
+        d = self._moved(old, g)
+        # Replicas remember alike, though each climbs along its own.
+        seen = d if mean is g else self._moved(old, mean)
+        step.memory.keep("smooth", vec.finite(step.w, seen, old))
         return d
+
+    def _moved(self, old: Gradients | None, g: Gradients) -> Gradients:
+        g = vec.wide(g)
+        return g if old is None else vec.mix(1 - self.theta, old, self.theta, g)
 
 
 def friendly(sigma: float, decay: float, source: Source = fresh) -> Source:

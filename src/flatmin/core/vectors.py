@@ -58,6 +58,11 @@ def times_each(cs: Sequence[float], a: Entries) -> Gradients:
     return [x if x is None else c * x for c, x in zip(cs, a, strict=True)]
 
 
+def wide(a: Entries) -> Gradients:
+    """``a`` in float32 at least: a running mean moves by less than bfloat16 tells."""
+    return [x if x is None else ts.wide([x])[0] for x in a]
+
+
 def finite(w: list[Tensor], a: Entries, b: Entries | None) -> Gradients:
     """``a`` if all of it is finite, else ``b``, where None counts as zero."""
     ok = norm(w, a).isfinite()

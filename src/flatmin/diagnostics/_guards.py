@@ -21,6 +21,7 @@ from torch.nn.utils.parametrizations import (
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils.data import DistributedSampler
 
+from flatmin.core._autograd import check_checkpoints
 from flatmin.core._scope import replicas
 from flatmin.core._shards import any_sharded, reshard
 from flatmin.diagnostics._criterion import BatchLoss
@@ -174,10 +175,11 @@ def check_count(now: Tensor, before: Tensor) -> None:
 
 
 def check_graph(loss: Tensor) -> None:
-    """Refuse a loss that no gradient flows through.
+    """Refuse a loss that no gradient flows through, or not all of it.
 
     Raises:
         ValueError: the loss was computed without a graph.
+        RuntimeError: a part of the model is in a reentrant checkpoint.
     """
     if not loss.requires_grad:
         raise ValueError(
@@ -185,6 +187,7 @@ def check_graph(loss: Tensor) -> None:
             "out detach(), no_grad() and inference_mode() in model, forward and "
             "criterion, and around the measurement."
         )
+    check_checkpoints(loss)
 
 
 def check_weights(model: nn.Module, w: Sequence[Tensor]) -> None:

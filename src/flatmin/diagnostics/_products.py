@@ -14,7 +14,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatmin.core import _tensors as ts
-from flatmin.core._weight_norm import has_weight_norm, weight_norm_by_hand
+from flatmin.core._autograd import has_weight_norm, weight_norm_by_hand
 from flatmin.diagnostics import _guards as guards
 from flatmin.diagnostics._functional import is_replaceable, names
 from flatmin.diagnostics._objective import Objective

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
+from flatmin.core._autograd import has_weight_norm, weight_norm_by_hand
 from flatmin.core._scope import replicas
 from flatmin.core._shards import any_sharded, reshard, whole_as
-from flatmin.core._weight_norm import has_weight_norm, weight_norm_by_hand
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
@@ -56,6 +56,7 @@ class Engine:
         self._track = track
         # With this option gradients are views of buckets, which every pass fills anew.
         self._views = any(part.gradient_as_bucket_view for part in replicas(model))
+        self._reused = self._views
         self._weights = Weights()
         self._met_all = self._sharded = False
         self._check = ReplayCheck(model) if check == "replay" else None
@@ -94,6 +95,8 @@ class Engine:
         self.reshard()
         everyone = _parameters(self._model, step.w)
         others = _others(everyone, step.w)
+        # A hook may put every gradient into the same memory.
+        self._reused = self._views or any(map(_is_hooked, everyone))
         before = self._held(everyone) if accumulate else []
         log = Log(step.w, track=self._track)
         view = GradientView(step, scaler)
@@ -245,7 +248,7 @@ class Engine:
 
     def _held(self, ps: list[Tensor]) -> Gradients:
         """The gradients of ``ps``, in memory that the next pass does not write to."""
-        if self._views:
+        if self._reused:
             return [None if p.grad is None else p.grad.clone() for p in ps]
         return [p.grad for p in ps]
 
@@ -267,6 +270,10 @@ def _parameters(model: nn.Module, w: list[Tensor]) -> list[Tensor]:
                 seen.add(id(inside))
                 modules.append(inside)
     return list((found | {id(p): p for p in w}).values())
+
+
+def _is_hooked(p: Any) -> bool:
+    return bool(p._post_accumulate_grad_hooks)
 
 
 def _others(everyone: list[Tensor], w: list[Tensor]) -> list[Tensor]:

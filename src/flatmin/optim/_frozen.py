@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from flatmin.optim._tensor_copy import Mark, TensorCopy, marks, parts, parts_of_all
+from flatmin.optim._tensor_copy import (
+    Look,
+    Mark,
+    TensorCopy,
+    marks,
+    parts,
+    parts_of_all,
+)
 
 #: How many bytes are copied in every step whether or not anything changes.
 _ALWAYS = 2**26
@@ -41,7 +48,7 @@ class FrozenReplay:
         self._known: dict[int, Tensor] = {}
         self._watched: list[Tensor] = []
         self._marks: list[Mark] = []
-        self._looked = _Look()
+        self._looked = Look()
 
     def begin(self, tensors: list[Tensor], trained: Sequence[Tensor]) -> None:
         """Before the first pass: copy those that may change."""
@@ -52,9 +59,9 @@ class FrozenReplay:
         self._start.save([*self._small, *self._known.values()])
         self._watched = [t for t in self._large if id(t) not in self._known]
         self._marks = marks(self._watched)
-        self._looked = _Look()
+        self._looked = Look()
         if self._watched and self._steps & (self._steps - 1) == 0:
-            self._looked = _Look(_split(self._watched, sum(map(_size, trained)))[0])
+            self._looked = Look(_split(self._watched, sum(map(_size, trained)))[0])
 
     def keep(self) -> None:
         """After the first pass: remember what has changed, and its new values.
@@ -102,26 +109,6 @@ class FrozenReplay:
             "second pass would start from a changed one. Make this change after "
             "optimizer.step(), outside of forward, or register the tensor as a buffer."
         )
-
-
-class _Look:
-    """Copies of tensors, to see whether the first pass or a later one changes them."""
-
-    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
-        self._copies = {id(t): (t, TensorCopy()) for t in tensors}
-        for t, copy in self._copies.values():
-            copy.save([t])
-
-    def has(self, t: Tensor) -> bool:
-        return id(t) in self._copies
-
-    def changed(self) -> list[Tensor]:
-        """Return the tensors that have changed; waits for the device."""
-        return [t for t, copy in self._copies.values() if copy.differs()]
-
-    def load(self) -> None:
-        for _, copy in self._copies.values():
-            copy.load()
 
 
 def _split(tensors: Sequence[Tensor], most: int) -> tuple[list[Tensor], list[Tensor]]:

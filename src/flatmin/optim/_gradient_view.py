@@ -8,6 +8,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Gradients, Step
 from flatmin.core._shards import any_sharded, is_dtensor, local_as, whole_as
+from flatmin.core._tensors import as_gradient
 
 
 class GradientView:
@@ -44,7 +45,7 @@ class GradientView:
         factor = 1.0 if self._scale is None else self._scale
         if not self._plain:
             v = [
-                None if v_i is None else (v_i * (factor * sign)).to(p.dtype)
+                None if v_i is None else as_gradient(v_i * (factor * sign), p)
                 for v_i, sign, p in zip(v, self._signs, self._w, strict=True)
             ]
         if not any_sharded(self._w):

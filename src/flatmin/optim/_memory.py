@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class StateMemory(Memory):
         self._states = states
         self._w: list[Tensor] = []
         self._all = Carried()
+        self._begun: list[Tensor] = []
         self._part: list[bool] = []
         self._blanked = False
 
@@ -37,10 +38,28 @@ class StateMemory(Memory):
         self._w = w
         self._loop = Carried()
 
+    def go_on(self, accumulate: bool) -> None:
+        """Forget what earlier loops carry, unless this one adds to their gradients.
+
+        Raises:
+            RuntimeError: these carry something for other parameters than train now.
+        """
+        if not accumulate or all(p.grad is None for p in self._every()):
+            self.forget()
+            return
+        by_parameter = self._all.kept or self._all.pushes or self._all.pull
+        if by_parameter and list(map(id, self._w)) != list(map(id, self._begun)):
+            raise RuntimeError(
+                "parameters were frozen or thawed between the accumulating loops of a "
+                "step, and this method remembers what each has found. Change "
+                "requires_grad after optimizer.step()."
+            )
+
     def end(self) -> None:
         """Take over what a finished loop carries: its step may have others."""
         self._all.add(self._loop)
         self._loop = Carried()
+        self._begun = self._w
 
     def of_this_step(self, name: str) -> Gradients | None:
         return self._all.kept.get(name)
@@ -66,9 +85,8 @@ class StateMemory(Memory):
 
         Only a parameter with a gradient took part in the step and gets an entry.
         """
-        every = [p for group in self._base.param_groups for p in group["params"]]
         for name in self._all.dropped:
-            for p in every:
+            for p in self._every():
                 self._states.get(p, {}).pop(f"sam_{name}", None)
         for move in self._all.pushes:
             _push(local(self._w), move)
@@ -149,6 +167,10 @@ class StateMemory(Memory):
             for p, entry in list(self._base.state.items()):
                 if not entry:
                     del self._base.state[p]
+
+    def _every(self) -> Iterator[Tensor]:
+        for group in self._base.param_groups:
+            yield from group["params"]
 
     def forget(self) -> None:
         """Drop what the loops since the last step carry."""

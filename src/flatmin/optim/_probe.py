@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flatmin.core import Ascent, Ask, Point, all_examples
+from flatmin.core._autograd import check_checkpoints
 
 #: A loss, or what computes it.
 Loss: TypeAlias = Tensor | Callable[[], Tensor]
@@ -191,6 +192,7 @@ def _computed(loss: Loss) -> Tensor:
 
 def _slope(loss: Tensor, along: list[tuple[Tensor, Tensor]]) -> Tensor:
     """``<g, v>``, of complex entries the real part, whose gradient is ``H v``."""
+    check_checkpoints(loss)
     w = [p for p, _ in along]
     g = torch.autograd.grad(loss, w, create_graph=True, materialize_grads=True)
     pairs = zip(g, along, strict=True)

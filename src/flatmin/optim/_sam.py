@@ -252,8 +252,7 @@ class SAM(SharedOptimizer):
         progress.open, progress.ready, progress.depth = True, False, 0
         progress.unscaled = scaler is not None
         try:
-            if not accumulate or all(p.grad is None for p in step.w):
-                self._memory.forget()
+            self._memory.go_on(accumulate)
             program = self.method.program(step)
             with alone_over(step.w), seen_wrapped(self.model):
                 yield from self._engine.run(

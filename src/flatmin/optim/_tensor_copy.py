@@ -60,12 +60,35 @@ class TensorCopy:
         return [t for t, v in self._pairs() if _may_differ(t, v)]
 
     def differs(self) -> bool:
-        """Whether any tensor has another value now; waits for the device."""
+        """Whether any tensor has another value now; waits for the device.
+
+        NaN is no other value than NaN.
+        """
         pairs = [(t, v) for t, v in self._pairs() if t.layout == torch.strided]
-        return any(not _fits(t, v) or bool((t != v).any()) for t, v in pairs)
+        return any(not _fits(t, v) or _any_differs(t, v) for t, v in pairs)
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
         return list(zip(self._tensors, self._values, strict=True))
+
+
+class Look:
+    """Copies of tensors, to see whether a pass changes them."""
+
+    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
+        self._copies = {id(t): (t, TensorCopy()) for t in tensors}
+        for t, copy in self._copies.values():
+            copy.save([t])
+
+    def has(self, t: Tensor) -> bool:
+        return id(t) in self._copies
+
+    def changed(self) -> list[Tensor]:
+        """Return the tensors that have changed; waits for the device."""
+        return [t for t, copy in self._copies.values() if copy.differs()]
+
+    def load(self) -> None:
+        for _, copy in self._copies.values():
+            copy.load()
 
 
 def mark(t: Tensor) -> Mark:
@@ -138,6 +161,11 @@ def _refit(t: Tensor, value: Tensor) -> None:
 def _may_differ(t: Tensor, value: Tensor) -> bool:
     on_cpu = t.device.type == "cpu" and t.layout == torch.strided
     return not on_cpu or not _fits(t, value) or not torch.equal(t, value)
+
+
+def _any_differs(t: Tensor, value: Tensor) -> bool:
+    numbers = (t == t) | (value == value)
+    return bool(((t != value) & numbers).any())
 
 
 def _expanded(t: Tensor) -> bool:

@@ -26,14 +26,17 @@ class TrainedReplay:
         self._weights = weights
         self._name_of = name_of
         self._end = TensorCopy()
+        self._steps = 0
         self._trained: Sequence[Tensor] = ()
         self._marks: list[Mark] = []
 
     def begin(self, trained: Sequence[Tensor]) -> None:
         """Before the first pass."""
+        self._steps += 1
         self._trained = trained
         self._marks = marks(trained)
         self._weights.watch = True
+        self._weights.look = self._steps & (self._steps - 1) == 0
         self._weights.away, self._weights.touched = [], []
 
     def keep(self) -> None:

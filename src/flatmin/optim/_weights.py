@@ -16,7 +16,14 @@ from flatmin.core._program import Frozen
 from flatmin.core._rounding import add_by_chance_
 from flatmin.core._shards import all_plain, local
 from flatmin.optim._replay import RandomReplay
-from flatmin.optim._tensor_copy import Mark, alike, is_whole, mark, parts_of_all
+from flatmin.optim._tensor_copy import (
+    Look,
+    Mark,
+    alike,
+    is_whole,
+    mark,
+    parts_of_all,
+)
 
 #: Of all SAMs of the process, those whose parameters are away from ``w`` now.
 _AWAY: WeakSet[Weights] = WeakSet()
@@ -41,18 +48,20 @@ class Weights:
 
     Attributes:
         watch: whether to note which of the moved weights change before they return.
+        look: whether to compare values, too: writing to ``.data`` leaves no trace.
         away: the parameters that were moved last.
         touched: those of them that changed meanwhile, if ``watch`` was set.
     """
 
     def __init__(self) -> None:
-        self.watch = False
+        self.watch = self.look = False
         self.away: list[Tensor] = []
         self.touched: list[Tensor] = []
         self._moved: list[Tensor] = []
         self._held: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._marks: list[Mark] = []
+        self._looked = Look()
 
     @property
     def moved(self) -> bool:
@@ -85,6 +94,7 @@ class Weights:
         _add_(moved[: len(at)], pick(eps, at), seed, 0)
         _add_(moved[len(at) :], [e for _, e in frozen], seed, len(at))
         self._marks = [mark(p) for p in moved] if self.watch else []
+        self._looked = Look(moved if self.watch and self.look else ())
         # An autocast region around the whole loop would reuse its casts of the weights.
         torch.clear_autocast_cache()
 
@@ -93,7 +103,11 @@ class Weights:
         """Restore ``w`` for every parameter that was moved, whatever its gradient."""
         if self._moved:
             rows = zip(self.away, self._moved, self._marks, strict=False)
-            self.touched = [p for p, part, then in rows if mark(part) != then]
+            other = set(map(id, self._looked.changed()))
+            self.touched = [
+                p for p, x, then in rows if mark(x) != then or id(x) in other
+            ]
+            self._looked = Look()
             ts.copy_(self._held, self._copies)
             self._moved, self._held = [], []
             _AWAY.discard(self)

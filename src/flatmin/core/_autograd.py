@@ -1,4 +1,4 @@
-"""Weight normalisation with second derivatives."""
+"""Where torch's autograd finds wrong derivatives without a word."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ from torch.nn.utils.parametrizations import (
 )
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
+
+
+def check_checkpoints(loss: Tensor) -> None:
+    """Refuse a graph from which ``torch.autograd.grad`` would miss parameters.
+
+    A reentrant checkpoint adds to the gradients of the parameters within by a backward
+    pass of its own; ``grad`` takes them for unused.
+
+    Raises:
+        RuntimeError: a part of the model is in such a checkpoint.
+    """
+    nodes: list[Any] = [loss.grad_fn]
+    seen = set(nodes)
+    for node in nodes:
+        if node is None:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            raise RuntimeError(
+                "the model uses torch.utils.checkpoint with use_reentrant=True, whose "
+                "parameters have no gradient here. Write checkpoint(..., "
+                "use_reentrant=False)."
+            )
+        new = {following for following, _ in node.next_functions} - seen
+        seen |= new
+        nodes += new
 
 
 def has_weight_norm(model: nn.Module) -> bool:
