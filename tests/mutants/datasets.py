@@ -219,7 +219,7 @@ DATASETS = [
     Mutant(
         "files of one size taken for the same",
         CHECKS,
-        "found[_sha256(path)]",
+        "found[sha256(path)]",
         "found[str(path.stat().st_size)]",
         f"{CHECKED}test_files_of_one_size_are_not_taken_for_the_same",
     ),

@@ -141,7 +141,7 @@ DISTRIBUTED = [
     Mutant(
         "bucket views that the next pass overwrites",
         ENGINE,
-        "        if self._views:\n",
+        "        if self._reused:\n",
         "        if False:\n",
         f"{DDP}test_accumulating_loops_are_m_sam_within_each_rank[True]",
     ),
