@@ -1,7 +1,7 @@
 """The folder of a comparison, the file that describes it, and its images.
 
 FOLDER/
-comparison.json         what decides the numbers, and the fingerprints of the images
+comparison.json         what decides the numbers, and fingerprints of images and weights
 SETTING/search/ARM/POINT/seed-K     runs to choose from, tested on held-out images
 SETTING/final/ARM/POINT/seed-K      runs with the chosen settings, on all images
 landscapes.json, results.json, table.md, report.html, *.png
