@@ -27,8 +27,8 @@ _COLUMNS = (
 def dry_run(request: Request, console: Console) -> None:
     """Print the configuration of a recipe and what its runs would take.
 
-    Nothing is written and no data set is read: the timed steps are on random images
-    of the right shape. Reading files comes on top.
+    No run is written: the timed steps are on random images of the right shape. Of data
+    sets only folders of images are read, as training would. Reading files comes on top.
 
     Raises:
         BadInput: settings do not fit.

@@ -34,3 +34,11 @@ def test_it_says_that_the_validation_images_of_the_folder_are_used() -> None:
     words = said(replace(data(), validation=images(31)))
     assert "chooses its settings on the 31 validation images: SGD of" in words
     assert "% of the training images" not in words
+
+
+def test_it_names_the_classes() -> None:
+    assert "2 classes (cat, dog); " in said(data())
+    many = replace(data(), classes=tuple(f"class-{k}" for k in range(500)))
+    [line, *_] = said(many).splitlines()
+    assert "500 classes (class-0, " in line
+    assert len(line) < 300

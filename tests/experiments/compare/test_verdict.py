@@ -9,7 +9,7 @@ import pytest
 from flatmin.experiments.compare.plan import Comparison
 from flatmin.experiments.compare.request import changed, digits
 from flatmin.experiments.compare.results import Row
-from flatmin.experiments.compare.verdict import Verdict, verdict
+from flatmin.experiments.compare.verdict import Verdict, edge_warning, verdict
 from tests.experiments.compare.rows import WHAT, row
 
 
@@ -184,6 +184,23 @@ def test_a_grid_of_one_value_has_no_edge_nor_is_the_shortest_of_two_lengths_one(
     )
     rows = [of_seeds("base", 12, epochs=20), of_seeds("sam", 6, epochs=10, rho=1.0)]
     assert said(rows, what=what).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "arm", "fields"),
+    [
+        (["lrs=[1,10,100,1000]"], "base", {"lr": 1000 * WHAT.experiment.lr}),
+        (["rhos=[300,600]"], "sam", {"rho": 600.0}),
+        (["lrs=[250,500,1000]", "lengths=[500,1000]"], "sam", {"rho": 1.0}),
+    ],
+    ids=["lrs", "rhos", "no fair one"],
+)
+def test_where_no_wider_grid_is_possible_none_is_named(
+    settings: list[str], arm: str, fields: dict[str, float]
+) -> None:
+    warning = edge_warning(changed(WHAT, settings), of_seeds(arm, 12, **fields))
+    assert "that was tried; what lies beyond may be better." in warning
+    assert "Widen the grid" not in warning
 
 
 def test_digits_choices_lie_at_the_edge() -> None:

@@ -262,3 +262,30 @@ def test_an_empty_class_is_none(tmp_path: Path) -> None:
     found = listed(tmp_path)
     assert found.classes == ("cat", "dog")
     assert set(found.test.y.tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("train", "eval"),
+        ("train", "dev"),
+        ("train", "Testing set"),
+        ("trainset", "test_set"),
+        ("train", "val2", "holdout"),
+    ],
+)
+def test_parts_of_other_names_are_not_taken_for_classes(
+    parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"have the same folders .*such as cat\. Is one"):
+        layout(tmp_path, *parts)
+
+
+@pytest.mark.parametrize("names", [("train", "car"), ("trainer", "valley")])
+def test_classes_may_be_called_like_parts(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    for k, name in enumerate(names):
+        for n in range(5):
+            picture(tmp_path / name / f"of 202{k}" / f"{n}.png")
+    assert listed(tmp_path).classes == tuple(sorted(names))

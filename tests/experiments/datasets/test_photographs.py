@@ -147,6 +147,21 @@ def test_the_digest_sees_labels_names_and_sizes(tmp_path: Path) -> None:
 
 
 @unpublished
+def test_the_digest_sees_another_picture_of_the_same_size(tmp_path: Path) -> None:
+    write_tiny("pets", tmp_path)
+    data = load("pets", tmp_path)
+    before, files = data.digest(), images(data.train)
+    path = files.root / files.names[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    assert data.digest() != before
+    path.unlink()
+    with pytest.raises(BadInput, match="not a readable image"):
+        data.digest()
+
+
+@unpublished
 def test_processes_of_a_loader_read_images(tmp_path: Path) -> None:
     write_tiny("pets", tmp_path, per_class=1)
     data = load("pets", tmp_path)

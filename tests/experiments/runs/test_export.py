@@ -86,6 +86,25 @@ def test_an_exported_network_predicts_the_same_in_a_fresh_process(
     assert in_a_fresh_process(snippet, tmp_path) == shown
 
 
+def test_the_program_turns_a_tiff_as_the_tests_do(
+    whole: Path, program: Program, tmp_path: Path
+) -> None:
+    """Given a path, Pillow maps the file, and mixes up its rows."""
+    _, said, _ = program("export", whole, "--out", tmp_path / "model")
+    levels = torch.arange(8 * 16).view(8, 16).to(torch.uint8) % 17
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(levels.numpy()).save(tmp_path / "turned.tif", exif=exif)
+    model, _, transform = load(whole)
+    straight = Image.fromarray(levels.rot90(-1).contiguous().numpy())
+    with torch.no_grad():
+        shares = model(transform(straight)[None]).softmax(1)[0]
+    snippet = said.partition("\n\n")[2].replace("picture.png", "turned.tif")
+    shown = in_a_fresh_process(snippet + "\nprint(shares.tolist())", tmp_path)
+    found = json.loads(shown.splitlines()[1])
+    assert found == pytest.approx(shares.tolist(), rel=1e-5)
+
+
 def test_what_is_exported_says_how_it_was_made(
     whole: Path, program: Program, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -89,7 +90,12 @@ def test_the_command_that_trains_is_accepted_with_the_settings_of_the_sweep(
     what = grid(request)
     words = shlex.split(train_command(what, request, what.points[1]))
     assert words == [
-        *("flatmin", "train", CELL, "--set", "epochs=7", "--set", "rho=0.2", "--smoke")
+        *("flatmin", "train", CELL, "--set", "epochs=7", "--set", "rho=0.2"),
+        *("--out", str(tmp_path), "--smoke"),
     ]
+    elsewhere = dataclasses.replace(request, root=Path("runs"), data=Path("my data"))
+    words = shlex.split(train_command(what, elsewhere, what.points[1]))
+    assert words[-3:] == ["--data", "my data", "--smoke"]
+    assert "--out" not in words
     (cell,) = Request(CELL, ("epochs=7", "rho=0.2")).recipe().cells
     assert (cell.arms[0].rho, cell.arms[0].validation) == (0.2, 0.0)

@@ -27,7 +27,7 @@ from flatmin.experiments.compare.tables import table
 from flatmin.experiments.compare.verdict import Verdict, verdict
 from flatmin.experiments.datasets import DataSet, findings, shared
 from flatmin.experiments.dry_run import duration
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, shortened
 from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
 from flatmin.experiments.runs.files import locked, read_json
@@ -177,8 +177,8 @@ def introduction(
         images = sets[one.name]
         lines.append(
             f"{one.label}: {len(images.train.y):,} training and "
-            f"{len(images.test.y):,} test images, {len(images.classes)} classes; "
-            f"{images.split}."
+            f"{len(images.test.y):,} test images, {len(images.classes)} classes "
+            f"({shortened(', '.join(images.classes))}); {images.split}."
         )
     for images in {id(one): one for one in sets.values()}.values():
         lines += findings(images)

@@ -27,7 +27,7 @@ POINTS = 10
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 #: The largest multiple of epochs or of the learning rate, and the largest radius.
-_MOST = 1000
+MOST = 1000
 
 #: The largest decay of an average with six digits.
 _SLOWEST = 0.999999
@@ -121,9 +121,9 @@ class Comparison(BaseModel):
         del context
         for name in ("lengths", "lrs", "rhos", "sam_lengths"):
             values = getattr(self, name)
-            if not 0 < min(values) <= max(values) <= _MOST or _twice(values):
+            if not 0 < min(values) <= max(values) <= MOST or _twice(values):
                 raise ValueError(
-                    f"{name} must be above 0, at most {_MOST}, and distinct, got "
+                    f"{name} must be above 0, at most {MOST}, and distinct, got "
                     f"{values}"
                 )
         if _twice([one.name for one in self.settings]):

@@ -7,11 +7,10 @@ import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 
 from pydantic import ValidationError
 
-from flatmin.experiments.compare.plan import BASE, Comparison
+from flatmin.experiments.compare.plan import BASE, MOST, Comparison
 from flatmin.experiments.compare.results import Row, best, best_base, best_other
 from flatmin.experiments.intervals import Paired, mean, paired
 from flatmin.experiments.table import counted
@@ -134,6 +133,10 @@ def _few_seeds(base: Row) -> str:
     return "One seed ran: set seeds=3 or more before believing a difference."
 
 
+#: How often both grids of the base are widened at most.
+_ROUNDS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class _Edge:
     """Where a setting lies, such as ``"rho 0.5, the largest"``, and in which grid."""
@@ -157,11 +160,11 @@ def edge_warning(what: Comparison, row: Row) -> str:
         return ""
     words = ", and ".join(one.words for one in edges)
     wider = {one.grid: _wider(getattr(what, one.grid), one.upper) for one in edges}
-    settings = shlex.join(_settings(_fair(what, wider)))
-    return (
-        f"{row.label} chose {words} that was tried; what lies beyond may be better. "
-        f"Widen the grid: {settings}, with another --out."
-    )
+    grids = _fair(what, wider)
+    said = f"{row.label} chose {words} that was tried; what lies beyond may be better."
+    if grids is None:
+        return said
+    return f"{said} Widen the grid: {shlex.join(_settings(grids))}, with another --out."
 
 
 def _edges(what: Comparison, row: Row) -> Iterator[_Edge]:
@@ -186,17 +189,20 @@ def _wider(grid: tuple[float, ...], upper: bool) -> tuple[float, ...]:
     return (*values, 2 * values[-1]) if upper else (values[0] / 2, *values)
 
 
-def _fair(what: Comparison, grids: _Grids) -> _Grids:
-    """Add lengths and learning rates of the base, until SAM has no more tries."""
-    for field in cycle(("lrs", "lengths")):
+def _fair(what: Comparison, grids: _Grids) -> _Grids | None:
+    """Add lengths and learning rates of the base, until SAM has no more tries.
+
+    None if that would take values that a comparison does not have.
+    """
+    for field in _ROUNDS * ("lrs", "lengths"):
         try:
             Comparison.model_validate({**what.model_dump(), **grids})
         except ValidationError:
-            tried = grids.get(field) or getattr(what, field)
-            grids = {**grids, field: _wider(tried, upper=True)}
+            more = _wider(grids.get(field) or getattr(what, field), upper=True)
+            grids = {**grids, field: more} if max(more) <= MOST else grids
         else:
-            break
-    return grids
+            return grids
+    return None
 
 
 def _settings(grids: _Grids) -> Iterator[str]:

@@ -35,6 +35,9 @@ _PARTS = {
     "testing": "test",
 }
 
+#: Begins names that look like those of parts: ``eval``, ``test_2``, ``holdout``.
+_LIKE_A_PART = re.compile(r"(train|test|val|eval|dev|hold)", re.IGNORECASE)
+
 #: Folders in which operating systems and archives keep copies of pictures.
 _COPIES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 
@@ -175,7 +178,21 @@ def _parts(root: Path) -> dict[str, str]:
         return found
     if len(found) > 1 and not _with_images(root, others):
         raise BadInput(f"{root} has {' and '.join(found.values())}, but no train.")
+    _check_no_parts(root, _with_images(root, names))
     return {}
+
+
+def _check_no_parts(root: Path, names: Sequence[str]) -> None:
+    """Refuse parts that would be taken for classes, such as ``train`` and ``eval``."""
+    if len(names) < 2 or not all(map(_LIKE_A_PART.match, names)):
+        return
+    inside = [set(_with_images(root / name, _folders(root / name))) for name in names]
+    if shared := sorted(set.intersection(*inside)):
+        raise BadInput(
+            f"the folders {' and '.join(names)} of {root} have the same folders in "
+            f"them, such as {shared[0]}. Is one of them for tests? Call the parts "
+            "train, validation and test."
+        )
 
 
 def _classes(root: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,8 +165,9 @@ class DataSet:
         """Return a fingerprint that tells whether data has changed.
 
         It covers every pixel and label of images in memory; every number and window of
-        a series; every piece and label of sentences; the labels, paths and sizes in
-        bytes of files; in the parts for training, tests and, if any, validation.
+        a series; every piece and label of sentences; of files the labels, paths, sizes,
+        and 1,024 bytes in the middle; in the parts for training, tests and, if any,
+        validation.
         """
         sha = hashlib.sha256()
         parts = (self.train, self.test, self.validation)
@@ -177,8 +179,27 @@ class DataSet:
                 sha.update(memory(x))
             else:
                 for root, name in _located(split.images):
-                    sha.update(f"{name}\0{(root / name).stat().st_size}\0".encode())
+                    size, bits = _middle(root / name)
+                    sha.update(f"{name}\0{size}\0".encode() + bits)
         return sha.hexdigest()
+
+
+def _middle(path: Path) -> tuple[int, bytes]:
+    """Return how many bytes a file has, and the 1,024 in its middle.
+
+    Those of two pictures differ, and a million files can be read so.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size // 2 - 512))
+            return size, file.read(1024)
+    except OSError as error:
+        reason = f"not a readable image: {path} ({error.strerror})"
+        raise BadInput(reason) from None
 
 
 def memory(x: Tensor) -> memoryview:

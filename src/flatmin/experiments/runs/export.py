@@ -108,7 +108,7 @@ from PIL import Image
 from flatmin.experiments import load
 
 model, classes, transform = load({str(out)!r})
-with Image.open("picture.png") as picture, torch.no_grad():
+with open("picture.png", "rb") as file, Image.open(file) as picture, torch.no_grad():
     shares = model(transform(picture)[None]).softmax(1)[0]
 best = int(shares.argmax())
 print(f"{{classes[best]}}: {{100 * shares[best]:.1f}} %")

@@ -150,7 +150,9 @@ class Transform:
     def __call__(self, picture: Image) -> Tensor:
         """Return a picture as ``[channels, height, width]``.
 
-        It is turned by its EXIF orientation; transparent pixels become white.
+        It is turned by its EXIF orientation; transparent pixels become white. Open TIFF
+        files in binary mode and give Pillow the file: given a path, it mixes up the
+        rows of turned ones.
 
         Raises:
             BadInput: its pixels are 32-bit numbers of unknown range.

@@ -118,6 +118,11 @@ def train_command(grid: Grid, request: Request, point: Point) -> str:
     command = ["flatmin", "train", grid.cell.name]
     for setting in (*kept, *(f"{name}={value}" for name, value in point.items())):
         command += ["--set", setting]
+    usual = Request(request.name)
+    if request.root != usual.root:
+        command += ["--out", str(request.root)]
+    if request.data != usual.data:
+        command += ["--data", str(request.data)]
     return shlex.join([*command, *(["--smoke"] if request.small else [])])
 
 
