@@ -273,3 +273,30 @@ def test_the_stock_trainer_says_what_to_write() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_replicas_accumulate_as_by_hand(shared: bool, scope: str, ranks: Ranks) -> None:
     assert ranks.run(jobs.verdict, shared, scope) == [BITWISE, BITWISE]
+
+
+class ScheduleFree(torch.optim.SGD):
+    """Has other weights in training, which it has to be told to take."""
+
+    trains = False
+
+    def train(self) -> None:
+        self.trains = True
+
+    def eval(self) -> None:
+        self.trains = False
+
+    def step(self, closure: Any = None) -> Any:
+        assert self.trains
+        return super().step(closure)
+
+
+def test_a_schedule_free_base_is_told_to_train() -> None:
+    found: list[Any] = []
+    for kind in (ScheduleFree, torch.optim.SGD):
+        model = model_of()
+        base = kind(model.parameters(), lr=LR)
+        trainer = trainer_of(model=model, optimizers=(base, None), rho=RHO)
+        trainer.train()
+        found.append(weights(model))
+    assert found[0] == found[1]

@@ -14,6 +14,7 @@ CHECKS = "optim/_checks.py"
 AMP = "tests/optim/test_amp.py::"
 NARROW = "tests/optim/test_narrow.py::"
 DECAYED = "tests/optim/test_decay.py::"
+BATCHES = "tests/integrations/test_batches.py::"
 LAST = "tests/methods/test_last_gradient.py::"
 MICRO = "tests/methods/test_micro_batches.py::"
 
@@ -185,5 +186,27 @@ LOOPS = [
         "m.isinf() | t.isinf()",
         "m.isinf() & ~t.isinf()",
         "tests/averaging/test_averages.py::test_a_mask_of_infinities_stays[False-EMA]",
+    ),
+    Mutant(
+        "one container for all passes",
+        "integrations/_batch.py",
+        "_others(self._kept) if self._begun else self.batch",
+        "self.batch",
+        f"{BATCHES}test_entries_of_a_batch_are_replaced_once_in_skorch",
+    ),
+    Mutant(
+        "a batch that changes in place",
+        "integrations/_batch.py",
+        "t._version != version for t, version in self._versions",
+        "False for _ in self._versions",
+        f"{BATCHES}test_a_batch_that_changes_in_place_is_refused_in_skorch",
+    ),
+    Mutant(
+        "modes of a schedule-free base that nobody finds",
+        "optim/_shared.py",
+        "if name in _MODES and hasattr(base, name):",
+        "if False:",
+        "tests/integrations/test_transformers.py::"
+        "test_a_schedule_free_base_is_told_to_train",
     ),
 ]

@@ -21,6 +21,7 @@ from tests.problems import (
     plain_steps,
     sam_steps,
     tensors,
+    two_layers,
 )
 from tests.registry import BASES, Base, name_of
 
@@ -104,3 +105,47 @@ def test_a_radius_of_zero_costs_one_pass_even_around_a_broken_gradient() -> None
         (loss_of(model, batch()) * math.nan).backward()
     assert optimizer.statistics.passes == 1
     assert optimizer.unperturbed_steps == 0
+
+
+# Schedule-free optimizers, which have two modes.
+
+
+class ScheduleFree(torch.optim.SGD):
+    """Has other weights for evaluation, like those of the schedulefree package."""
+
+    mode = "eval"
+
+    def _switch(self, mode: str, by: float) -> None:
+        if self.mode != mode:
+            self.mode = mode
+            for p in self.param_groups[0]["params"]:
+                p.data.add_(by)
+
+    def train(self) -> None:
+        self._switch("train", 1.0)
+
+    def eval(self) -> None:
+        self._switch("eval", -1.0)
+
+
+def test_modes_are_those_of_the_base() -> None:
+    model: Any = two_layers()
+    start = model[0].weight.detach().clone()
+    optimizer: Any = SAM(ScheduleFree(model.parameters(), lr=0.0), model)
+    optimizer.train()
+    for probe in optimizer.probes():
+        optimizer.train()
+        if probe.perturbed:
+            with pytest.raises(RuntimeError, match="put into eval mode inside"):
+                optimizer.eval()
+        loss_of(model, batch(torch.float64)).backward()
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, start + 1)
+    optimizer.eval()
+    torch.testing.assert_close(model[0].weight, start)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_other_bases_have_no_modes(mode: str) -> None:
+    model = two_layers()
+    assert not hasattr(SAM(torch.optim.SGD(model.parameters(), lr=0.1), model), mode)

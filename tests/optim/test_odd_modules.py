@@ -251,3 +251,30 @@ def test_a_lazy_module_may_rest_in_a_later_pass() -> None:
         (y if probe.index == 1 else late(y)).square().mean().backward()
     optimizer.step()
     assert not late._forward_pre_hooks
+
+
+class Keeping(nn.Module):
+    """Keeps a view of its shares without a gradient, as torchmetrics keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3).double()
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.layer(x).softmax(1)
+        with torch.no_grad():
+            self.kept.append(shares.reshape(-1))
+        return shares
+
+
+def test_views_without_gradient_of_results_are_left_alone() -> None:
+    model = Keeping()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    x = torch.linspace(-1, 1, 8).view(2, 4).double()
+    for _ in range(4):
+        for _ in optimizer.probes():
+            model(x).square().sum().backward()
+        optimizer.step()
+    assert len(model.kept) == 4

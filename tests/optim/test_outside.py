@@ -124,3 +124,32 @@ def test_buffers_of_inference_are_left_alone() -> None:
     for _ in optimizer.probes():
         critic(model(X)).mean().backward()
     optimizer.step()
+
+
+class Metric(nn.Module):
+    """As torchmetrics has them: its hash is another one after every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __hash__(self) -> int:
+        return hash(self.total)
+
+    def forward(self, x: Tensor) -> None:
+        self.total += float(x.sum())
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_metric_whose_hash_changes_may_be_called_in_a_pass(inside: bool) -> None:
+    model, metric = two_layers(), Metric()
+    both = nn.ModuleList([model, metric]) if inside else model
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), both)
+    for _ in range(2):
+        for _ in optimizer.probes():
+            metric(torch.ones(2))
+            metric(torch.ones(2))
+            loss_of(model, batch(torch.float64)).backward()
+        optimizer.step()
+    # One that SAM was not given counts in every pass.
+    assert metric.total == (8 if inside else 16)

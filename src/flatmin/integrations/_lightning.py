@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from flatmin.core._scope import replicas
-from flatmin.integrations._batch import _tensors, take
+from flatmin.integrations._batch import Handed
 from flatmin.optim import SAM, Probe
 
 
@@ -28,6 +28,7 @@ class Passes:
         self._step = self._trainer.strategy.training_step
         self._loop: Generator[Probe] | None = None
         self._probe: Any = None
+        self._handed = Handed(None)
         self._arguments: tuple[Any, ...] = ()
         self._synced: list[tuple[Any, bool]] = []
 
@@ -36,12 +37,12 @@ class Passes:
         """Whether a loop is open."""
         return self._loop is not None
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, batch: Any, *others: Any) -> Any:
         """Run Lightning's pass over a batch, as the first of the loop."""
         self.close()
         if not self._is_wanted():
-            return self._step(*arguments)
-        self._arguments = arguments
+            return self._step(batch, *others)
+        self._handed, self._arguments = Handed(batch), others
         try:
             self._open()
             output = self._pass()
@@ -66,7 +67,7 @@ class Passes:
     def close(self) -> None:
         """Leave the loop, if one is open: the weights are w."""
         loop, self._loop, self._probe, self.muted = self._loop, None, None, False
-        self._arguments = ()
+        self._handed, self._arguments = Handed(None), ()
         if loop is not None:
             loop.close()
         while self._synced:
@@ -100,14 +101,7 @@ class Passes:
         self._probe = next(self._loop)
 
     def _pass(self) -> Any:
-        batch, *others = self._arguments
-        before = [(t, t._version) for t in _tensors(batch) if not t.is_inference()]
-        output = self._step(take(self._probe, batch), *others)
-        if any(t._version != version for t, version in before):
-            raise RuntimeError(
-                "training_step changed a tensor of its batch in place, so the next "
-                "pass would see another batch. Write it as x = x * 2, not x *= 2."
-            )
+        output = self._step(self._handed.to(self._probe), *self._arguments)
         if output is not None:
             self._probe.loss = _loss_of(output).detach().mean()
         elif self.muted:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatmin.integrations._answers import check_answered
-from flatmin.integrations._batch import take
+from flatmin.integrations._batch import Handed
 from flatmin.optim import SAM, Probe
 
 
@@ -53,7 +53,7 @@ class SharpnessAware(Callback):
         super().__init__()
         self.method, self.options = method, options
         self._probes: Generator[Probe] | None = None
-        self._batch: Any = None
+        self._handed = Handed(None)
 
     def before_fit(self) -> None:
         """Wrap the optimizer, or attach it to a model that was wrapped since."""
@@ -80,8 +80,8 @@ class SharpnessAware(Callback):
         probes = self.learn.opt.opt.probes(accumulate=more)
         self._probes = cast("Generator[Probe]", probes)
         self._probe = next(self._probes)
-        self._batch = (self.learn.xb, self.learn.yb)
-        self.learn.xb, self.learn.yb = take(self._probe, self._batch)
+        self._handed = Handed((self.learn.xb, self.learn.yb))
+        self.learn.xb, self.learn.yb = self._handed.to(self._probe)
 
     def before_backward(self) -> None:
         """Give a part of the batch the weight of the whole batch.
@@ -89,7 +89,7 @@ class SharpnessAware(Callback):
         ``GradientAccumulation`` weights the loss by the examples it has seen.
         """
         if self.learn._grab_cbs(GradientAccumulation):
-            share = find_bs(self.learn.yb) / find_bs(self._batch[1])
+            share = find_bs(self.learn.yb) / find_bs(self._handed.batch[1])
             self.learn.loss_grad = self.learn.loss_grad / share
 
     def after_backward(self) -> None:
@@ -118,7 +118,7 @@ class SharpnessAware(Callback):
     def _pass(self, probe: Probe) -> None:
         """Do what the Learner does between ``before_batch`` and ``after_backward``."""
         learn = self.learn
-        learn.xb, learn.yb = take(probe, self._batch)
+        learn.xb, learn.yb = self._handed.to(probe)
         for callback in learn._grab_cbs(MixedPrecision):
             callback.before_batch()
         learn.pred = learn.model(*learn.xb)
@@ -138,5 +138,5 @@ class SharpnessAware(Callback):
         probes, self._probes = self._probes, None
         if probes is not None:
             probes.close()
-            self.learn.xb, self.learn.yb = self._batch
-            self._batch = None
+            self.learn.xb, self.learn.yb = self._handed.batch
+            self._handed = Handed(None)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.integrations._answers import check_answered
-from flatmin.integrations._batch import take
+from flatmin.integrations._batch import Handed
 from flatmin.optim import SAM
 
 PREFIX = "optimizer__"
@@ -109,9 +109,9 @@ class SharpnessAware(NeuralNet):
             What ``train_step_single`` returned at ``w``, or in the first pass if the
             method makes none there.
         """
-        at_w, first = None, None
+        at_w, first, handed = None, None, Handed(batch)
         for probe in self.optimizer_.probes(accumulate=accumulate):
-            step = self.train_step_single(take(probe, batch), **fit_params)
+            step = self.train_step_single(handed.to(probe), **fit_params)
             probe.loss = step["loss"]
             first = first or step
             if not probe.perturbed:

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from flatmin.core import Scope
 from flatmin.integrations._answers import check_answered, check_waits
-from flatmin.integrations._batch import take
+from flatmin.integrations._batch import Handed
 from flatmin.integrations.accelerate import find_sam, probes, sam_in
 from flatmin.optim import SAM, Probe
 
@@ -131,11 +131,14 @@ class SharpnessAwareTrainer(Trainer):
             The loss of each at ``w``; of the first pass, if none is made at ``w``.
         """
         reported: list[Tensor] = []
+        handed = [Handed(batch) for batch in batches]
         at_w, more = False, self._accumulates
+        # A schedule-free base moves the weights here, before SAM does.
+        getattr(self.optimizer, "train", lambda: None)()
         try:
             for probe in probes(self.accelerator, model, self.optimizer, more):
                 self.probe = probe
-                losses = self._pass(probe, model, batches, items)
+                losses = self._pass(probe, model, handed, items)
                 probe.loss = torch.stack(losses).sum()
                 if not (at_w or (reported and probe.perturbed)):
                     reported, at_w = losses, not probe.perturbed
@@ -147,7 +150,7 @@ class SharpnessAwareTrainer(Trainer):
         return reported
 
     def _pass(
-        self, probe: Probe, model: nn.Module, batches: list[Any], items: _Items
+        self, probe: Probe, model: nn.Module, batches: list[Handed], items: _Items
     ) -> list[Tensor]:
         """Run a pass and return the micro-batches' losses; average gradients once."""
         *first, last = batches
@@ -158,13 +161,13 @@ class SharpnessAwareTrainer(Trainer):
         return [*losses, self._backward(probe, model, last, items)]
 
     def _backward(
-        self, probe: Probe, model: nn.Module, batch: Any, items: _Items
+        self, probe: Probe, model: nn.Module, handed: Handed, items: _Items
     ) -> Tensor:
         """Run the Trainer's own step on the part of the batch that the pass wants."""
+        part = handed.to(probe)
         if not probe.wants_part or items is None:
-            return super().training_step(model, take(probe, batch), items)
-        part = take(probe, batch)
-        share = self._count(part) / self._count(batch)
+            return super().training_step(model, part, items)
+        share = self._count(part) / self._count(handed.batch)
         return super().training_step(model, part, items * share)
 
     def _count(self, batch: Any) -> Any:

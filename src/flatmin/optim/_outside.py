@@ -25,20 +25,23 @@ def nothing_outside(model: nn.Module) -> Generator[None]:
     Raises:
         RuntimeError: there is such a module.
     """
-    inside, before = set(model.modules()), dict[nn.Module, _Buffers]()
-    if any(map(_is_compiled, inside)):
+    # By id: the hash of a metric of torchmetrics changes with its state.
+    inside = set(map(id, model.modules()))
+    before: dict[int, tuple[nn.Module, _Buffers]] = {}
+    if any(map(_is_compiled, model.modules())):
         # torch would compile the model twice: with the hooks and without them.
         yield
         return
 
     def note(module: nn.Module) -> None:
-        if module not in inside and module not in before:
-            before[module] = _buffers(module)
+        if id(module) not in inside and id(module) not in before:
+            before[id(module)] = module, _buffers(module)
 
     with watching(note):
         yield
-    outside = before.keys() - set(model.modules())
-    changed = [m for m in outside if not _same(before[m], _buffers(m))]
+    outside = before.keys() - set(map(id, model.modules()))
+    found = [before[key] for key in before if key in outside]
+    changed = [m for m, then in found if not _same(then, _buffers(m))]
     if changed:
         raise RuntimeError(
             f"a {type(changed[0]).__name__} outside of the model changed its buffers, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
@@ -33,7 +33,7 @@ from flatmin.optim._checks import (
 )
 from flatmin.optim._closure import call_after_loop, call_per_pass
 from flatmin.optim._engine import Engine
-from flatmin.optim._foreign import check_closure, explained, missing
+from flatmin.optim._foreign import check_closure, explained
 from flatmin.optim._guard import (
     alone_over,
     check_nothing_lost,
@@ -347,16 +347,6 @@ class SAM(SharedOptimizer):
         Reading it waits for the device.
         """
         return int(self._engine.unperturbed)
-
-    # Hidden from type checkers, so that they report missing attributes.
-    if not TYPE_CHECKING:  # pragma: no branch
-
-        def __getattr__(self, name: str) -> Any:
-            told = missing(name)
-            if told is not None:
-                raise AttributeError(told, name=name, obj=self)
-            # Raises the original error again, even one from within a property.
-            return object.__getattribute__(self, name)
 
     def __repr__(self) -> str:
         return f"SAM({self.method!r}, base={self.base!r})"

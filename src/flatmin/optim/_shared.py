@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,6 +14,7 @@ from flatmin.core import Method
 from flatmin.optim._bases import claim
 from flatmin.optim._checks import check_group, check_names
 from flatmin.optim._engine import Engine
+from flatmin.optim._foreign import missing
 from flatmin.optim._guard import (
     end_wait,
     is_cleared,
@@ -38,6 +39,9 @@ from flatmin.optim._states import States
 from flatmin.optim._trainers import advice
 
 RHO, STEP = "sam_rho", "sam_step"
+
+#: What schedule-free optimizers have beside torch's methods, and trainers look for.
+_MODES = ("train", "eval")
 
 #: What to write instead of an assignment to an attribute; the first is that of other
 #: libraries.
@@ -82,6 +86,22 @@ class SharedOptimizer(Optimizer):
                 f"{_ELSEWHERE[name]}."
             )
         super().__setattr__(name, value)
+
+    # Hidden from type checkers, so that they report missing attributes.
+    if not TYPE_CHECKING:  # pragma: no branch
+
+        def __getattr__(self, name: str) -> Any:
+            base = self.__dict__.get("base")
+            if name in _MODES and hasattr(base, name):
+                # Not `train`: trainers call it in every pass, after the first in vain.
+                if name == "eval":
+                    self._check_at_w("put into eval mode")
+                return getattr(base, name)
+            told = missing(name)
+            if told is not None:
+                raise AttributeError(told, name=name, obj=self)
+            # Raises the original error again, even one from within a property.
+            return object.__getattribute__(self, name)
 
     def _begin(self, state: dict[str, Any]) -> None:
         # torch's __init__ would build groups and a state of its own.

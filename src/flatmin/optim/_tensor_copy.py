@@ -126,19 +126,29 @@ def parts(t: Any) -> list[Tensor]:
     if not is_whole(t):
         names, _ = t.__tensor_flatten__()
         return [part for name in names for part in parts(getattr(t, name))]
-    return [] if t.grad_fn is not None or _expanded(t) else [t]
+    return [] if _is_followed(t) or _expanded(t) else [t]
 
 
 def parts_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the `parts` of each; several times as fast for ordinary tensors."""
     found: list[Tensor] = []
     for t in tensors:
-        ordinary = type(t) in PLAIN and t.grad_fn is None and t.layout == torch.strided
-        if ordinary and t.is_contiguous():
+        ordinary = type(t) in PLAIN and t.layout == torch.strided
+        if ordinary and t.is_contiguous() and not _is_followed(t):
             found.append(t)
         else:
             found += parts(t)
     return found
+
+
+def _is_followed(t: Any) -> bool:
+    """Whether ``t`` is a result of an operation that autograd follows, or its view.
+
+    Of a view without a gradient, torch refuses to say so once the result has changed.
+    """
+    if t.requires_grad and t._is_view() and t._base.grad_fn is not None:
+        return True
+    return t.grad_fn is not None
 
 
 def alike(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:

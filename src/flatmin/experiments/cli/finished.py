@@ -168,6 +168,12 @@ def export(
 ) -> None:
     """Write a trained network for others: weights, classes, size and statistics."""
     from flatmin.experiments.runs import export as exporting
+    from flatmin.experiments.runs.record import Run
 
     exporting.export(run, out)
-    say(f"Model: {out}\n\n{exporting.snippet(out).rstrip()}")
+    say(f"Model: {out}")
+    if Run(run).experiment.data == "digits":
+        say(
+            "Its digits have levels from 0 to 16: scale those of other pictures to them."
+        )
+    say(f"\n{exporting.snippet(out).rstrip()}")
