@@ -174,6 +174,6 @@ def export(
     say(f"Model: {out}")
     if Run(run).experiment.data == "digits":
         say(
-            "Its digits have levels from 0 to 16: scale those of other pictures to them."
+            "Its digits have levels from 0 to 16. Scale those of other pictures to them."
         )
     say(f"\n{exporting.snippet(out).rstrip()}")
