@@ -65,6 +65,8 @@ def probes(
     if accumulate is None:
         accumulate = accelerator.gradient_accumulation_steps > 1
     _average_now(model)
+    # A schedule-free base moves the weights here: before SAM does, as Trainers will.
+    getattr(sam, "train", lambda: None)()
     return sam.probes(accumulate=accumulate, scaler=accelerator.scaler)
 
 

@@ -133,8 +133,6 @@ class SharpnessAwareTrainer(Trainer):
         reported: list[Tensor] = []
         handed = [Handed(batch) for batch in batches]
         at_w, more = False, self._accumulates
-        # A schedule-free base moves the weights here, before SAM does.
-        getattr(self.optimizer, "train", lambda: None)()
         try:
             for probe in probes(self.accelerator, model, self.optimizer, more):
                 self.probe = probe

@@ -173,7 +173,5 @@ def export(
     exporting.export(run, out)
     say(f"Model: {out}")
     if Run(run).experiment.data == "digits":
-        say(
-            "Its digits have levels from 0 to 16. Scale those of other pictures to them."
-        )
+        say("The digits have levels from 0 to 16. Scale those of other pictures.")
     say(f"\n{exporting.snippet(out).rstrip()}")
