@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
+from torch.nn.functional import cross_entropy
 
 from flatmin import SAM, friendly_sam
 from flatmin.core import TwoPoint, gates, sources
@@ -61,6 +62,36 @@ def test_a_new_optimizer_continues_bit_for_bit(
     assert_same_state(optimizer, other)
     mine, its = (o.state_dict()["param_groups"] for o in (optimizer, other))
     assert [str(group) for group in mine] == [str(group) for group in its]
+
+
+@pytest.mark.usefixtures("world_of_one")
+@pytest.mark.parametrize("name", REMEMBER)
+def test_memory_of_narrow_weights_continues_bit_for_bit(
+    name: str, tmp_path: Path
+) -> None:
+    """It is as wide in the new optimizer, whose blanks it replaces."""
+    x, y = torch.randn(12, 5).bfloat16(), torch.randint(3, (12,))
+
+    def narrow() -> tuple[nn.Module, SAM]:
+        model = network().bfloat16()
+        return model, built(name, model)
+
+    def train(model: nn.Module, optimizer: SAM) -> None:
+        for _ in range(4):
+            for probe in optimizer.probes():
+                a, b = probe.take(x, y)
+                probe.backward(cross_entropy(model(a).float(), b, reduction="none"))
+            optimizer.step()
+
+    pairs = [narrow() for _ in range(2)]
+    (model, optimizer), (twin, other) = pairs
+    train(model, optimizer)
+    save(model, optimizer, str(tmp_path))
+    load(twin, other, str(tmp_path))
+    for net, opt in pairs:
+        train(net, opt)
+    assert_same(tensors(model), tensors(twin))
+    assert_same_state(optimizer, other)
 
 
 @pytest.mark.usefixtures("world_of_one")

@@ -85,10 +85,8 @@ class Variational(Method):
         new = vec.mix(two, _where(steep, s), 1 - two, steep)
         step.memory.keep("mean", m)
         step.memory.keep("scale", vec.finite(step.w, new, [*s]))
-        rows = zip(m, s, g_eps, strict=True)
-        return [
-            None if x is None or e is None else (x / t).to(e.dtype) for x, t, e in rows
-        ]
+        v = [x if x is None else x / t for x, t in zip(m, s, strict=True)]
+        return vec.as_gradients(step.w, v)
 
 
 def _or(kept: Gradients | None, w: list[Tensor], value: float) -> list[Tensor]:

@@ -191,7 +191,7 @@ class Look(Method):
             g = yield Ask()
             # A mean of unit vectors is shorter than they are.
             ratio = vec.ratio(vec.norm(step.w, g), vec.norm(step.w, u))
-            return vec.mix(1.0, g, self.alpha * ratio, u)
+            return vec.as_gradients(step.w, vec.mix(1.0, g, self.alpha * ratio, u))
         found = yield Ask(climbs=True)
         g = step.mean(found)
         g_eps = yield Ask(Climb.climb(step, found, rho))

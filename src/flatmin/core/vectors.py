@@ -63,6 +63,12 @@ def wide(a: Entries) -> Gradients:
     return [x if x is None else ts.wide([x])[0] for x in a]
 
 
+def as_gradients(w: list[Tensor], a: Entries) -> Gradients:
+    """``a`` in the dtypes that gradients of ``w`` have to have."""
+    pairs = zip(w, a, strict=True)
+    return [x if x is None else ts.as_gradient(x, p) for p, x in pairs]
+
+
 def finite(w: list[Tensor], a: Entries, b: Entries | None) -> Gradients:
     """``a`` if all of it is finite, else ``b``, where None counts as zero."""
     ok = norm(w, a).isfinite()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatmin.core import Gradients, Memory, Method
+from flatmin.core import _tensors as ts
 from flatmin.core._program import Carried
 from flatmin.core._shards import local, whole_as
 from flatmin.optim._states import States
@@ -83,7 +84,9 @@ class StateMemory(Memory):
     def commit(self) -> None:
         """After the base's step: apply pushes and pulls, and write what was kept.
 
-        Only a parameter with a gradient took part in the step and gets an entry.
+        Only a parameter with a gradient took part in the step and gets an entry, in
+        float32 at least: a checkpoint keeps what a step has kept only if both have the
+        same type.
         """
         for name in self._all.dropped:
             for p in self._every():
@@ -95,7 +98,7 @@ class StateMemory(Memory):
         for name, values in self._all.kept.items():
             for p, v, takes_part in zip(self._w, values, self._part, strict=True):
                 if v is not None and takes_part:
-                    self._states.entry(p)[f"sam_{name}"] = whole_as(v, p)
+                    self._states.entry(p)[f"sam_{name}"] = whole_as(ts.wide([v])[0], p)
         for name, value in self._all.noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
@@ -180,7 +183,8 @@ class StateMemory(Memory):
 def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return a NaN entry for each of the names, if the parameter can have entries."""
     kept = names if p.requires_grad else ()
-    return {f"sam_{name}": torch.full_like(p.detach(), math.nan) for name in kept}
+    (like,) = ts.wide([p.detach()])
+    return {f"sam_{name}": torch.full_like(like, math.nan) for name in kept}
 
 
 def _is_wider(value: Any, p: Tensor) -> bool:

@@ -61,7 +61,7 @@ class Weights:
         self._held: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._marks: list[Mark] = []
-        self._looked = Look()
+        self._looked: Look | None = None
 
     @property
     def moved(self) -> bool:
@@ -94,7 +94,7 @@ class Weights:
         _add_(moved[: len(at)], pick(eps, at), seed, 0)
         _add_(moved[len(at) :], [e for _, e in frozen], seed, len(at))
         self._marks = [mark(p) for p in moved] if self.watch else []
-        self._looked = Look(moved if self.watch and self.look else ())
+        self._looked = Look(moved) if self.watch and self.look else None
         # An autocast region around the whole loop would reuse its casts of the weights.
         torch.clear_autocast_cache()
 
@@ -103,15 +103,20 @@ class Weights:
         """Restore ``w`` for every parameter that was moved, whatever its gradient."""
         if self._moved:
             rows = zip(self.away, self._moved, self._marks, strict=False)
-            other = set(map(id, self._looked.changed()))
-            self.touched = [
-                p for p, x, then in rows if mark(x) != then or id(x) in other
-            ]
-            self._looked = Look()
+            self.touched = [p for p, x, then in rows if mark(x) != then]
+            if self._looked is not None:
+                self.touched += self._written(self._looked)
+                self._looked = None
             ts.copy_(self._held, self._copies)
             self._moved, self._held = [], []
             _AWAY.discard(self)
             torch.clear_autocast_cache()
+
+    def _written(self, looked: Look) -> list[Tensor]:
+        """The moved parameters whose values have changed."""
+        changed = set(map(id, looked.changed()))
+        pairs = zip(self.away, self._moved, strict=True)
+        return [p for p, x in pairs if id(x) in changed]
 
 
 def _add_(ws: list[Tensor], eps: Entries, seed: int, first: int) -> None:
