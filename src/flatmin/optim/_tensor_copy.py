@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -146,9 +146,9 @@ def _is_followed(t: Any) -> bool:
 
     Of a view without a gradient, torch refuses to say so once the result has changed.
     """
-    if t.requires_grad and t._is_view() and t._base.grad_fn is not None:
-        return True
-    return t.grad_fn is not None
+    if isinstance(t, nn.Parameter) or not t.requires_grad:
+        return False
+    return (t._is_view() and t._base.grad_fn is not None) or t.grad_fn is not None
 
 
 def alike(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:
