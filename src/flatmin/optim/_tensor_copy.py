@@ -146,7 +146,7 @@ def _is_followed(t: Any) -> bool:
 
     Of a view without a gradient, torch refuses to say so once the result has changed.
     """
-    if isinstance(t, nn.Parameter) or not t.requires_grad:
+    if type(t) is nn.Parameter or not t.requires_grad:
         return False
     return (t._is_view() and t._base.grad_fn is not None) or t.grad_fn is not None
 
