@@ -293,7 +293,7 @@ class Graph(nn.Module):
 
 
 SPARSE: dict[str, Callable[[Tensor], Tensor]] = {
-    "coo": Tensor.to_sparse,
+    "coordinates": Tensor.to_sparse,
     "csr": Tensor.to_sparse_csr,
     "csc": Tensor.to_sparse_csc,
     "bsr": lambda t: t.to_sparse_bsr((2, 2)),
