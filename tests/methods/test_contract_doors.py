@@ -214,7 +214,9 @@ def test_a_layer_may_be_skipped_in_some_passes(
             for probe in optimizer.probes():
                 answer(probe, model, data_of(step))
         optimizer.step()
-    values = [*tensors(model).values(), *states(optimizer).values()]
+    # In a state dict, what is not remembered is NaN.
+    kept = [v for entry in optimizer.state.values() for v in entry.values()]
+    values = [*tensors(model).values(), *(torch.as_tensor(v) for v in kept)]
     assert all(v.isfinite().all() for v in values)
 
 
