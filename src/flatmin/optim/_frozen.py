@@ -141,10 +141,11 @@ def _has_address(t: Tensor) -> bool:
 
 def _size(t: Tensor) -> int:
     """About how many bytes a copy takes."""
-    if is_lazy(t):
-        return 0
-    entries = t.numel() if t.layout == torch.strided else t._nnz()
-    return entries * t.element_size()
+    return 0 if is_lazy(t) else _entries(t) * t.element_size()
+
+
+def _entries(t: Tensor) -> int:
+    return t.numel() if t.layout == torch.strided else t._nnz()
 
 
 def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
