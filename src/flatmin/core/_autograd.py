@@ -30,9 +30,9 @@ def check_checkpoints(loss: Tensor) -> None:
             continue
         if node.name() == "CheckpointFunctionBackward":
             raise RuntimeError(
-                "the model uses torch.utils.checkpoint with use_reentrant=True, whose "
-                "parameters have no gradient here. Write checkpoint(..., "
-                "use_reentrant=False)."
+                "torch.autograd.grad finds no gradient of parameters inside of a "
+                "checkpoint with use_reentrant=True. Write torch.utils.checkpoint."
+                "checkpoint(..., use_reentrant=False)."
             )
         new = {following for following, _ in node.next_functions} - seen
         seen |= new

@@ -203,7 +203,7 @@ class Engine:
         return nullcontext() if watched is None else watched.watch()
 
     def _differentiable_twice(self, ask: Ask) -> AbstractContextManager[object]:
-        """Return a context for the Hessian of layers whose own would be wrong."""
+        """Return a context that makes the Hessian of `weight_norm` right."""
         wrong = ask.along is not None and has_weight_norm(self._model)
         return weight_norm_by_hand() if wrong else nullcontext()
 

@@ -124,7 +124,7 @@ def _split(tensors: Sequence[Tensor], most: int) -> tuple[list[Tensor], list[Ten
 
 
 def _apart(tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> list[Tensor]:
-    """Leave out views of what the optimizer moves, whose copy has their values too."""
+    """Leave out views of trained weights: copies of these hold their values too."""
     moved = [p for p in parts_of_all(trained) if _has_address(p) and p.is_contiguous()]
     spans = [(p.data_ptr(), p.data_ptr() + p.nbytes) for p in moved]
     return [t for t in tensors if not any(_within(part, spans) for part in parts(t))]

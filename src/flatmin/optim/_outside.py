@@ -39,9 +39,12 @@ def nothing_outside(model: nn.Module) -> Generator[None]:
 
     with watching(note):
         yield
-    outside = before.keys() - set(map(id, model.modules()))
-    found = [before[key] for key in before if key in outside]
-    changed = [m for m, then in found if not _same(then, _buffers(m))]
+    inside = set(map(id, model.modules()))
+    changed = [
+        module
+        for key, (module, then) in before.items()
+        if key not in inside and not _same(then, _buffers(module))
+    ]
     if changed:
         raise RuntimeError(
             f"a {type(changed[0]).__name__} outside of the model changed its buffers, "

@@ -191,7 +191,7 @@ def _computed(loss: Loss) -> Tensor:
 
 
 def _slope(loss: Tensor, along: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``<g, v>``, of complex entries the real part, whose gradient is ``H v``."""
+    """Return the real part of ``<g, v>``; its gradient is ``H v``."""
     check_checkpoints(loss)
     w = [p for p, _ in along]
     g = torch.autograd.grad(loss, w, create_graph=True, materialize_grads=True)

@@ -93,7 +93,7 @@ class SharedOptimizer(Optimizer):
         def __getattr__(self, name: str) -> Any:
             base = self.__dict__.get("base")
             if name in _MODES and hasattr(base, name):
-                # Not `train`: trainers call it in every pass, after the first in vain.
+                # Trainers call train() in every pass; a second call changes nothing.
                 if name == "eval":
                     self._check_at_w("put into eval mode")
                 return getattr(base, name)

@@ -113,7 +113,7 @@ class Weights:
             torch.clear_autocast_cache()
 
     def _written(self, looked: Look) -> list[Tensor]:
-        """The moved parameters whose values have changed."""
+        """Return the moved parameters whose values have changed."""
         changed = set(map(id, looked.changed()))
         pairs = zip(self.away, self._moved, strict=True)
         return [p for p, x in pairs if id(x) in changed]

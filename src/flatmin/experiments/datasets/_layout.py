@@ -35,7 +35,7 @@ _PARTS = {
     "testing": "test",
 }
 
-#: Begins names that look like those of parts: ``eval``, ``test_2``, ``holdout``.
+#: How names begin that look like those of parts: ``eval``, ``test_2``, ``holdout``.
 _LIKE_A_PART = re.compile(r"(train|test|val|eval|dev|hold)", re.IGNORECASE)
 
 #: Folders in which operating systems and archives keep copies of pictures.
