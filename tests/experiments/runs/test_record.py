@@ -72,6 +72,26 @@ def test_a_folder_belongs_to_one_experiment(tmp_path: Path) -> None:
     assert Run(tmp_path).config.experiment == small()
 
 
+@pytest.mark.parametrize("added", ["weights_sha256", "ema", "horizon"])
+def test_a_run_of_an_older_version_without_a_setting_goes_on(
+    added: str, tmp_path: Path
+) -> None:
+    Run(tmp_path).claim(small(), pictures())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (stored if added in stored else stored["experiment"]).pop(added)
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    Run(tmp_path).claim(small(), pictures())
+
+
+def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
+    Run(tmp_path).claim(small(), pictures())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["experiment"]["of_tomorrow"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(BadInput, match=r"\(different: of_tomorrow\)"):
+        Run(tmp_path).claim(small(), pictures())
+
+
 def test_somebodys_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BadInput, match="not empty and no run folder"):

@@ -117,11 +117,10 @@ def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
     if old is None:
         _check_empty(root)
         write_json(path, new)
-    elif old != new:
-        different = ", ".join(differences(old, new))
+    elif different := differences(old, new):
         raise BadInput(
-            f"{root} holds another comparison (different: {different}). Choose another "
-            "folder with --out."
+            f"{root} holds another comparison (different: {', '.join(different)}). "
+            "Choose another folder with --out."
         )
     return Place(root, data, mine.images, mine.data_sha256)
 

@@ -150,19 +150,21 @@ def _whole(rest: bytes, kind: type[BaseModel]) -> list[dict[str, Any]]:
 def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
     """Name the fields in which a stored configuration differs from another.
 
+    A field that one of the two does not have counts as None there: another version
+    of flatmin wrote it.
+
     Args:
         theirs: the stored one; it may be damaged.
         mine: the other.
     """
     old = theirs if isinstance(theirs, dict) else {}
     names: list[str] = []
-    for key, value in mine.items():
-        if key in _FINGERPRINTS:
-            names += [_FINGERPRINTS[key]] if old.get(key) != value else []
-        elif isinstance(value, dict):
-            names += differences(old.get(key), value)
-        elif old.get(key) != value:
-            names.append(key)
+    for key in mine | old:
+        value, stored = mine.get(key), old.get(key)
+        if isinstance(value, dict) and key not in _FINGERPRINTS:
+            names += differences(stored, value)
+        elif stored != value:
+            names.append(_FINGERPRINTS.get(key, key))
     return names
 
 

@@ -219,11 +219,10 @@ class Run:
         if theirs is None:
             self._check_empty()
             write_json(path, mine)
-        elif theirs != mine:
-            different = ", ".join(differences(theirs, mine)) or "something"
+        elif different := differences(theirs, mine):
             raise BadInput(
-                f"{self.folder} holds another experiment (different: {different}). "
-                "Choose another folder with --out."
+                f"{self.folder} holds another experiment (different: "
+                f"{', '.join(different)}). Choose another folder with --out."
             )
         starts = [*self.starts(), environment.start()]
         write(self._path("environment.jsonl"), _lines(starts))
