@@ -62,10 +62,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run of a recipe: what, and where."""
+    """A run: what, and where.
+
+    Attributes:
+        experiment: what is trained.
+        folder: where.
+        twin: the same without an average of its weights, which comes out of the same
+            training; None if it is not wanted.
+    """
 
     experiment: Experiment
     folder: Path
+    twin: Job | None = None
 
 
 def jobs(what: Recipe, root: Path) -> list[Job]:
@@ -147,11 +155,12 @@ class _Run:
     job: Job
     name: str
     left: Training | dict[str, Any]
+    twin: Path | None
 
     def train(self, progress: Progress) -> dict[str, Any]:
         bar = Bar(progress, self.name)
         left, folder = self.left, self.job.folder
-        result = left if isinstance(left, dict) else left.run(folder, bar)
+        result = left if isinstance(left, dict) else left.run(folder, bar, self.twin)
         kind = "validation" if self.job.experiment.validation else "test"
         task, seconds = task_of(self.job.experiment), result["seconds"]
         said = task.said(kind, result[task.score])
@@ -172,19 +181,31 @@ def _claimed(fabric: Fabric, job: Job, request: Request) -> Iterator[_Run | None
         data = data_of(job.experiment, request)
     left = finished(fabric, job.folder) or Training(fabric, job.experiment, data)
     with ExitStack() as stack:
-        free = True
-        if fabric.is_global_zero:
-            try:
-                stack.enter_context(locked(job.folder))
-            except Busy:
-                free = False
-        if not fabric.broadcast(free):
+        if not _held(fabric, job, data, stack):
             yield None
             return
-        if fabric.is_global_zero:
+        twin = job.twin
+        if twin is not None and finished(fabric, twin.folder):
+            twin = None
+        with_twin = twin is not None and _held(fabric, twin, data, stack)
+        name = str(job.folder.relative_to(request.root))
+        yield _Run(job, name, left, twin.folder if twin and with_twin else None)
+
+
+def _held(fabric: Fabric, job: Job, data: DataSet, stack: ExitStack) -> bool:
+    """Hold the folder of a run until the stack closes; False if another process does.
+
+    Raises:
+        BadInput: the folder holds another experiment, or something else.
+    """
+    free = True
+    if fabric.is_global_zero:
+        try:
+            stack.enter_context(locked(job.folder))
             Run(job.folder).claim(job.experiment, data, fabric.world_size)
-        fabric.barrier()
-        yield _Run(job, str(job.folder.relative_to(request.root)), left)
+        except Busy:
+            free = False
+    return bool(fabric.broadcast(free))
 
 
 def data_of(experiment: Experiment, request: Request) -> DataSet:

@@ -34,7 +34,7 @@ class Log:
         self.last: dict[str, Any] = {}
         self._run, self._writes = Run(folder), fabric.is_global_zero
         if self._writes:
-            self._run.keep([m for m in self._run.metrics() if m["step"] <= step])
+            self._run.keep(_until(step, folder))
 
     def keep_labels(self, y: Tensor) -> None:
         """Store the labels that are trained ``[n]``."""
@@ -69,6 +69,16 @@ class Log:
     def close(self) -> None:
         """Close the run's files."""
         self._run.close()
+
+
+def in_step(one: Path, other: Path, step: int) -> bool:
+    """Whether two runs have tests of the same steps, up to one."""
+    steps = ([line["step"] for line in _until(step, run)] for run in (one, other))
+    return next(steps) == next(steps)
+
+
+def _until(step: int, folder: Path) -> list[dict[str, Any]]:
+    return [line for line in Run(folder).metrics() if line["step"] <= step]
 
 
 def _finite(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Lightning Fabric takes care of devices, precision and processes; the loop is tor
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from flatmin.experiments.batches import Batch, Batches, Share, as_input
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.log import Log
+from flatmin.experiments.log import Log, in_step
 from flatmin.experiments.models import true_gradient
 from flatmin.experiments.progress import Watcher
-from flatmin.experiments.runs.checkpoint import clear
+from flatmin.experiments.runs.checkpoint import clear, committed
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
-from flatmin.experiments.tasks import counted, task_of
+from flatmin.experiments.tasks import Forecasted, Tested, counted, task_of
 from flatmin.optim import Probe
 
 #: Seconds between two checkpoints.
@@ -106,7 +106,12 @@ class Training:
         # Dropout and shaking differ between processes, as their images do.
         torch.manual_seed(1_000_003 * experiment.seed + fabric.global_rank + 1)
 
-    def run(self, folder: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        folder: Path,
+        watcher: Watcher | None = None,
+        twin: Path | None = None,
+    ) -> dict[str, Any]:
         """Train to the end, from wherever it was left, and return the result.
 
         Every process calls this; the first one writes the files, into a folder that
@@ -117,13 +122,16 @@ class Training:
         Args:
             folder: the run's own.
             watcher: is told of every step and of every test.
+            twin: the folder of the same run without an average of its weights, to be
+                written too; None for none. It is left alone if a training of its own
+                has begun it, or if labels are bootstrapped: its teacher is another.
 
         Raises:
             BadInput: files are damaged, or the disk is full.
         """
         watcher = watcher or Watcher()
         if not self.experiment.bootstrap:
-            return self._run(folder, watcher)
+            return self._run(folder, watcher, twin)
         spent = self._run(folder / "teacher", watcher)
         self.state.restore(Run(folder / "teacher").weights())
         y = evaluate.predictions(self.model, self.batches.alone()).cpu()
@@ -132,22 +140,34 @@ class Training:
         second.state.seconds = spent["seconds"]
         return second._run(folder, watcher)
 
-    def _run(self, folder: Path, watcher: Watcher) -> dict[str, Any]:
+    def _run(
+        self, folder: Path, watcher: Watcher, twin: Path | None = None
+    ) -> dict[str, Any]:
         if (result := finished(self.fabric, folder)) is not None:
             return result
         try:
             self.state.load(folder)
-            log = Log(self.fabric, folder, self.state.step, watcher)
-            with closing(log):
-                log.keep_labels(self.batches.y)
-                return self._loop(log)
+            step = self.state.step
+            logs = [Log(self.fabric, folder, step, watcher)]
+            if twin is not None and self._comes_along(twin, folder):
+                logs.append(Log(self.fabric, twin, step, Watcher()))
+            with ExitStack() as stack:
+                for log in logs:
+                    stack.enter_context(closing(log))
+                    log.keep_labels(self.batches.y)
+                return self._loop(*logs)
         except OSError as error:
             raise BadInput(
                 f"{folder}: {error.strerror or error}. The same command continues "
                 "from the last checkpoint."
             ) from error
 
-    def _loop(self, log: Log) -> dict[str, Any]:
+    def _comes_along(self, twin: Path, folder: Path) -> bool:
+        """Whether no training of its own has begun the twin."""
+        own = committed(twin, self.fabric.world_size)
+        return own is None and in_step(folder, twin, self.state.step)
+
+    def _loop(self, log: Log, twin: Log | None = None) -> dict[str, Any]:
         state, batches = self.state, self.batches
         while state.step < self.steps:
             epoch, first = divmod(state.step, batches.steps)
@@ -165,9 +185,9 @@ class Training:
                     self._began = time.perf_counter()
             self._stop_clock()
             if self._is_tested(epoch + 1):
-                log.add(self._look(epoch + 1))
+                self._look(epoch + 1, log, twin)
             self._save_if_due(log.folder)
-        return self._finish(log)
+        return self._finish(log, twin)
 
     def train_mode(self) -> None:
         """Put the network into training mode."""
@@ -252,57 +272,66 @@ class Training:
         last = self.state.step == self.steps
         return last or epoch in at or epoch % self.experiment.evaluate_every == 0
 
-    def _look(self, epoch: int) -> dict[str, Any]:
-        """Test the network, and return the epoch's line of metrics."""
+    def _look(self, epoch: int, log: Log, twin: Log | None) -> None:
+        """Test the network, and write the epoch's line of metrics."""
         state = self.state
         line = {"epoch": epoch, "step": state.step, **state.means.read(self.fabric)}
         line["lr"] = float(self.schedule.get_last_lr()[0])
+        rest: dict[str, Any] = {"gradient_examples": state.gradient_examples}
+        rest["seconds"] = round(state.seconds, 3)
         with state.averaged():
-            line |= self._tested("test")
+            tested = self._tested("test").line("test")
+        last = None
         if self.experiment.ema is not None:
             with state.alike():
-                line |= self._tested("last")
-        line["gradient_examples"] = state.gradient_examples
-        line["seconds"] = round(state.seconds, 3)
+                last = self._tested("last")
+            tested |= last.line("last")
         if epoch in self.experiment.spectrum_at:
             measured = self._measured()
-            line |= evaluate.spectrum(state.network, measured, self._group, self.task)
-        return line
+            rest |= evaluate.spectrum(state.network, measured, self._group, self.task)
+        log.add(line | tested | rest)
+        if twin is not None and last is not None:
+            twin.add(line | last.line("test") | rest)
 
-    def _tested(self, part: str) -> dict[str, float]:
+    def _tested(self, part: str) -> Tested | Forecasted:
         """Test the network, and keep the classes that it predicts for `_finish`."""
         test = self.batches.test()
         numbers, found = evaluate.tested(self.fabric, self.model, test, self.task)
         self._predicted[part] = found
-        return numbers.line(part)
+        return numbers
 
-    def _finish(self, log: Log) -> dict[str, Any]:
+    def _finish(self, log: Log, twin: Log | None) -> dict[str, Any]:
         """Measure the trained network, store the result, and remove the checkpoint."""
+        predicted = self._predictions()
+        if self.experiment.flatness_rho is not None:
+            log.watcher.says("measuring sharpness")
+        if twin is not None:
+            last = {"test": predicted["last"]} if predicted else {}
+            with self.state.alike():
+                self._store(twin, last)
+        with self.state.averaged():
+            # Stored in the block: only here does the network have its average.
+            result = self._store(log, predicted)
+        self.fabric.barrier()
+        return result
+
+    def _store(self, log: Log, predicted: dict[str, Tensor]) -> dict[str, Any]:
+        """Measure the network as it is now, and store the result."""
         state, rho = self.state, self.experiment.flatness_rho
-        repeated = (*self.task.tests, *_REPEATED)
+        last = self.task.score.replace("test", "last")
+        repeated = [*self.task.tests, *_REPEATED, *([last] if last in log.last else ())]
         result = {name: log.last.get(name) for name in repeated}
         result["steps"] = state.step
         result["parameters"] = sum(p.numel() for p in state.network.parameters())
-        predicted: dict[str, Tensor] = {}
-        if self.experiment.ema is not None:
-            last = self.task.score.replace("test", "last")
-            result[last] = log.last.get(last)
-            predicted |= self._predictions("last")
-        predicted |= self._predictions("test")
-        with state.averaged():
-            plain = self.batches.plain()
-            trained, _ = evaluate.tested(self.fabric, self.model, plain, self.task)
-            result |= trained.line("train")
-            if rho is not None:
-                log.watcher.says("measuring sharpness")
-                measured = self._measured()
-                result |= evaluate.flatness(
-                    state.network, measured, rho, self._group, self.task
-                )
-            # Stored in the block: only here does the network have its average.
-            result = log.finish(state.whole(), predicted, result)
-        self.fabric.barrier()
-        return result
+        plain = self.batches.plain()
+        trained, _ = evaluate.tested(self.fabric, self.model, plain, self.task)
+        result |= trained.line("train")
+        if rho is not None:
+            measured = self._measured()
+            result |= evaluate.flatness(
+                state.network, measured, rho, self._group, self.task
+            )
+        return log.finish(state.whole(), predicted, result)
 
     @property
     def _group(self) -> dist.ProcessGroup | None:
@@ -314,9 +343,11 @@ class Training:
         real = ((as_input(x, kind), y, counted(y)) for x, y in self.batches.plain())
         return [(x[here], y[here]) for x, y, here in real]
 
-    def _predictions(self, part: str) -> dict[str, Tensor]:
-        """Return the labels that the last test predicted, in order; no forecasts."""
-        if self.experiment.horizon is not None:
-            return {}
-        mine = torch.cat(self._predicted[part])
-        return {part: evaluate.gathered(self.fabric, mine)[: len(self.data.test.y)]}
+    def _predictions(self) -> dict[str, Tensor]:
+        """Return the labels that the last tests predicted, in order; no forecasts."""
+        n = len(self.data.test.y)
+        return {
+            part: evaluate.gathered(self.fabric, torch.cat(found))[:n]
+            for part, found in self._predicted.items()
+            if found
+        }

@@ -97,7 +97,8 @@ def work(what: Comparison, setting: Setting, data: DataSet, times: Times) -> Wor
     """Estimate the work under a setting.
 
     The choice is not known yet: each method's final runs, with and without the average
-    of the weights, are taken to be as long as its longest candidates.
+    of the weights, are taken to be as long as its longest candidates. Where both choose
+    the same settings, they share one training.
     """
     images, n = Images.of(data), len(data.train.y)
     rest, held = parts(what, setting, data)

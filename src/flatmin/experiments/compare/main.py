@@ -192,7 +192,7 @@ def introduction(
     words = "1 process" if processes == 1 else f"{processes} processes"
     lines.append(
         f"This takes about {duration(seconds)} with {words}, and less where shorter "
-        "schedules are chosen."
+        "schedules are chosen, or the same settings with and without an average."
     )
     return lines
 

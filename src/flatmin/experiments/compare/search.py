@@ -1,10 +1,14 @@
-"""The search: train each arm's candidates, and train the best again on all images."""
+"""The search: train each arm's candidates, and train the best again on all images.
+
+An arm chooses twice, by the errors of its last weights and of their average. Where both
+choices are equal, one training writes both runs.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_fabric import Fabric
 from rich.progress import Progress
@@ -238,7 +242,10 @@ def train_jobs(
         title: of the bar.
         progress: where the bar is shown, in gradient examples.
     """
-    costs = {job.folder: cost(job.experiment) for job in jobs}
+    twins = {job.twin.folder for job in jobs if job.twin is not None}
+    costs = {
+        job.folder: 0 if job.folder in twins else cost(job.experiment) for job in jobs
+    }
     bar = progress.add_task(title, total=sum(costs.values()), note="")
     left = {job.folder: job for job in jobs}
     while left:
@@ -304,8 +311,21 @@ def _result(job: Job) -> Result:
 
 
 def final_jobs(chosen: list[Chosen]) -> list[Job]:
-    """Return all runs with the chosen settings, seed by seed, each once."""
-    found = (
-        job for jobs in zip(*(c.jobs for c in chosen), strict=True) for job in jobs
-    )
+    """Return all runs with the chosen settings, seed by seed, each once.
+
+    Trainings that write a second run come first, so that no other process begins it.
+    """
+    rows = zip(*(_with_twins(one, chosen) for one in chosen), strict=True)
+    found = [job for jobs in rows for job in jobs]
+    found.sort(key=lambda job: job.twin is None)
     return list({job.folder: job for job in found}.values())
+
+
+def _with_twins(one: Chosen, chosen: list[Chosen]) -> tuple[Job, ...]:
+    """Return a choice's runs; those of an average with the same settings' without."""
+    for other in chosen:
+        same = (other.setting, other.experiment) == (one.setting, one.experiment)
+        if one.averaged and not other.averaged and same:
+            pairs = zip(one.jobs, other.jobs, strict=True)
+            return tuple(replace(job, twin=twin) for job, twin in pairs)
+    return one.jobs
