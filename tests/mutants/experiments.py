@@ -16,6 +16,7 @@ HERE = "tests/experiments/loop/"
 FORMULAS = f"{HERE}test_updates.py::test_two_epochs_are_those_of_the_formulas"
 PLANS = "tests/experiments/compare/test_plan.py::"
 VERDICTS = "tests/experiments/compare/test_verdict.py::"
+TWIN = f"{HERE}test_twin.py::"
 RESUMED = f"{HERE}test_resume.py::test_a_run_that_is_left_by_an_exception_ends_alike"
 
 EXPERIMENTS = [
@@ -40,6 +41,35 @@ EXPERIMENTS = [
         "for one in what.candidates(setting, arm)",
         "tests/experiments/compare/test_search.py::"
         "test_methods_are_tried_at_the_rate_that_the_base_chose",
+    ),
+    Mutant(
+        "the average of the weights stored as the last weights",
+        TRAIN,
+        "with self.state.alike():\n                self._store(twin, last)",
+        "with self.state.averaged():\n                self._store(twin, last)",
+        f"{TWIN}test_both_runs_are_what_trainings_of_their_own_write[plain]",
+    ),
+    Mutant(
+        "a run that is begun mixed with the twin of another",
+        TRAIN,
+        "return own is None and in_step(folder, twin, self.state.step)",
+        "return own is None",
+        f"{TWIN}test_a_twin_that_cannot_come_along_is_left_as_it_is[averaged]",
+    ),
+    Mutant(
+        "a training thrown away for that of another's twin",
+        TRAIN,
+        "return own is None and in_step(folder, twin, self.state.step)",
+        "return in_step(folder, twin, self.state.step)",
+        f"{TWIN}test_a_twin_that_cannot_come_along_is_left_as_it_is[plain]",
+    ),
+    Mutant(
+        "one training for two choices that differ",
+        "experiments/compare/search.py",
+        "if one.averaged and not other.averaged and same:",
+        "if one.averaged and not other.averaged:",
+        "tests/experiments/compare/test_search.py::"
+        "test_other_choices_have_trainings_of_their_own",
     ),
     Mutant(
         "a base with fewer gradients than SAM",
@@ -159,8 +189,8 @@ EXPERIMENTS = [
     Mutant(
         "the average in place of the last weights",
         TRAIN,
-        "            with state.alike():\n                line |= self._tested(",
-        "            with state.averaged():\n                line |= self._tested(",
+        'with state.alike():\n                last = self._tested("last")',
+        'with state.averaged():\n                last = self._tested("last")',
         f"{HERE}test_metrics.py::test_beside_an_average_the_last_weights_are_tested",
     ),
     Mutant(
@@ -220,7 +250,7 @@ EXPERIMENTS = [
     Mutant(
         "metrics after the checkpoint kept",
         LOG,
-        'if m["step"] <= step',
+        'if line["step"] <= step',
         "if True",
         f"{HERE}test_resume.py::"
         "test_without_checkpoint_in_time_it_begins_anew_to_the_same_end",
