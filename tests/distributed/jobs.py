@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import torch
@@ -124,6 +125,7 @@ def averaging(rank: int, scope: str) -> list[int]:
     """How many gradients were averaged: in SAM's step, and in a plain one."""
     counted = 0
 
+    @wraps(allreduce_hook)
     def hook(state, bucket):  # DDP refuses annotations other than its own
         nonlocal counted
         counted += bucket.buffer().numel()

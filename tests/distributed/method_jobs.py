@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 from unittest import mock
 
@@ -142,6 +143,7 @@ def reductions(rank: int, name: str, scope: str, n: int) -> list[list[int]]:
     """For each step: gradients DDP averaged, and all-reduces of the scope's own."""
     averaged = 0
 
+    @wraps(allreduce_hook)
     def hook(state, bucket):  # DDP refuses annotations other than its own
         nonlocal averaged
         averaged += bucket.buffer().numel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ def trained(
     """The weights after four steps, and how many gradients were averaged."""
     averaged = 0
 
+    @wraps(allreduce_hook)
     def hook(state, bucket):  # DDP refuses annotations other than its own
         nonlocal averaged
         averaged += bucket.buffer().numel()
@@ -90,6 +92,7 @@ def twice(rank: int, scope: str) -> list[Any]:
     model = Twice()
     for k, replica in enumerate((model.first, model.second)):
 
+        @wraps(allreduce_hook)
         def hook(state, bucket, k=k):  # DDP refuses annotations other than its own
             averaged[k] += bucket.buffer().numel()
             return allreduce_hook(state, bucket)

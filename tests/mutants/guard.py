@@ -21,14 +21,14 @@ GUARD_DEFECTS = [
     Mutant(
         "micro-batches lost in a loop without accumulate",
         GUARD,
-        "    if progress.ready and any_entry(",
-        "    if False and any_entry(",
+        "    if progress.ready and not are_zero(",
+        "    if False and not are_zero(",
         f"{GUARDS}test_with_a_scaler_a_forgotten_step_is_found",
     ),
     Mutant(
         "a plain backward lost in a loop",
         GUARD,
-        "    if any_entry(found):\n",
+        "    if not are_zero(found):\n",
         "    if False:\n",
         f"{GUARDS}test_a_plain_backward_before_the_loop_is_refused",
     ),
@@ -183,7 +183,7 @@ GUARD_DEFECTS = [
     Mutant(
         "a wrapper that SAM was not given",
         "optim/_wrapping.py",
-        "        if isinstance(wrapper, kinds) and _holds(wrapper, ours):\n",
+        "        if isinstance(wrapper, _kinds()) and _holds(wrapper, ours):\n",
         "        if False:\n",
         f"{ATTACH}test_a_wrapper_that_sam_was_not_given_is_refused_before_anything_moves"
         "[itself-False]",

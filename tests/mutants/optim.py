@@ -300,8 +300,8 @@ OPTIM = [
     Mutant(
         "a memory of those alone whose gradients the base has left",
         "optim/_memory.py",
-        "if v is not None and takes_part:",
-        "if v is not None and p.grad is not None:",
+        "if v is None or not takes_part:",
+        "if v is None or p.grad is None:",
         "tests/optim/test_bystanders.py::"
         "test_a_base_that_clears_gradients_leaves_the_memory[<lambda>-True]",
     ),

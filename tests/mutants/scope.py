@@ -19,6 +19,7 @@ OVERFLOW = "tests/distributed/test_overflow.py::"
 UNUSED = "tests/distributed/test_unused.py::"
 WRAPPED = "tests/distributed/test_wrapped.py::"
 FABRIC = "tests/distributed/test_fabric.py::"
+HELD = "tests/distributed/test_held.py::"
 COLLECTIVES = "tests/distributed/test_collectives.py::"
 
 DISTRIBUTED = [
@@ -231,5 +232,63 @@ DISTRIBUTED = [
         "",
         "tests/distributed/test_averages.py::"
         "test_an_average_is_that_of_one_process[root]",
+    ),
+    Mutant(
+        "groups over parts of the parameters taken for the base's",
+        "optim/_states.py",
+        "if apart and list(map(_members, theirs)) == list(map(_members, ours)):",
+        "if apart and len(theirs) == len(ours):",
+        f"{HELD}test_an_optimizer_over_parts_of_the_parameters_loads_and_goes_on[sam]",
+    ),
+    Mutant(
+        "values of one shard that decide for one process",
+        SHARDS,
+        "found |= bool(reduced(flag, groups, dist.ReduceOp.MAX))",
+        "found |= bool(flag)",
+        f"{HELD}test_a_step_of_the_base_that_a_scaler_skips_is_skipped_everywhere[layers]",
+    ),
+    Mutant(
+        "parameters averaged that DDP was told to ignore",
+        SHARED,
+        "named if name not in replica.parameters_to_ignore]",
+        "named]",
+        f"{HELD}test_what_ddp_was_told_to_ignore_stays_with_its_process[gsam-widths0]",
+    ),
+    Mutant(
+        "a hook that is not called",
+        SHARED,
+        "    _check_hooks(averaged)\n",
+        "",
+        f"{HELD}test_a_hook_that_does_not_average_is_refused_where_it_is_not_called",
+    ),
+    Mutant(
+        "a pass that ends with gradients which FSDP2 holds back",
+        ENGINE,
+        '        self._check_reduced("a pass of the probes() loop ended")\n',
+        "",
+        f"{HELD}test_a_pass_whose_gradient_is_held_back_is_refused[True]",
+    ),
+    Mutant(
+        "gradients that FSDP2 holds after a loop that was left",
+        ENGINE,
+        "        except BaseException:\n            self.drop_unreduced()\n",
+        "        except BaseException:\n",
+        f"{HELD}test_what_a_loop_left_in_fsdp_is_dropped[raise]",
+    ),
+    Mutant(
+        "a hook of its own in every pass",
+        ENGINE,
+        "if not self._met_all or has_wrapper(self._model):",
+        "if True:",
+        f"{HELD}"
+        "test_compiled_code_is_compiled_once_for_the_first_pass_and_once_for_all",
+    ),
+    Mutant(
+        "what a method remembers in new memory every step",
+        "optim/_memory.py",
+        "if alike(there, [x]):",
+        "if False:",
+        "tests/optim/test_compile.py::"
+        "test_a_compiled_step_of_a_method_that_remembers_is_compiled_twice[friendly_sam]",
     ),
 ]

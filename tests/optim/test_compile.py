@@ -15,6 +15,7 @@ from torch._dynamo.exc import Unsupported
 from torch._inductor import config as inductor
 from torch.nn.functional import cross_entropy
 
+import flatmin
 from flatmin import SAM
 from flatmin.core import LpBall, PerGroup
 from flatmin.core import _tensors as ts
@@ -103,6 +104,28 @@ def test_a_compiled_step_is_not_compiled_again_after_the_second(what: str) -> No
     # The first step makes the momentum buffers, the second finds them.
     assert 1 <= graphs[0] <= graphs[1] == graphs[-1] <= 2
     assert_equal(model.state_dict(), trained(network(), 6))
+
+
+@pytest.mark.parametrize("name", ["friendly_sam", "looksam", "vasso"])
+def test_a_compiled_step_of_a_method_that_remembers_is_compiled_twice(
+    name: str,
+) -> None:
+    def train(compiles: bool) -> tuple[dict[str, Any], list[int]]:
+        model, backend, found = network(), Backend(), list[int]()
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        optimizer = getattr(flatmin, name)(base, model, rho=0.2)
+        step = optimizer.step
+        step = torch.compile(step, backend=backend) if compiles else step
+        for _ in range(6):
+            loop(optimizer, model, *data())
+            step()
+            found.append(backend.graphs)
+        return model.state_dict(), found
+
+    compiled, graphs = train(compiles=True)
+    assert_equal(compiled, train(compiles=False)[0])
+    # Once without a state, and once with one.
+    assert graphs == graphs[:2] + 4 * graphs[1:2]
 
 
 def test_a_compiled_training_step_is_not_compiled_again_after_the_second() -> None:

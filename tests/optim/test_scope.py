@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from flatmin import SAM, gsam
 from flatmin.core import Group, Replica, Scope, World
-from flatmin.core._shards import is_dtensor, local_as, reshard
+from flatmin.core._fsdp import reshard
+from flatmin.core._shards import is_dtensor, local_as
 from tests.problems import (
     OneProcess,
     assert_same,

@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from flatmin.core._shards import local, reshard
+from flatmin.core._fsdp import reshard
+from flatmin.core._shards import local
 
 #: Tensors of a model by the name that they have there.
 Named = dict[str, Tensor]

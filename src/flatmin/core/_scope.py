@@ -15,6 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from flatmin.core._program import Gradients
 from flatmin.core._tensors import as_gradient, real
 
+_HOOKS = "torch.distributed.algorithms.ddp_comm_hooks"
+
+#: Where torch's communication hooks are that average, if with fewer bits.
+_COMPRESS = {
+    f"{_HOOKS}.{name}"
+    for name in ("default_hooks", "powerSGD_hook", "quantization_hooks")
+}
+
 
 class Scope(Protocol):
     """Surrounds the passes that replicas make alone, and shares what they find."""
@@ -147,7 +155,8 @@ def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
     if not averaged:
         return v
     _check_nobody_leaves(averaged)
-    inside = {id(p) for replica in averaged for p in replica.parameters()}
+    _check_hooks(averaged)
+    inside = {id(p) for replica in averaged for p in _reduced_by(replica)}
     at = [i for i, p in enumerate(w) if id(p) in inside]
     means = _over([w[i] for i in at], [v[i] for i in at], _group(averaged[0]))
     result = list(v)
@@ -157,6 +166,12 @@ def _averaged(model: nn.Module, w: list[Tensor], v: Gradients) -> Gradients:
         # As after a pass that averages: the next one begins with the same buffers.
         replica.require_forward_param_sync = True
     return result
+
+
+def _reduced_by(replica: Any) -> list[Tensor]:
+    """The parameters of a replica but those that it was told to ignore."""
+    named = replica.module.named_parameters()
+    return [p for name, p in named if name not in replica.parameters_to_ignore]
 
 
 def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
@@ -173,6 +188,22 @@ def _check_nobody_leaves(averaged: Sequence[Any]) -> None:
             "does, but this scope or method averages by itself and would wait for "
             "processes that have no batch left. Use scope='world', or "
             "give all processes equally many batches."
+        )
+
+
+def _check_hooks(averaged: Sequence[Any]) -> None:
+    """Refuse to average by the mean where a hook does something else.
+
+    Raises:
+        RuntimeError: a replica has a communication hook that does more than compress.
+    """
+    hooks = [hook for replica in averaged for hook, _ in replica._comm_hooks]
+    if others := [hook for hook in hooks if hook.__module__ not in _COMPRESS]:
+        raise RuntimeError(
+            "this method combines or remembers gradients of its own and then averages "
+            "by itself, without the communication hook "
+            f"{getattr(others[0], '__name__', others[0])}. Use scope='world', where "
+            "DistributedDataParallel averages every pass with it."
         )
 
 

@@ -7,10 +7,9 @@ processes that hold the other parts, once per kind of sharding and not per param
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -47,27 +46,6 @@ def is_dtensor(x: object) -> bool:
 def local(xs: Sequence[Tensor]) -> list[Tensor]:
     """This process's part of each, sharing its memory; plain tensors as they are."""
     return list(xs) if all_plain(xs) else [_local(x) for x in xs]
-
-
-def fsdp_class(name: str) -> Any:
-    """Return a class of ``torch.distributed.fsdp``; None if nothing has loaded it.
-
-    Importing it takes half a second. A model that has it has loaded it.
-    """
-    return getattr(sys.modules.get("torch.distributed.fsdp"), name, None)
-
-
-def reshard(model: nn.Module) -> None:
-    """Let go of whole weights that FSDP2 keeps after a forward pass without a backward.
-
-    They would not follow their shards, and they hide these from ``model.parameters()``.
-    """
-    kind = fsdp_class("FSDPModule")
-    if kind is None:
-        return
-    for module in model.modules():
-        if isinstance(module, kind):
-            cast("Any", module).reshard()
 
 
 def cut_within(w: Any) -> bool:
@@ -178,6 +156,26 @@ class Shards:
             value = measure(here) if here else nothing
             values.append(reduced(value, groups, op).to(xs[0].device))
         return values
+
+
+def any_is(ask: Callable[[Tensor], Tensor], xs: Sequence[Tensor]) -> bool:
+    """Whether one of the tensors is so, with all parts that other processes hold.
+
+    The host looks at values. All holders get the same answer, or one would go on and
+    another stop.
+
+    Args:
+        ask: whether a tensor, or a part of one, is so: 0-dim.
+        xs: the tensors; all holders give as many, in the same order.
+    """
+    if all_plain(xs):
+        return any(bool(ask(x)) for x in xs)
+    found = False
+    for groups, at in Shards.of(xs).kinds:
+        here = any(bool(ask(_local(xs[i]))) for i in at)
+        flag = torch.tensor(float(here), device=xs[at[0]].device)
+        found |= bool(reduced(flag, groups, dist.ReduceOp.MAX))
+    return found
 
 
 def reduced(x: Tensor, groups: Groups, op: Any = None) -> Tensor:

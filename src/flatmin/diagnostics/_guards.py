@@ -22,8 +22,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils.data import DistributedSampler
 
 from flatmin.core._autograd import check_checkpoints
+from flatmin.core._fsdp import reshard
 from flatmin.core._scope import replicas
-from flatmin.core._shards import any_sharded, reshard
+from flatmin.core._shards import any_sharded
 from flatmin.diagnostics._criterion import BatchLoss
 
 

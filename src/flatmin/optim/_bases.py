@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatmin.core import Method
-from flatmin.core._shards import PLAIN, reshard
+from flatmin.core._fsdp import reshard
+from flatmin.core._shards import PLAIN
 from flatmin.optim._states import States, held_by
 
 _in_use: WeakSet[Optimizer] = WeakSet()
@@ -99,7 +100,8 @@ def check_parameters(base: Optimizer, model: nn.Module) -> None:
     if len(outside) == len(ours):
         raise ValueError(
             "base and model have no parameter in common. Build the base from this "
-            "model's parameters, after the model has reached its device."
+            "model's parameters, after the model has reached its device and after "
+            "fully_shard."
         )
     if outside:
         shapes = ", ".join(str(tuple(p.shape)) for p in outside[:3])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from flatmin.core._shards import is_dtensor
-from flatmin.optim._guard import any_entry, unused
+from flatmin.optim._guard import are_zero, unused
 from flatmin.optim._probe import Probe
 from flatmin.optim._progress import Progress
 
@@ -52,7 +52,7 @@ class EntryGradients:
         """
         self._unwatch()
         pairs = zip(self._found, self._zeros, strict=True)
-        if any_entry([g for (p, g), zeros in pairs if self._is_kept(p, zeros)]):
+        if not are_zero([g for (p, g), zeros in pairs if self._is_kept(p, zeros)]):
             raise RuntimeError(
                 "step(closure) found gradients that the closure does not clear. To add "
                 "micro-batches, write a loop: for probe in "

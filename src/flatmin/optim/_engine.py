@@ -7,7 +7,7 @@ streams are here, once, for every method.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, cast
 
 import torch
@@ -16,8 +16,9 @@ from torch.amp.grad_scaler import GradScaler
 
 from flatmin.core import Ascent, Ask, Gradients, Point, Program, Scope, Step
 from flatmin.core._autograd import has_weight_norm, weight_norm_by_hand
+from flatmin.core._fsdp import drop_unreduced, has_unreduced, reshard
 from flatmin.core._scope import replicas
-from flatmin.core._shards import any_sharded, reshard, whole_as
+from flatmin.core._shards import any_sharded, whole_as
 from flatmin.optim._check_replay import ReplayCheck
 from flatmin.optim._gradient_view import GradientView
 from flatmin.optim._guard import mark_used
@@ -28,6 +29,7 @@ from flatmin.optim._probe import Probe
 from flatmin.optim._replay import RandomReplay, Replay
 from flatmin.optim._statistics import Log, Statistics
 from flatmin.optim._weights import Weights
+from flatmin.optim._wrapping import has_wrapper, seen_wrapped
 
 
 class Engine:
@@ -73,6 +75,11 @@ class Engine:
         """Whether the weights are at ``w + eps`` now."""
         return self._weights.moved
 
+    def drop_unreduced(self) -> None:
+        """Drop gradients that FSDP2 keeps and has not yet put into ``.grad``."""
+        if self._sharded:
+            drop_unreduced(self._model)
+
     def reshard(self) -> None:
         """Before weights move: whole ones, which FSDP2 may hold, would stay behind."""
         if self._sharded:
@@ -93,6 +100,7 @@ class Engine:
         """
         self._sharded = any_sharded(step.w)
         self.reshard()
+        self._check_reduced("the loop begins")
         everyone = _parameters(self._model, step.w)
         others = _others(everyone, step.w)
         # A hook may put every gradient into the same memory.
@@ -131,6 +139,7 @@ class Engine:
                     self._differentiable_twice(ask),
                 ):
                     yield probe
+                self._met_all = True
                 self._return()
                 if not rewound:
                     for replay in self._replays:
@@ -142,7 +151,7 @@ class Engine:
                     step.losses.append(probe.losses)
                 log.end(ask, probe.loss)
                 ask, descend = self._answer(program, ask, log, view)
-            _check_some(descend)
+            self._check_some(step.w, descend)
             _check_same_trained(step)
             if alone:
                 descend = self._scope.average(self._model, step.w, descend)
@@ -156,6 +165,7 @@ class Engine:
             if accumulate:
                 _accumulate(everyone, before)
         except BaseException:
+            self.drop_unreduced()
             if accumulate:
                 _write(everyone, before)
             raise
@@ -169,6 +179,15 @@ class Engine:
                     replay.stop()
         self.statistics = log.statistics()
         self.unperturbed = self.unperturbed + log.unperturbed
+
+    def _check_reduced(self, when: str) -> None:
+        """Refuse gradients that FSDP2 keeps and would add to those of a later pass."""
+        if self._sharded and has_unreduced(self._model):
+            raise RuntimeError(
+                f"{when} with gradients that FSDP2 has not yet reduced. Call "
+                "model.set_requires_gradient_sync(True) before the last backward pass "
+                "of the body, for every probe. optimizer.zero_grad() drops them."
+            )
 
     def _return(self) -> None:
         """Bring the weights back to ``w``."""
@@ -191,11 +210,17 @@ class Engine:
         return self._scope.alone(self._model) if alone else nullcontext()
 
     def _meeting(self) -> AbstractContextManager[object]:
-        """Return a context that watches all modules, in the very first pass only."""
-        if self._met_all or not self._protects:
-            return nullcontext()
-        self._met_all = True
-        return nothing_outside(self._model)
+        """Return a context that watches all modules, in the very first pass.
+
+        Later only for a wrapper that SAM was not given: compiled code is compiled anew
+        for hooks that come and go.
+        """
+        stack = ExitStack()
+        if not self._met_all or has_wrapper(self._model):
+            stack.enter_context(seen_wrapped(self._model))
+        if not self._met_all and self._protects:
+            stack.enter_context(nothing_outside(self._model))
+        return stack
 
     def _watched(self, log: Log) -> AbstractContextManager[object]:
         """Return a context that notes every module's results, if this is checked."""
@@ -233,11 +258,12 @@ class Engine:
         A method of its own, so that no gradient outlives the call unless the program,
         or the log for the cosine, keeps it: the next pass needs the memory.
         """
+        self._check_reduced("a pass of the probes() loop ended")
         g = self._held(log.w)
         _check_dense(log.w, g)
         # The product with the Hessian of a linear loss is no tensor.
         if ask.backward and ask.along is None:
-            _check_some(g)
+            self._check_some(log.w, g)
         g = view.seen(g)
         log.keep(ask, g)
         g = self._scope.share(log.w, g) if ask.climbs else g
@@ -245,6 +271,22 @@ class Engine:
             return program.send(g), None
         except StopIteration as finished:
             return ask, _descent(finished.value)
+
+    def _check_some(self, w: list[Tensor], g: Gradients) -> None:
+        """Refuse a pass without any gradient, which would be taken for a zero one."""
+        if any(v is not None for v in g):
+            return
+        mine = set(map(id, _parameters(self._model, [])))
+        if mine.isdisjoint(map(id, w)):
+            raise RuntimeError(
+                "base and model have no parameter in common any more: the model was "
+                "sharded, or its parameters replaced, after the base was built. Build "
+                "base and SAM after fully_shard and after load_state_dict(assign=True)."
+            )
+        raise RuntimeError(
+            "no parameter has a gradient after a pass of the probes() loop. Call "
+            "loss.backward() in its body, for every probe."
+        )
 
     def _held(self, ps: list[Tensor]) -> Gradients:
         """The gradients of ``ps``, in memory that the next pass does not write to."""
@@ -344,13 +386,4 @@ def _check_same_trained(step: Step) -> None:
             f"{len(later)} parameters of the base began to train within the probes() "
             "loop, and took no part in the perturbation. Call requires_grad_(True) and "
             "add_param_group() before the loop, not in its body or in forward()."
-        )
-
-
-def _check_some(g: Gradients) -> None:
-    """Refuse a pass without any gradient, which would be taken for a zero one."""
-    if all(v is None for v in g):
-        raise RuntimeError(
-            "no parameter has a gradient after a pass of the probes() loop. Call "
-            "loss.backward() in its body, for every probe."
         )

@@ -11,9 +11,10 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
-from flatmin.core._shards import local
+from flatmin.core._shards import any_is
 from flatmin.optim._progress import Progress
 
 #: Loops that are finished, until their optimizer steps.
@@ -109,7 +110,7 @@ def check_nothing_lost(progress: Progress, model: nn.Module, w: list[Tensor]) ->
         mark_used(p for p, _ in progress.left)
         end_wait(progress)
     _check_others(progress, model, w)
-    if progress.ready and any_entry([g for p, g in progress.left if p.grad is g]):
+    if progress.ready and not are_zero([g for p, g in progress.left if p.grad is g]):
         raise RuntimeError(
             "the gradient of the last probes() loop was not used by a step, and this "
             "loop would clear it. Call optimizer.step() after each loop. To accumulate "
@@ -119,7 +120,7 @@ def check_nothing_lost(progress: Progress, model: nn.Module, w: list[Tensor]) ->
         )
     end_wait(progress)
     found = [p.grad for p in unused(w) if p.grad is not None]
-    if any_entry(found):
+    if not are_zero(found):
         raise RuntimeError(
             f"{len(found)} of {len(w)} parameters have a gradient that no step has "
             "used, and probes() would clear it. To add to it, write "
@@ -166,13 +167,13 @@ def _was_skipped(progress: Progress) -> bool:
     """
     if progress.offered or not is_in_place(progress):
         return progress.offered
-    left = local([g for _, g in progress.left])
-    return not all(bool(g.isfinite().all()) for g in left)
+    left = [g for _, g in progress.left]
+    return any_is(lambda g: ~g.isfinite().all(), left)
 
 
-def any_entry(gradients: list[Tensor]) -> bool:
-    """Whether one of the gradients is not zero; the host looks at values."""
-    return any(bool(g.any()) for g in local(gradients))
+def are_zero(gradients: list[Tensor]) -> bool:
+    """Whether all gradients are zero; the host looks at values."""
+    return not any_is(torch.any, gradients)
 
 
 def _mark(name: str, ps: Iterable[Tensor]) -> None:

@@ -15,6 +15,7 @@ from flatmin.core import _tensors as ts
 from flatmin.core._program import Carried
 from flatmin.core._shards import local, whole_as
 from flatmin.optim._states import States
+from flatmin.optim._tensor_copy import alike
 
 
 class StateMemory(Memory):
@@ -96,12 +97,31 @@ class StateMemory(Memory):
         if self._all.pull is not None:
             _pull(local(self._w), *self._all.pull)
         for name, values in self._all.kept.items():
-            for p, v, takes_part in zip(self._w, values, self._part, strict=True):
-                if v is not None and takes_part:
-                    self._states.entry(p)[f"sam_{name}"] = whole_as(ts.wide([v])[0], p)
+            self._write(f"sam_{name}", values)
         for name, value in self._all.noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
+
+    def _write(self, name: str, values: Gradients) -> None:
+        """Write an entry per parameter, into the memory of the one before if it fits.
+
+        A compiled step is compiled for the tensors that are in the state.
+        """
+        old: list[Tensor] = []
+        new: list[Tensor] = []
+        for p, v, takes_part in zip(self._w, values, self._part, strict=True):
+            if v is None or not takes_part:
+                continue
+            entry, (x,) = self._states.entry(p), ts.wide([v])
+            before = entry.get(name)
+            there = [] if before is None else local([before])
+            if alike(there, [x]):
+                old += there
+                new.append(x)
+            else:
+                entry[name] = whole_as(x, p)
+        if old:
+            ts.copy_(old, new)
 
     def complete(self, content: dict[str, Any], method: Method) -> None:
         """Add NaN to a state dict for all that the method may remember but does not.
@@ -151,7 +171,9 @@ class StateMemory(Memory):
         if len(places) != len(ps):  # A hook of the base's has made it fit.
             return
         for at, p in zip(places, ps, strict=True):
-            for name, value in content["state"].get(at, {}).items():
+            # A base over parts of the parameters has put None in place of the others'.
+            entry: dict[str, Any] = content["state"].get(at) or {}
+            for name, value in entry.items():
                 if name.startswith("sam_") and _is_wider(value, p):
                     self._states.entry(p)[name] = value.to(p.device, copy=True)
 

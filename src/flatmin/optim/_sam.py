@@ -50,7 +50,6 @@ from flatmin.optim._shared import RHO, STEP, SharedOptimizer
 from flatmin.optim._states import States
 from flatmin.optim._statistics import Statistics
 from flatmin.optim._trainers import check_trainer
-from flatmin.optim._wrapping import seen_wrapped
 
 
 class SAM(SharedOptimizer):
@@ -254,7 +253,7 @@ class SAM(SharedOptimizer):
         try:
             self._memory.go_on(accumulate)
             program = self.method.program(step)
-            with alone_over(step.w), seen_wrapped(self.model):
+            with alone_over(step.w):
                 yield from self._engine.run(
                     program, step, accumulate=accumulate, scaler=scaler
                 )

@@ -16,6 +16,7 @@ from flatmin.optim._checks import check_group, check_names
 from flatmin.optim._engine import Engine
 from flatmin.optim._foreign import missing
 from flatmin.optim._guard import (
+    are_zero,
     end_wait,
     is_cleared,
     is_in_place,
@@ -141,10 +142,14 @@ class SharedOptimizer(Optimizer):
         self.base.state = state
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear gradients as the base does, and drop the result of a finished loop."""
+        """Clear gradients as the base does, and drop the result of a finished loop.
+
+        Those that FSDP2 has not yet reduced are dropped too.
+        """
         # Some bases have a zero_grad without arguments.
         self.base.zero_grad(**({} if set_to_none else {"set_to_none": False}))
         if not self._progress.open:
+            self._engine.drop_unreduced()
             self._memory.forget()
             end_wait(self._progress)
             if not set_to_none:
@@ -329,7 +334,9 @@ class SharedOptimizer(Optimizer):
         rates = [group.get("lr", 1) for group in self.param_groups]
         if any(rate is None or float(rate) != 0 for rate in rates):
             return False
-        return all(p.grad is not None and not p.grad.any() for p in self._trained())
+        gradients = [p.grad for p in self._trained()]
+        there = [g for g in gradients if g is not None]
+        return len(there) == len(gradients) and are_zero(there)
 
     def _check_groups(self) -> None:
         """Complete groups that were added to the base; refuse what nothing reads."""

@@ -60,14 +60,13 @@ class States(Mapping[Tensor, dict[str, Any]]):
         """Give a wrapper the groups that its optimizers have after loading.
 
         Loading gives an optimizer new groups. A wrapper with a list of its own keeps
-        the old ones, which lack what was loaded.
+        the old ones, which lack what was loaded. The groups of an optimizer over parts
+        of the parameters (ZeroRedundancyOptimizer's) are no others' groups.
         """
         theirs = [group for part in self._parts[1:] for group in part.param_groups]
         ours = self._base.param_groups
-        stale = len(theirs) == len(ours) and not any(
-            a is b for a in theirs for b in ours
-        )
-        if theirs and stale:
+        apart = not any(a is b for a in theirs for b in ours)
+        if apart and list(map(_members, theirs)) == list(map(_members, ours)):
             ours[:] = theirs
 
     def _holder(self, p: Tensor, *default: None) -> Any:
@@ -78,6 +77,10 @@ class States(Mapping[Tensor, dict[str, Any]]):
             self._saved = [part for part in self._parts if _is_saved(self._base, part)]
         holders = [part for part in self._saved if _trains(part, p)]
         return next(iter(holders), *default)
+
+
+def _members(group: dict[str, Any]) -> list[int]:
+    return list(map(id, group["params"]))
 
 
 def held_by(base: Optimizer) -> list[Optimizer]:
