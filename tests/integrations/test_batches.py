@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from transformers import BatchEncoding
 
 import flatmin
 from flatmin import SAM
-from flatmin.integrations._batch import Handed
+from flatmin.integrations._batch import Handed, take
 from flatmin.integrations.transformers import SharpnessAwareTrainer
 from flatmin.optim import Probe
 from tests.integrations.language import WORDS, trainer_of
@@ -173,3 +175,43 @@ def test_tensors_of_inference_mode_are_handed_on() -> None:
         batch = torch.ones(3)
     handed = Handed([batch])
     assert all(handed.to(probe)[0] is batch for probe in probes())
+
+
+class Examples(UserDict[str, Any]):
+    """As collators return them: with an attribute beside the entries."""
+
+    note = ""
+
+
+def nested() -> Examples:
+    x = torch.arange(4.0)
+    batch = Examples(a=x, inner=Examples(b=[x + 1], c=(x + 2, "text")))
+    batch.note = batch["inner"].note = "kept"
+    return batch
+
+
+def test_containers_in_containers_are_the_next_passs_own() -> None:
+    handed = Handed(nested())
+    first, second = probes()
+    batch = handed.to(first)
+    batch["inner"]["b"].pop()
+    del batch["inner"]["c"]
+    again = handed.to(second)
+    assert len(again["inner"]["b"]) == 1
+    assert again["inner"]["c"][1] == "text"
+    assert again.note == again["inner"].note == "kept"
+
+
+@pytest.mark.parametrize("kind", [dict, Examples, MappingProxyType])
+def test_a_part_is_taken_from_every_kind_of_mapping(kind: Any) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = flatmin.subset_sam(SGD(model.parameters(), lr=0.1), model, share=0.5)
+    x, scalar = torch.arange(4.0), torch.tensor(3)
+    whole = kind({"x": x, "deep": kind({"x": x + 1}), "scalar": scalar})
+    probe = next(optimizer.probes())
+    assert probe.wants_part
+    taken = take(probe, whole)
+    assert type(taken) is kind
+    assert torch.equal(taken["x"] + 1, taken["deep"]["x"])
+    assert len(taken["x"]) == 2
+    assert taken["scalar"] is scalar

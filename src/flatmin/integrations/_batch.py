@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +32,7 @@ def take(probe: Probe, batch: Any) -> Any:
         return batch
     taken = probe.take(*found)
     parts = iter([taken] if isinstance(taken, Tensor) else taken)
-    return _replaced(batch, parts)
+    return _rebuilt(batch, lambda t: next(parts) if t.dim() else t)
 
 
 class Handed:
@@ -48,7 +48,7 @@ class Handed:
 
     def __init__(self, batch: Any) -> None:
         self.batch = batch
-        self._kept = _others(batch)
+        self._kept = _with_own_containers(batch)
         self._begun = False
         found = [t for t in _tensors(batch) if not t.is_inference()]
         self._versions = [(t, t._version) for t in found]
@@ -65,20 +65,14 @@ class Handed:
                 "the training step changed a tensor of its batch in place, so the next "
                 "pass would see another batch. Write it as x = x * 2, not x *= 2."
             )
-        batch = _others(self._kept) if self._begun else self.batch
+        batch = _with_own_containers(self._kept) if self._begun else self.batch
         self._begun = True
         return take(probe, batch)
 
 
-def _others(batch: Any) -> Any:
+def _with_own_containers(batch: Any) -> Any:
     """Copy the containers of a batch, and not its tensors."""
-    if isinstance(batch, list) and type(batch) is list:
-        return [_others(value) for value in batch]
-    if isinstance(batch, dict) and type(batch) is dict:
-        return {key: _others(value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and type(batch) is tuple:
-        return tuple(_others(value) for value in batch)
-    return copy.copy(batch) if isinstance(batch, Mapping | list | tuple) else batch
+    return _rebuilt(batch, lambda t: t)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:
@@ -92,15 +86,21 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _replaced(batch: Any, parts: Iterator[Tensor]) -> Any:
+def _rebuilt(batch: Any, of: Callable[[Tensor], Tensor]) -> Any:
+    """Put other tensors into containers of the same kinds, with the same attributes."""
     if isinstance(batch, Tensor):
-        return next(parts) if batch.dim() else batch
+        return of(batch)
+    if isinstance(batch, MutableMapping):
+        # Trainers read attributes of the object (BatchEncoding), so it is a copy.
+        found: Any = copy.copy(batch)
+        for key, value in batch.items():
+            found[key] = _rebuilt(value, of)
+        return found
     if isinstance(batch, Mapping):
-        # Trainers read attributes of the class (BatchEncoding), so it stays the same.
         kind: Any = type(batch)
-        return kind({key: _replaced(v, parts) for key, v in batch.items()})
+        return kind({key: _rebuilt(value, of) for key, value in batch.items()})
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_replaced(v, parts) for v in batch))
+        return type(batch)(*(_rebuilt(value, of) for value in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(_replaced(v, parts) for v in batch)
+        return type(batch)(_rebuilt(value, of) for value in batch)
     return batch
