@@ -190,7 +190,7 @@ LOOPS = [
     Mutant(
         "one container for all passes",
         "integrations/_batch.py",
-        "_others(self._kept) if self._begun else self.batch",
+        "_with_own_containers(self._kept) if self._begun else self.batch",
         "self.batch",
         f"{BATCHES}test_entries_of_a_batch_are_replaced_once_in_skorch",
     ),

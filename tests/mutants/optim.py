@@ -300,8 +300,8 @@ OPTIM = [
     Mutant(
         "a memory of those alone whose gradients the base has left",
         "optim/_memory.py",
-        "if v is None or not takes_part:",
-        "if v is None or p.grad is None:",
+        "for p, v, takes_part in rows if v is not None and takes_part]",
+        "for p, v, _ in rows if v is not None and p.grad is not None]",
         "tests/optim/test_bystanders.py::"
         "test_a_base_that_clears_gradients_leaves_the_memory[<lambda>-True]",
     ),
@@ -323,11 +323,27 @@ OPTIM = [
     ),
     Mutant(
         "memory that is narrowed when it is loaded",
-        "optim/_shared.py",
-        "        self._memory.load_wide(state_dict)\n",
+        "optim/_hooks.py",
+        "        base.register_load_state_dict_pre_hook(listener.loading)\n",
         "",
         "tests/optim/test_bystanders.py::"
-        "test_memory_of_narrow_weights_is_resumed_bit_for_bit[lookbehind_sam]",
+        "test_memory_of_narrow_weights_is_resumed_bit_for_bit[lookbehind_sam-base]",
+    ),
+    Mutant(
+        "a state dict that later steps write to",
+        "optim/_memory.py",
+        '            content["state"][at] = _with_own_memory(entry)\n',
+        "            pass\n",
+        "tests/optim/test_bystanders.py::"
+        "test_what_is_remembered_in_a_state_dict_stays_as_it_was[stale_sam-dtype0]",
+    ),
+    Mutant(
+        "a state dict that was loaded, written to",
+        "optim/_memory.py",
+        "            entry.update(_with_own_memory(entry))\n",
+        "            pass\n",
+        "tests/optim/test_bystanders.py::"
+        "test_what_is_remembered_in_a_state_dict_stays_as_it_was[stale_sam-dtype0]",
     ),
     Mutant(
         "a climb that goes on from a block that is over",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -188,8 +189,11 @@ def test_views_that_conjugate_and_read_only_arrays_take_part() -> None:
 # Memory that is wider than the weights.
 
 
+@pytest.mark.parametrize("through", ["sam", "base"])
 @pytest.mark.parametrize("name", ["lookbehind_sam", "looksam", "stale_sam"])
-def test_memory_of_narrow_weights_is_resumed_bit_for_bit(name: str) -> None:
+def test_memory_of_narrow_weights_is_resumed_bit_for_bit(
+    name: str, through: str
+) -> None:
     x, y = torch.randn(16, 4).bfloat16(), torch.randint(3, (16,))
 
     def made() -> tuple[nn.Module, SAM]:
@@ -207,10 +211,46 @@ def test_memory_of_narrow_weights_is_resumed_bit_for_bit(name: str) -> None:
     steps(one, optimizer, 3)
     other, resumed = made()
     other.load_state_dict(one.state_dict())
-    resumed.load_state_dict(optimizer.state_dict())
+    loads = resumed if through == "sam" else resumed.base
+    loads.load_state_dict(optimizer.state_dict())
     steps(one, optimizer, 3)
     steps(other, resumed, 3)
     assert all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["lookbehind_sam", "friendly_sam", "stale_sam"])
+def test_what_is_remembered_in_a_state_dict_stays_as_it_was(
+    name: str, dtype: torch.dtype
+) -> None:
+    """Neither the optimizer that gave it nor one that loaded it writes to it."""
+    x, y = torch.randn(16, 4).to(dtype), torch.randint(3, (16,))
+
+    def step(model: nn.Module, optimizer: SAM) -> None:
+        for _ in optimizer.probes():
+            cross_entropy(model(x).float(), y).backward()
+        optimizer.step()
+
+    def made() -> tuple[nn.Module, SAM]:
+        model = network().to(dtype)
+        base = SGD(model.parameters(), lr=0.1)
+        return model, getattr(flatmin, name)(base, model, rho=0.05)
+
+    one, optimizer = made()
+    step(one, optimizer)
+    step(one, optimizer)
+    content = optimizer.state_dict()
+    then = copy.deepcopy(content["state"])
+    other, resumed = made()
+    resumed.load_state_dict(content)
+    for pair in ((one, optimizer), (other, resumed)):
+        step(*pair)
+        step(*pair)
+    assert then.keys() == content["state"].keys()
+    for at, entry in then.items():
+        assert entry.keys() == content["state"][at].keys()
+        for key, value in entry.items():
+            assert torch.equal(value, content["state"][at][key])
 
 
 def test_a_state_dict_that_a_hook_makes_fit_is_loaded() -> None:

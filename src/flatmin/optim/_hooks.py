@@ -36,6 +36,7 @@ def listen(base: Optimizer, sam: SharedOptimizer) -> None:
         base.register_step_post_hook(listener.after_step)
     if hasattr(base, "_optimizer_state_dict_post_hooks"):
         base.register_state_dict_post_hook(listener.saved, prepend=True)
+        base.register_load_state_dict_pre_hook(listener.loading)
         base.register_load_state_dict_post_hook(listener.loaded, prepend=True)
 
 
@@ -59,6 +60,9 @@ class _Listener:
 
     def saved(self, _: Optimizer, content: dict[str, Any]) -> None:
         self._tell(lambda sam: sam._complete(content))
+
+    def loading(self, _: Optimizer, content: dict[str, Any]) -> None:
+        self._tell(lambda sam: sam._before_loading(content))
 
     def loaded(self, _: Optimizer) -> None:
         self._tell(lambda sam: sam._after_loading())

@@ -34,6 +34,7 @@ class StateMemory(Memory):
         self._begun: list[Tensor] = []
         self._part: list[bool] = []
         self._blanked = False
+        self._loading: dict[str, Any] = {}
 
     def begin(self, w: list[Tensor]) -> None:
         """Set the parameters of a loop; drop what one that failed has left."""
@@ -90,36 +91,41 @@ class StateMemory(Memory):
         same type.
         """
         for name in self._all.dropped:
+            again = {id(p) for p, _ in self._written(name)}
             for p in self._every():
-                self._states.get(p, {}).pop(f"sam_{name}", None)
+                if id(p) not in again:
+                    self._states.get(p, {}).pop(f"sam_{name}", None)
         for move in self._all.pushes:
             _push(local(self._w), move)
         if self._all.pull is not None:
             _pull(local(self._w), *self._all.pull)
-        for name, values in self._all.kept.items():
-            self._write(f"sam_{name}", values)
+        for name in self._all.kept:
+            self._write(name)
         for name, value in self._all.noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
 
-    def _write(self, name: str, values: Gradients) -> None:
+    def _written(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """The parameters that take part in the step, and what is kept of each."""
+        rows = zip(self._w, self._all.kept.get(name, ()), self._part, strict=False)
+        return [(p, v) for p, v, takes_part in rows if v is not None and takes_part]
+
+    def _write(self, name: str) -> None:
         """Write an entry per parameter, into the memory of the one before if it fits.
 
         A compiled step is compiled for the tensors that are in the state.
         """
         old: list[Tensor] = []
         new: list[Tensor] = []
-        for p, v, takes_part in zip(self._w, values, self._part, strict=True):
-            if v is None or not takes_part:
-                continue
+        for p, v in self._written(name):
             entry, (x,) = self._states.entry(p), ts.wide([v])
-            before = entry.get(name)
+            before = entry.get(f"sam_{name}")
             there = [] if before is None else local([before])
             if alike(there, [x]):
                 old += there
                 new.append(x)
             else:
-                entry[name] = whole_as(x, p)
+                entry[f"sam_{name}"] = whole_as(x, p)
         if old:
             ts.copy_(old, new)
 
@@ -143,6 +149,8 @@ class StateMemory(Memory):
                 if blank and (empty_too or content["state"].get(at)):
                     # A new dict, because torch hands out the state itself.
                     content["state"][at] = {**blank, **content["state"].get(at, {})}
+        for at, entry in content["state"].items():
+            content["state"][at] = _with_own_memory(entry)
 
     def write_blanks(self, method: Method) -> None:
         """Write the same NaN into the state itself, until the next step or load.
@@ -158,12 +166,20 @@ class StateMemory(Memory):
                 for name, blank in _blank(p, method.traits.remembers).items():
                     self._states.entry(p).setdefault(name, blank)
 
-    def load_wide(self, content: dict[str, Any]) -> None:
-        """Load again what is wider than its parameter: torch narrows what it loads.
+    def expect(self, content: dict[str, Any]) -> None:
+        """Note what the base is about to load."""
+        self._loading = content
 
-        Of parameters in bfloat16, methods keep float32. Wrappers of optimizers have
-        state dicts of their own form, which are left as they are.
+    def take_over(self) -> None:
+        """Make the memory that the base has loaded its own, which steps write to.
+
+        What is wider than its parameter is loaded again, because torch narrows it: of
+        parameters in bfloat16, methods keep float32. Wrappers of optimizers have state
+        dicts of their own form, which are left as they are.
         """
+        for entry in self._states.entries():
+            entry.update(_with_own_memory(entry))
+        content, self._loading = self._loading, {}
         if not content.keys() >= {"param_groups", "state"}:
             return
         places = [at for group in content["param_groups"] for at in group["params"]]
@@ -200,6 +216,16 @@ class StateMemory(Memory):
     def forget(self) -> None:
         """Drop what the loops since the last step carry."""
         self._all, self._loop = Carried(), Carried()
+
+
+def _with_own_memory(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry in which what a method remembers is a copy."""
+    return {
+        name: value.clone()
+        if name.startswith("sam_") and isinstance(value, Tensor)
+        else value
+        for name, value in entry.items()
+    }
 
 
 def _blank(p: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -176,8 +176,8 @@ class SharedOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, or that of a plain base optimizer."""
+        self._memory.expect(state_dict)
         self.base.load_state_dict(state_dict)
-        self._memory.load_wide(state_dict)
         if not self._states.is_plain:
             self._after_loading()
 
@@ -187,9 +187,13 @@ class SharedOptimizer(Optimizer):
         if "param_groups" in content and "state" in content:
             self._memory.complete(content, self.method)
 
+    def _before_loading(self, content: dict[str, Any]) -> None:
+        self._memory.expect(content)
+
     def _after_loading(self) -> None:
         """Give groups of a plain optimizer's checkpoint our entries."""
         self._states.rejoin_groups()
+        self._memory.take_over()
         self._memory.clear_blanks()
         self._complete_groups()
 
