@@ -338,6 +338,20 @@ OPTIM = [
         "test_what_is_remembered_in_a_state_dict_stays_as_it_was[stale_sam-dtype0]",
     ),
     Mutant(
+        "one tensor under two names",
+        "optim/_memory.py",
+        "whole_as(x.clone(), p)",
+        "whole_as(x, p)",
+        "tests/optim/test_bystanders.py::test_one_memory_may_become_another[order0]",
+    ),
+    Mutant(
+        "a memory that is overwritten before it becomes another",
+        "optim/_memory.py",
+        "[x.clone() if x.data_ptr() in held else x for x in new]",
+        "new",
+        "tests/optim/test_bystanders.py::test_one_memory_may_become_another[order0]",
+    ),
+    Mutant(
         "a state dict that was loaded, written to",
         "optim/_memory.py",
         "            entry.update(_with_own_memory(entry))\n",

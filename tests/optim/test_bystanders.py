@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.optim import SGD, Adafactor, Adam, Muon
 
 import flatmin
 from flatmin import SAM
+from flatmin.core import Ask, Method, Program, Step, Traits
 
 
 def network() -> nn.Sequential:
@@ -251,6 +254,46 @@ def test_what_is_remembered_in_a_state_dict_stays_as_it_was(
         assert entry.keys() == content["state"][at].keys()
         for key, value in entry.items():
             assert torch.equal(value, content["state"][at][key])
+
+
+@dataclass(frozen=True)
+class Shift(Method):
+    """Remembers the newest gradient twice, and the one before."""
+
+    order: tuple[str, ...]
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(remembers=self.order)
+
+    def __call__(self, step: Step) -> Program:
+        g = yield Ask()
+        newest = [v if v is None else v.clone() for v in g]
+        kept = {"newest": newest, "twin": newest, "older": step.memory.recall("newest")}
+        for name in self.order:
+            if (value := kept[name]) is not None:
+                step.memory.keep(name, value)
+        return g
+
+
+@pytest.mark.parametrize("order", list(permutations(["newest", "twin", "older"])))
+def test_one_memory_may_become_another(order: tuple[str, ...]) -> None:
+    model = network()
+    w = next(model.parameters())
+    base = SGD(model.parameters(), lr=0.1)
+    optimizer = SAM(base, model, method=Shift(order))
+    seen: list[Tensor] = []
+    for _ in range(4):
+        for _ in optimizer.probes():
+            x, y = batch()
+            cross_entropy(model(x), y).backward()
+        assert w.grad is not None
+        seen.append(w.grad.clone())
+        optimizer.step()
+        entry = optimizer.state[w]
+        assert torch.equal(entry["sam_newest"], seen[-1])
+        assert torch.equal(entry["sam_twin"], seen[-1])
+        assert len(seen) == 1 or torch.equal(entry["sam_older"], seen[-2])
 
 
 def test_a_state_dict_that_a_hook_makes_fit_is_loaded() -> None:

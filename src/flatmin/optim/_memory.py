@@ -99,8 +99,7 @@ class StateMemory(Memory):
             _push(local(self._w), move)
         if self._all.pull is not None:
             _pull(local(self._w), *self._all.pull)
-        for name in self._all.kept:
-            self._write(name)
+        self._write()
         for name, value in self._all.noted.items():
             self._base.param_groups[0][f"sam_{name}"] = value
         self.forget()
@@ -110,24 +109,28 @@ class StateMemory(Memory):
         rows = zip(self._w, self._all.kept.get(name, ()), self._part, strict=False)
         return [(p, v) for p, v, takes_part in rows if v is not None and takes_part]
 
-    def _write(self, name: str) -> None:
-        """Write an entry per parameter, into the memory of the one before if it fits.
+    def _write(self) -> None:
+        """Write what is kept, into the memory of the entry before if it fits.
 
         A compiled step is compiled for the tensors that are in the state.
         """
         old: list[Tensor] = []
         new: list[Tensor] = []
-        for p, v in self._written(name):
-            entry, (x,) = self._states.entry(p), ts.wide([v])
-            before = entry.get(f"sam_{name}")
-            there = [] if before is None else local([before])
-            if alike(there, [x]):
-                old += there
-                new.append(x)
-            else:
-                entry[f"sam_{name}"] = whole_as(x, p)
+        for name in self._all.kept:
+            for p, v in self._written(name):
+                entry, (x,) = self._states.entry(p), ts.wide([v])
+                before = entry.get(f"sam_{name}")
+                there = [] if before is None else local([before])
+                if alike(there, [x]):
+                    old += there
+                    new.append(x)
+                else:
+                    # A copy: a method may keep one tensor under two names.
+                    entry[f"sam_{name}"] = whole_as(x.clone(), p)
         if old:
-            ts.copy_(old, new)
+            # What an entry held may become that of another.
+            held = {x.data_ptr() for x in old}
+            ts.copy_(old, [x.clone() if x.data_ptr() in held else x for x in new])
 
     def complete(self, content: dict[str, Any], method: Method) -> None:
         """Add NaN to a state dict for all that the method may remember but does not.
