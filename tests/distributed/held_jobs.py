@@ -180,6 +180,8 @@ def left(rank: int, how: str) -> list[Any]:
                 backward()
             with told(ValueError):
                 for _ in () if how == "stray" else optimizer.probes():
+                    if how == "at once":
+                        break
                     backward()
                     if how == "break":
                         break

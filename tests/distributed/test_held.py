@@ -64,7 +64,7 @@ def test_a_pass_whose_gradient_is_held_back_is_refused(
             assert "set_requires_gradient_sync(True)" in words
 
 
-@pytest.mark.parametrize("how", ["raise", "break", "stray"])
+@pytest.mark.parametrize("how", ["raise", "break", "at once", "stray"])
 def test_what_a_loop_left_in_fsdp_is_dropped(how: str, ranks: Ranks) -> None:
     for found, expected in ranks.run(jobs.left, how):
         assert found == expected

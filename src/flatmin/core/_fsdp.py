@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from torch import nn
@@ -49,8 +50,8 @@ def drop_unreduced(model: nn.Module) -> None:
         for p in group.fsdp_params:
             if (whole := getattr(p, "_unsharded_param", None)) is not None:
                 whole.grad = None
-            # Older versions keep it apart; in newer ones this reads the one above.
-            if p.unsharded_accumulated_grad is not None:
+            # Older versions keep it apart; newer ones only read the one above.
+            with suppress(AttributeError):
                 p.unsharded_accumulated_grad = None
 
 

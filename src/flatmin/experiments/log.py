@@ -73,8 +73,8 @@ class Log:
 
 def in_step(one: Path, other: Path, step: int) -> bool:
     """Whether two runs have tests of the same steps, up to one."""
-    steps = ([line["step"] for line in _until(step, run)] for run in (one, other))
-    return next(steps) == next(steps)
+    mine, theirs = _until(step, one), _until(step, other)
+    return [line["step"] for line in mine] == [line["step"] for line in theirs]
 
 
 def _until(step: int, folder: Path) -> list[dict[str, Any]]:
