@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 AVERAGE = "averaging/_average.py"
+LENDING = "averaging/_lending.py"
 TENSORS = "averaging/_tensors.py"
 KINDS = "averaging/_kinds.py"
 GATES = "core/gates.py"
@@ -10,6 +11,7 @@ RADII = "core/radii.py"
 
 HERE = "tests/averaging/test_averages.py::"
 REFUSED = "tests/averaging/test_refusals.py::"
+LENT = "tests/averaging/test_lending.py::"
 MISUSED = "tests/averaging/test_misuse.py::"
 
 AVERAGING = [
@@ -111,5 +113,27 @@ AVERAGING = [
         "    @torch.inference_mode(False)\n",
         "",
         f"{MISUSED}test_an_average_that_begins_in_inference_mode_goes_on[EMA]",
+    ),
+    Mutant(
+        "a write to every buffer",
+        LENDING,
+        "    if not weight and _has(t, value):\n        return\n",
+        "",
+        f"{LENT}test_a_buffer_that_takes_no_writes_is_left_as_it_is[False-expanded-EMA]",
+    ),
+    Mutant(
+        "own weights that end at the first failure",
+        LENDING,
+        "            failed.append((name, error))\n",
+        "            failed.append((name, error))\n            break\n",
+        f"{LENT}test_one_parameter_that_is_lost_does_not_cost_the_others",
+    ),
+    Mutant(
+        "own weights in the type that they have by now",
+        LENDING,
+        "        t.data = value\n",
+        "        t.data.copy_(value)\n",
+        f"{LENT}test_a_change_of_the_model_within_is_reported_and_undone"
+        "[turned_narrow]",
     ),
 ]

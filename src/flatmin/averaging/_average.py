@@ -12,16 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from flatmin.averaging._lending import changed_weights, put, restored
 from flatmin.averaging._spectral import estimate
-from flatmin.averaging._tensors import (
-    Named,
-    beside,
-    changed_weights,
-    check_like,
-    put,
-    restored,
-    tensors_of,
-)
+from flatmin.averaging._tensors import Named, beside, check_like, tensors_of
 from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
@@ -91,10 +84,10 @@ class Average(ABC):
                 end of the block.
         """
         found = self._checked()
-        with self._lent_to_model(found):
+        with self._lent_to_model(found) as own:
             yield
             # By value: what measures sharpness moves the weights and puts them back.
-            changed = changed_weights(self.model, found)
+            changed = changed_weights(self.model, own, found)
         if changed:
             raise RuntimeError(
                 f"{changed[0]} was changed inside of applied(): the change is lost. "
@@ -224,15 +217,15 @@ class Average(ABC):
             )
 
     @contextmanager
-    def _lent_to_model(self, found: Named) -> Generator[None]:
-        """Within, the model has these tensors; afterwards its own."""
+    def _lent_to_model(self, found: Named) -> Generator[Named]:
+        """Within, the model has these tensors; afterwards its own; yields copies."""
         self._check_free()
         _LENT.add(self.model)
         try:
-            with restored(self.model):
+            with restored(self.model) as own:
                 put(self.model, found)
                 estimate(self.model)
-                yield
+                yield own
         finally:
             _LENT.discard(self.model)
 

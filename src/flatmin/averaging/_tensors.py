@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from flatmin.core._shards import local, reshard
+from flatmin.core._shards import reshard
 
 #: Tensors of a model by the name that they have there.
 Named = dict[str, Tensor]
@@ -23,7 +22,7 @@ def tensors_of(model: nn.Module) -> Named:
     derived = _derived(model)
     buffers = model.named_buffers()
     kept = {name: buffer for name, buffer in buffers if name not in derived}
-    return {**_weights_of(model), **kept}
+    return {**weights_of(model), **kept}
 
 
 def _derived(model: nn.Module) -> set[str]:
@@ -37,7 +36,8 @@ def _derived(model: nn.Module) -> set[str]:
     }
 
 
-def _weights_of(model: nn.Module) -> Named:
+def weights_of(model: nn.Module) -> Named:
+    """Return the parameters by name."""
     reshard(model)
     return dict(model.named_parameters())
 
@@ -78,46 +78,6 @@ def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:
     """Return copies where the model's own tensors are: states are loaded on the CPU."""
     ours = tensors_of(model)
     return {name: t.to(ours[name].device, copy=True) for name, t in named.items()}
-
-
-def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
-    """Write tensors into the model's, in place, so that references stay valid."""
-    ours = _everything(model)
-    with torch.no_grad():
-        for name in ours.keys() & named.keys():
-            ours[name].copy_(named[name])
-    # An autocast region around the call would reuse its casts of the weights.
-    torch.clear_autocast_cache()
-
-
-@contextmanager
-def restored(model: nn.Module) -> Generator[None]:
-    """Restore parameters and buffers afterwards, whatever became of them inside."""
-    mine = {name: t.detach().clone() for name, t in _everything(model).items()}
-    # A pass may replace a buffer by one of another shape.
-    places = [(m._buffers, dict(m._buffers)) for m in model.modules()]  # pyright: ignore[reportPrivateUsage]
-    try:
-        yield
-    finally:
-        for buffers, then in places:
-            buffers.update(then)
-        put(model, mine)
-
-
-def _everything(model: nn.Module) -> Named:
-    return {**_weights_of(model), **dict(model.named_buffers())}
-
-
-def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of parameters that are not as given; NaN is equal to NaN."""
-    weights = _weights_of(model)
-    ours = local([p.detach() for p in weights.values()])
-    given = local([named[name] for name in weights])
-    return [
-        name
-        for name, p, t in zip(weights, ours, given, strict=True)
-        if not torch.allclose(p, t.to(p.dtype), rtol=0, atol=0, equal_nan=True)
-    ]
 
 
 def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
