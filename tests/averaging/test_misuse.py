@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.optim import SGD
 
 from flatmin import SAM
 from flatmin.averaging import EMA, LAWA, SWA, Average
+from tests.averaging.trained import copies, equal
 
 
 def network() -> nn.Sequential:
@@ -101,3 +103,73 @@ def test_a_tensor_of_another_shape_is_named() -> None:
     model[0] = nn.Linear(5, 3)
     with pytest.raises(RuntimeError, match=r"other tensors .* 0\.weight.*new average"):
         average.update()
+
+
+class Adapted(nn.Module):
+    """A layer with another one beside it, as adapters of low rank have it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.adapter = nn.Linear(4, 3, bias=False)
+
+
+def without_parametrizations(model: Any) -> None:
+    parametrize.remove_parametrizations(model[0], "weight")
+
+
+def with_an_adapter(model: Any) -> None:
+    model[0] = Adapted(model[0])
+
+
+def with_another_shape(model: Any) -> None:
+    model[1] = nn.BatchNorm1d(7)
+
+
+def with_a_layer_more(model: Any) -> None:
+    model.append(nn.Linear(3, 3))
+
+
+def with_a_layer_less(model: Any) -> None:
+    del model[1]
+
+
+CHANGES = [
+    without_parametrizations,
+    with_an_adapter,
+    with_another_shape,
+    with_a_layer_more,
+    with_a_layer_less,
+]
+DOORS: dict[str, Any] = {
+    "update": lambda average: average.update(),
+    "applied": lambda average: average.applied().__enter__(),
+    "transfer": lambda average: average.transfer(),
+    "refresh": lambda average: average.refresh([torch.randn(5, 4)]),
+}
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA, LAWA])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("door", DOORS)
+def test_a_model_that_was_changed_is_refused_before_a_write(
+    kind: Any, change: Any, door: str
+) -> None:
+    model = network()
+    nn.utils.parametrizations.weight_norm(model[0])
+    average = kind(model)
+    average.update()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.5)
+    average.update()
+    average.refresh([torch.randn(5, 4)])
+    saved = average.state_dict()
+    change(model)
+    own = copies(model)
+    with pytest.raises(RuntimeError, match=r"other tensors .*: \d\.\w+.*transfer\(\)"):
+        DOORS[door](average)
+    assert equal(copies(model), own)
+    kept = average.state_dict()
+    assert kept["updates"] == saved["updates"] == 2
+    assert len(kept.get("latest", [])) == len(saved.get("latest", []))

@@ -136,4 +136,20 @@ AVERAGING = [
         f"{LENT}test_a_change_of_the_model_within_is_reported_and_undone"
         "[turned_narrow]",
     ),
+    Mutant(
+        "the tensors of an average that the model still has",
+        AVERAGE,
+        "        check_same(found, tensors_of(self.model))\n",
+        "        tensors_of(self.model)\n",
+        f"{MISUSED}test_a_model_that_was_changed_is_refused_before_a_write"
+        "[transfer-with_an_adapter-EMA]",
+    ),
+    Mutant(
+        "weights of another model among the latest",
+        KINDS,
+        "            check_same(self._latest[-1], now)\n",
+        "            pass\n",
+        f"{MISUSED}test_a_model_that_was_changed_is_refused_before_a_write"
+        "[update-with_an_adapter-LAWA]",
+    ),
 ]

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from flatmin.averaging._lending import changed_weights, put, restored
 from flatmin.averaging._spectral import estimate
-from flatmin.averaging._tensors import Named, beside, check_like, tensors_of
+from flatmin.averaging._tensors import Named, beside, check_like, check_same, tensors_of
 from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
@@ -56,7 +56,7 @@ class Average(ABC):
         Raises:
             RuntimeError: the weights are at ``w + eps``, inside of a `probes` loop, or
                 are the average itself, inside of `applied`; or the model has other
-                tensors than at the first update.
+                tensors than at the last update.
         """
         now = tensors_of(self.model)
         if self.model in _LENT:
@@ -79,9 +79,9 @@ class Average(ABC):
             ...     out = model(torch.randn(3, 4))
 
         Raises:
-            RuntimeError: nothing was averaged yet; the average has no running
-                statistics of its own (see `refresh`); weights are other ones at the
-                end of the block.
+            RuntimeError: nothing was averaged yet; the model has other tensors than at
+                the last update; the average has no running statistics of its own (see
+                `refresh`); weights are other ones at the end of the block.
         """
         found = self._checked()
         with self._lent_to_model(found) as own:
@@ -126,7 +126,8 @@ class Average(ABC):
                 device, shuffled as in training.
 
         Raises:
-            RuntimeError: nothing was averaged yet.
+            RuntimeError: nothing was averaged yet, or the model has other tensors than
+                at the last update.
             ValueError: there are no batches.
         """
         with self._lent_to_model(self._found()), still(self.model):
@@ -190,7 +191,9 @@ class Average(ABC):
                 "nothing was averaged yet. Call update() after each step of the "
                 "training, or of its last part."
             )
-        return self._mean()
+        found = self._mean()
+        check_same(found, tensors_of(self.model))
+        return found
 
     def _checked(self) -> Named:
         found = self._found()

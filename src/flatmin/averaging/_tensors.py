@@ -57,11 +57,7 @@ def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> N
         now: the tensors as they are.
         share: of the average that is replaced.
         latest: names of tensors that take the new value too.
-
-    Raises:
-        RuntimeError: the model has other tensors than it had.
     """
-    _check_same(mean, now)
     for name, m in mean.items():
         t = now[name].detach()
         real = (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided
@@ -101,13 +97,18 @@ def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
             )
 
 
-def _check_same(mean: Named, now: Named) -> None:
+def check_same(mean: Named, now: Named) -> None:
+    """Compare the names and shapes of an average with those of the model now.
+
+    Raises:
+        RuntimeError: they differ.
+    """
     other = mean.keys() ^ now.keys()
     other |= {k for k in mean.keys() & now.keys() if mean[k].shape != now[k].shape}
     if not other:
         return
     name = sorted(other)[0]
     raise RuntimeError(
-        f"the model has other tensors than at the first update(): {name}. Begin a new "
-        "average after changing the model."
+        f"the model has other tensors than at the last update(): {name}. Call "
+        "transfer() before you change the model, and begin a new average after that."
     )
