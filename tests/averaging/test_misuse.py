@@ -51,6 +51,56 @@ def test_a_second_average_does_not_take_the_first_one_for_the_model() -> None:
     assert second.updates == 2
 
 
+def itself(model: nn.Module) -> nn.Module:
+    return model
+
+
+def compiled(model: Any) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def first_layer(model: Any) -> Any:
+    return model[0]
+
+
+VIEWS = [itself, nn.DataParallel, compiled, first_layer]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("inner", VIEWS)
+@pytest.mark.parametrize("outer", VIEWS)
+def test_averages_see_each_other_through_wrappers(
+    outer: Any, inner: Any, frozen: bool
+) -> None:
+    model = network().requires_grad_(not frozen)
+    first, second = average_of(outer(model)), average_of(inner(model))
+    own = copies(model)
+    with first.applied():
+        with pytest.raises(RuntimeError, match=r"update\(\) inside of applied"):
+            second.update()
+        for door in (second.transfer, second.applied().__enter__):
+            with pytest.raises(RuntimeError, match="an average already"):
+                door()
+        with pytest.raises(RuntimeError, match="an average already"):
+            second.refresh([torch.randn(5, 4)])
+    assert equal(copies(model), own)
+    with second.applied():
+        pass
+    second.update()
+    assert (first.updates, second.updates) == (1, 2)
+
+
+def test_models_that_share_a_frozen_part_have_their_averages_at_once() -> None:
+    part = nn.Linear(4, 4).requires_grad_(False)
+    models = [nn.Sequential(part, nn.Linear(4, 3)) for _ in range(2)]
+    first, second = map(average_of, models)
+    with first.applied():
+        second.update()
+        with second.applied():
+            pass
+    assert second.updates == 2
+
+
 def test_the_state_of_another_kind_is_refused() -> None:
     model = network()
     state = average_of(model).state_dict()

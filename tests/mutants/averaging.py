@@ -152,4 +152,12 @@ AVERAGING = [
         f"{MISUSED}test_a_model_that_was_changed_is_refused_before_a_write"
         "[update-with_an_adapter-LAWA]",
     ),
+    Mutant(
+        "averages that know each other by the model's object",
+        AVERAGE,
+        "for average in _LENT for t in average._lent)",
+        "for average in _LENT for t in average._lent if average.model is self.model)",
+        f"{MISUSED}test_averages_see_each_other_through_wrappers"
+        "[itself-DataParallel-False]",
+    ),
 ]

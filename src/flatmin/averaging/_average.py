@@ -18,8 +18,8 @@ from flatmin.averaging._tensors import Named, beside, check_like, check_same, te
 from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
-#: Models that have an average for a while, whichever object it is of.
-_LENT: WeakSet[nn.Module] = WeakSet()
+#: Averages that a model has for a while, under whatever wrapper.
+_LENT: WeakSet[Average] = WeakSet()
 
 
 class Average(ABC):
@@ -47,6 +47,7 @@ class Average(ABC):
         self.model = model
         self.updates = 0
         self._statistics: dict[str, Tensor] = {}
+        self._lent: list[Tensor] = []
 
     @torch.no_grad()
     @torch.inference_mode(False)
@@ -59,7 +60,7 @@ class Average(ABC):
                 tensors than at the last update.
         """
         now = tensors_of(self.model)
-        if self.model in _LENT:
+        if self._is_away():
             raise RuntimeError("update() inside of applied(). Call it after the block.")
         self._check_at_w("update")
         self._take(now)
@@ -205,8 +206,13 @@ class Average(ABC):
             )
         return {**found, **self._statistics}
 
+    def _is_away(self) -> bool:
+        """Whether the model, a wrapper of it or a part of it has an average now."""
+        ours = set(map(id, tensors_of(self.model).values()))
+        return any(id(t) in ours for average in _LENT for t in average._lent)
+
     def _check_free(self) -> None:
-        if self.model in _LENT:
+        if self._is_away():
             raise RuntimeError(
                 "the model has an average already, inside of applied(). Leave that "
                 "block first."
@@ -223,14 +229,25 @@ class Average(ABC):
     def _lent_to_model(self, found: Named) -> Generator[Named]:
         """Within, the model has these tensors; afterwards its own; yields copies."""
         self._check_free()
-        _LENT.add(self.model)
+        self._lent = _own_of(self.model)
+        _LENT.add(self)
         try:
             with restored(self.model) as own:
                 put(self.model, found)
                 estimate(self.model)
                 yield own
         finally:
-            _LENT.discard(self.model)
+            _LENT.discard(self)
+            self._lent = []
+
+
+def _own_of(model: nn.Module) -> list[Tensor]:
+    """Return the tensors that tell a model from others.
+
+    Two models may share a frozen part, which has the same value in both averages.
+    """
+    tensors = list(tensors_of(model).values())
+    return [t for t in tensors if t.requires_grad] or tensors
 
 
 @torch.no_grad()
