@@ -147,6 +147,61 @@ def test_an_average_that_begins_in_inference_mode_goes_on(kind: Any) -> None:
         assert torch.equal(model.weight, mine)
 
 
+@pytest.mark.parametrize("kind", [EMA, SWA, LAWA])
+def test_an_average_that_was_loaded_in_inference_mode_goes_on(kind: Any) -> None:
+    model = network()
+    twin = kind(model)
+    twin.update()
+    twin.refresh([torch.randn(5, 4)])
+    with torch.inference_mode():
+        average = kind(model)
+        average.load_state_dict(twin.state_dict())
+    held = average.state_dict()
+    tensors = held["average"] if "average" in held else held["latest"][0]
+    kept = [*tensors.values(), *held["statistics"].values()]
+    assert not any(t.is_inference() for t in kept)
+    with torch.no_grad():
+        next(model.parameters()).zero_()
+    for one in (average, twin):
+        one.update()
+        one.refresh([torch.ones(5, 4)])
+    with average.applied():
+        mine = copies(model)
+    with twin.applied():
+        assert equal(copies(model), mine)
+
+
+@pytest.mark.parametrize("kind", [EMA, SWA, LAWA])
+def test_a_layer_without_weights_yet_is_named(kind: Any) -> None:
+    state = average_of(nn.Sequential(nn.Linear(4, 3))).state_dict()
+    model = nn.Sequential(nn.LazyLinear(3))
+    average = kind(model)
+    average.load_state_dict(average.state_dict())
+    with pytest.raises(RuntimeError, match=r"0\.weight has no shape .* model\(x\)"):
+        average.update()
+    with pytest.raises(RuntimeError, match=r"0\.weight has no shape .* model\(x\)"):
+        EMA(model).load_state_dict(state)
+    model(torch.randn(5, 4))
+    average.update()
+    EMA(model).load_state_dict(state)
+
+
+def test_statistics_of_another_model_leave_the_average_as_it_is() -> None:
+    average, other = average_of(network()), average_of(network())
+    state = other.state_dict()
+    for statistics in (
+        {"2.running_mean": torch.zeros(3)},
+        {"1.running_mean": torch.zeros(4)},
+    ):
+        kept = average.state_dict()
+        with pytest.raises(ValueError, match=r"another model: [12]\.running_mean"):
+            average.load_state_dict({**state, "updates": 9, "statistics": statistics})
+        assert average.updates == 1
+        assert average.state_dict()["average"].keys() == kept["average"].keys()
+        with average.applied():
+            pass
+
+
 def test_a_tensor_of_another_shape_is_named() -> None:
     model = network()
     average = average_of(model)

@@ -53,8 +53,8 @@ AVERAGING = [
     Mutant(
         "averages in bfloat16",
         TENSORS,
-        "    return t.float() if narrow else t.clone()\n",
-        "    return t.clone()\n",
+        "    return torch.float32 if narrow else dtype\n",
+        "    return dtype\n",
         f"{HERE}test_small_moves_of_narrow_weights_are_not_rounded_away",
     ),
     Mutant(
@@ -82,8 +82,8 @@ AVERAGING = [
     Mutant(
         "a loaded average that shares the state's memory",
         TENSORS,
-        "t.to(ours[name].device, copy=True)",
-        "t.to(ours[name].device)",
+        "t.detach().to(ours[name].device, copy=True)",
+        "t.detach().to(ours[name].device)",
         f"{HERE}test_a_loaded_average_shares_no_memory_with_the_state",
     ),
     Mutant(
@@ -110,8 +110,8 @@ AVERAGING = [
     Mutant(
         "tensors of inference in an average",
         AVERAGE,
-        "    @torch.inference_mode(False)\n",
-        "",
+        "    @torch.inference_mode(False)\n    def update(",
+        "    def update(",
         f"{MISUSED}test_an_average_that_begins_in_inference_mode_goes_on[EMA]",
     ),
     Mutant(
@@ -159,5 +159,19 @@ AVERAGING = [
         "for average in _LENT for t in average._lent if average.model is self.model)",
         f"{MISUSED}test_averages_see_each_other_through_wrappers"
         "[itself-DataParallel-False]",
+    ),
+    Mutant(
+        "a loaded state of inference",
+        AVERAGE,
+        "    @torch.inference_mode(False)\n    def load_state_dict(",
+        "    def load_state_dict(",
+        f"{MISUSED}test_an_average_that_was_loaded_in_inference_mode_goes_on[EMA]",
+    ),
+    Mutant(
+        "an average that stays narrower than the model",
+        TENSORS,
+        "    return m.to(t.device, wider)\n",
+        "    return m.to(t.device)\n",
+        f"{HERE}test_an_average_follows_the_model_to_a_wider_type[EMA]",
     ),
 ]

@@ -14,7 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from flatmin.averaging._lending import changed_weights, put, restored
 from flatmin.averaging._spectral import estimate
-from flatmin.averaging._tensors import Named, beside, check_like, check_same, tensors_of
+from flatmin.averaging._tensors import (
+    Named,
+    beside,
+    check_like,
+    check_made,
+    check_same,
+    tensors_of,
+)
 from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
@@ -55,11 +62,13 @@ class Average(ABC):
         """Take the weights as they are now into the average: call it after a step.
 
         Raises:
-            RuntimeError: the weights are at ``w + eps``, inside of a `probes` loop, or
+            RuntimeError: a layer has no weights before its first forward pass; the
+                weights are at ``w + eps``, inside of a `probes` loop, or
                 are the average itself, inside of `applied`; or the model has other
                 tensors than at the last update.
         """
         now = tensors_of(self.model)
+        check_made(now)
         if self._is_away():
             raise RuntimeError("update() inside of applied(). Call it after the block.")
         self._check_at_w("update")
@@ -142,6 +151,7 @@ class Average(ABC):
         kept = {"kind": type(self).__name__, "updates": self.updates}
         return {**kept, "statistics": dict(self._statistics), **self._state()}
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state.
 
@@ -156,7 +166,7 @@ class Average(ABC):
             )
         try:
             tensors = [*self._saved(state)]
-            statistics, updates = state["statistics"], state["updates"]
+            statistics, updates = state["statistics"], int(state["updates"])
         except KeyError as error:
             raise ValueError(
                 f"this is no state of {kind}: it has no {error}. Give "
@@ -164,8 +174,10 @@ class Average(ABC):
             ) from None
         for named in tensors:
             check_like(self.model, named)
+        if statistics:
+            check_like(self.model, {**tensors_of(self.model), **statistics})
         self._load(state)
-        self.updates = int(updates)
+        self.updates = updates
         self._statistics = beside(self.model, statistics)
 
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from flatmin.core._shards import reshard
 
@@ -44,13 +45,18 @@ def weights_of(model: nn.Module) -> Named:
 
 def wide(t: Tensor) -> Tensor:
     """A copy, in float32 at least: in bfloat16 small moves would be rounded away."""
-    t = t.detach()
-    narrow = t.is_floating_point() and t.dtype.itemsize < 4
-    return t.float() if narrow else t.clone()
+    return t.detach().to(_wide(t.dtype), copy=True)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    narrow = dtype.is_floating_point and dtype.itemsize < 4
+    return torch.float32 if narrow else dtype
 
 
 def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> None:
     """``mean <- mean + share (now - mean)``, in place; other types take the new value.
+
+    A mean follows a model to another device, and to a wider type.
 
     Args:
         mean: the average.
@@ -58,8 +64,9 @@ def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> N
         share: of the average that is replaced.
         latest: names of tensors that take the new value too.
     """
-    for name, m in mean.items():
+    for name, before in mean.items():
         t = now[name].detach()
+        m = mean[name] = _moved(before, t)
         real = (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided
         if not real or name in latest:
             m.copy_(t)
@@ -70,19 +77,30 @@ def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> N
             m.copy_(torch.where(m.isinf() | t.isinf(), t, m.lerp(t.to(m.dtype), share)))
 
 
+def _moved(m: Tensor, t: Tensor) -> Tensor:
+    """Return ``m`` where ``t`` is, in a type that holds both."""
+    dtype = _wide(t.dtype)
+    wider = m.dtype if m.dtype == dtype else torch.promote_types(m.dtype, dtype)
+    return m.to(t.device, wider)
+
+
 def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:
     """Return copies where the model's own tensors are: states are loaded on the CPU."""
     ours = tensors_of(model)
-    return {name: t.to(ours[name].device, copy=True) for name, t in named.items()}
+    return {
+        name: t.detach().to(ours[name].device, copy=True) for name, t in named.items()
+    }
 
 
 def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
     """Compare names and shapes with the model's.
 
     Raises:
+        RuntimeError: a layer of the model has no shape yet.
         ValueError: they differ.
     """
     ours = tensors_of(model)
+    check_made(ours)
     if unknown := ours.keys() ^ named.keys():
         raise ValueError(
             f"the state is of another model: {sorted(unknown)[0]} is in one of them "
@@ -95,6 +113,20 @@ def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
                 f"the state is of another model: {name} has the shape "
                 f"{tuple(named[name].shape)} there and {tuple(t.shape)} here."
             )
+
+
+def check_made(named: Named) -> None:
+    """Refuse parameters and buffers that a first forward pass has yet to make.
+
+    Raises:
+        RuntimeError: there are some.
+    """
+    lazy = [name for name, t in named.items() if is_lazy(t)]
+    if lazy:
+        raise RuntimeError(
+            f"{lazy[0]} has no shape before the first forward pass. Give the model a "
+            "batch first: model(x)."
+        )
 
 
 def check_same(mean: Named, now: Named) -> None:
