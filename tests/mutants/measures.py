@@ -142,6 +142,21 @@ MEASURE_DEFECTS = [
         f"{MONITOR}test_what_sam_measured_is_recorded_too",
     ),
     Mutant(
+        "norms of several balls as their mean",
+        "diagnostics/monitor.py",
+        '("grad_norm", _length)',
+        '("grad_norm", torch.mean)',
+        f"{MONITOR}test_norms_of_several_balls_are_recorded_as_that_of_the_gradient"
+        "[layers]",
+    ),
+    Mutant(
+        "a loss of zero that was not measured",
+        "diagnostics/monitor.py",
+        "there = [value is not None for value in values]",
+        "there = [bool(value) for value in values]",
+        f"{MONITOR}test_a_loss_of_zero_is_recorded",
+    ),
+    Mutant(
         "a monitor that writes in every process",
         "diagnostics/monitor.py",
         "        if group is not None and dist.get_rank(group) != 0:\n",
