@@ -114,6 +114,13 @@ MEASURE_DEFECTS = [
         f"{HESSIAN}test_every_eigenvalue_counts_as_often_as_it_occurs",
     ),
     Mutant(
+        "a random start that passes for an eigenvector",
+        KRYLOV,
+        "_FEW = 5\n",
+        "_FEW = 1\n",
+        f"{HESSIAN}test_one_eigenvalue_above_a_cluster_is_found[0.001-1.05-300]",
+    ),
+    Mutant(
         "the largest in size instead of the largest",
         KRYLOV,
         "best = range(count - 1, count - 1 - need, -1)",
