@@ -60,8 +60,8 @@ AVERAGING = [
     Mutant(
         "a tail without the decay, and no word about it",
         GATES,
-        "    if rate < _SPENT * start:\n",
-        "    if False:\n",
+        "        if rate < _SPENT * start:\n",
+        "        if False:\n",
         "tests/test_schedules.py::test_a_tail_that_does_not_own_the_decay_is_warned_of",
     ),
     Mutant(
@@ -173,5 +173,21 @@ AVERAGING = [
         "    return m.to(t.device, wider)\n",
         "    return m.to(t.device)\n",
         f"{HERE}test_an_average_follows_the_model_to_a_wider_type[EMA]",
+    ),
+    Mutant(
+        "a tail whose rates were set by hand, and no word about it",
+        GATES,
+        "float(self._highest))\n",
+        "0.0)\n",
+        "tests/test_schedules.py::"
+        "test_a_rate_that_was_set_by_hand_is_warned_of_too[number]",
+    ),
+    Mutant(
+        "a mass that rounding makes a step too late",
+        GATES,
+        "* sums[-1] - rounding\n",
+        "* sums[-1]\n",
+        "tests/core/test_when_joints.py::"
+        "test_the_last_mass_of_equal_rates_is_the_last_part",
     ),
 ]
