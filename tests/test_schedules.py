@@ -10,9 +10,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    OneCycleLR,
+)
 
 from flatmin import SAM, late_sam, late_subset_sam, schedules
+from flatmin.core import TwoPoint, gates
 
 STEPS = 40
 
@@ -57,7 +63,7 @@ def train(optimizer: SAM, model: nn.Module, schedule: object) -> list[int]:
             taken += 1
         passes.append(taken)
         optimizer.step()
-        if isinstance(schedule, LambdaLR | CosineAnnealingLR):
+        if isinstance(schedule, LRScheduler):
             schedule.step()
     return passes
 
@@ -91,3 +97,47 @@ def test_a_constant_rate_and_sam_throughout_are_fine() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             train(late_sam(base, model, steps=STEPS, share=share), model, None)
+
+
+def by_hand(optimizer: SAM, model: nn.Module, rates: list[float]) -> None:
+    """Train with these rates, one for each step."""
+    x, y = torch.randn(8, 4), torch.randint(2, (8,))
+    for rate in rates:
+        for group in optimizer.param_groups:
+            held = group["lr"]
+            group["lr"] = held.fill_(rate) if isinstance(held, torch.Tensor) else rate
+        for _ in optimizer.probes():
+            F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+WARNED = [0.01] * 5 + [1.0] * 25 + [0.05] * 10
+
+
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+def test_a_rate_that_was_set_by_hand_is_warned_of_too(lr: float) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = late_sam(SGD(model.parameters(), lr), model, steps=40, share=0.125)
+    with pytest.warns(UserWarning, match=r"step 35.*0\.05, 5% of what") as said:
+        by_hand(optimizer, model, WARNED)
+    assert len(said) == 1
+
+
+def test_the_peak_of_one_cycle_is_what_a_rate_was() -> None:
+    model = nn.Linear(4, 2)
+    base = SGD(model.parameters(), lr=0.1)
+    optimizer = late_sam(base, model, steps=STEPS, share=0.125)
+    cycle = OneCycleLR(optimizer, max_lr=1.0, total_steps=STEPS)
+    assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(0.04)
+    with pytest.warns(UserWarning, match=r"step 35.*5% of what"):
+        train(optimizer, model, cycle)
+
+
+def test_a_method_that_is_used_again_forgets_the_rates_before() -> None:
+    method = TwoPoint(gate=gates.last(0.5, 4))
+    for rate in (1.0, 0.01):
+        model = nn.Linear(4, 2)
+        optimizer = SAM(SGD(model.parameters(), rate), model, method=method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            by_hand(optimizer, model, [rate] * 4)

@@ -213,6 +213,53 @@ def test_small_moves_of_narrow_weights_are_not_rounded_away() -> None:
         assert model.weight.item() == pytest.approx(2 - 0.999**3000, abs=0.01)
 
 
+@each
+def test_an_average_follows_the_model_to_a_wider_type(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    models = [nn.Linear(1, 1, bias=False) for _ in range(2)]
+    averages = [kind(model) for model in models]
+    models[1].double()
+    for k, move in enumerate((0, 1e-12, 1e-12)):
+        if k:
+            models[0].double()
+        for model, average in zip(models, averages, strict=True):
+            with torch.no_grad():
+                model.weight.fill_(1 + move)
+            average.update()
+    means = [seen_in(average)["weight"] for average in averages]
+    assert means[0].dtype == torch.float64
+    assert 1 < means[0] < 1 + 1e-12
+    torch.testing.assert_close(means[0], means[1], rtol=1e-15, atol=0)
+
+
+@each
+def test_a_buffer_that_becomes_a_fraction_is_averaged(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = nn.Linear(1, 1)
+    model.register_buffer("scale", torch.tensor(2))
+    average = kind(model)
+    average.update()
+    model.scale = torch.tensor(0.5)
+    average.update()
+    with average.applied():
+        assert 0.5 < model.scale.item() < 2
+
+
+@each
+def test_an_average_follows_the_model_to_another_device(
+    kind: Callable[[nn.Module], Average],
+) -> None:
+    model = nn.Linear(2, 2)
+    average = kind(model)
+    average.update()
+    model.to("meta")
+    average.update()
+    average.transfer()
+    assert average.updates == 2
+
+
 def test_refresh_leaves_modes_streams_and_buffers() -> None:
     model = network()
     average = SWA(model)

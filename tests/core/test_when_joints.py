@@ -59,6 +59,15 @@ def test_the_last_mass_counts_learning_rates() -> None:
     assert opens(gates.last_mass(0.25, [0.5] * 8), 8) == opens(gates.last(0.25, 8), 8)
 
 
+def test_the_last_mass_of_equal_rates_is_the_last_part() -> None:
+    for steps in (10, 198, 1000):
+        for rate in (0.01, 0.1, 0.3, 1e-5):
+            for part in range(1, steps, 7):
+                mass = gates.last_mass(part / steps, [rate] * steps)
+                assert not mass(step(steps - part - 1, {"lr": rate}))
+                assert mass(step(steps - part, {"lr": rate}))
+
+
 def test_a_part_shorter_than_a_step_is_refused() -> None:
     for make in (
         lambda: gates.last(0.06, 8),

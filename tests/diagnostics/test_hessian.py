@@ -129,6 +129,42 @@ def test_every_eigenvalue_counts_as_often_as_it_occurs() -> None:
     assert list(eigenvalues(objective, 12, tol=1e-8).values) == top(exact, 12)
 
 
+def diagonal(values: Tensor) -> Objective:
+    """A quadratic with these eigenvalues."""
+    d = len(values)
+    model = nn.Linear(d, 1, bias=False).double()
+    x = torch.diag((values.double() * d / 2).sqrt())
+    return Objective(model, F.mse_loss, [(x, torch.zeros(d, 1).double())])
+
+
+@pytest.mark.parametrize("d", [2, 3, 300])
+@pytest.mark.parametrize("top", [1.01, 1.05, 3.0])
+@pytest.mark.parametrize("tol", [1e-3, 0.03])
+def test_one_eigenvalue_above_a_cluster_is_found(
+    d: int, top: float, tol: float
+) -> None:
+    objective = diagonal(torch.tensor([*[1.0] * (d - 1), top]))
+    for seed in range(3):
+        measured = eigenvalues(objective, 1, tol=tol, seed=seed)
+        assert measured.value == pytest.approx(top, rel=1e-6)
+
+
+def test_one_eigenvalue_above_neighbours_is_found() -> None:
+    neighbours = 1 + 5e-4 * torch.linspace(-1, 1, 399)
+    objective = diagonal(torch.cat([neighbours, torch.tensor([1.01])]))
+    for seed in range(3):
+        measured = eigenvalues(objective, 1, seed=seed)
+        assert measured.value == pytest.approx(1.01, rel=1e-4)
+
+
+def test_another_default_device_changes_nothing() -> None:
+    _, objective = classifier()
+    expected = eigenvalues(objective, 3), spectral_density(objective)
+    with torch.device("meta"):
+        found = eigenvalues(objective, 3), spectral_density(objective)
+    assert found == expected
+
+
 def test_the_largest_eigenvalue_is_not_the_largest_in_size() -> None:
     class Saddle(nn.Module):
         def __init__(self) -> None:

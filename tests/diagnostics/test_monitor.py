@@ -3,7 +3,9 @@
 import json
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import flatmin
+from flatmin.core import LpBall, PerGroup, PerLayer, TwoPoint
 from flatmin.diagnostics import Monitor, Objective, eigenvalues, sharpness
 from flatmin.diagnostics._still import evaluating
+from flatmin.optim._statistics import Statistics
 from tests.diagnostics.problems import batches, classifier, no_trace
 from tests.problems import Noisy, assert_same, batch, sam_steps, snapshot, untouched
 
@@ -75,6 +79,71 @@ def test_what_sam_measured_is_recorded_too() -> None:
     assert "lambda_max" not in record
     _, objective = classifier()
     assert "batch_loss" not in (Monitor(objective)(0) or {})
+
+
+METRICS: list[Any] = [PerLayer(LpBall()), PerGroup(LpBall()), LpBall()]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=["layers", "groups", "one"])
+def test_norms_of_several_balls_are_recorded_as_that_of_the_gradient(
+    metric: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "flatness.jsonl"
+    model, objective = classifier()
+    x, y = batch(torch.float64)
+    g = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+    layers = [{"params": layer.parameters()} for layer in model.children()]
+    optimizer = flatmin.SAM(
+        torch.optim.SGD(layers, lr=0.1), model, method=TwoPoint(metric=metric)
+    )
+    sam_steps(optimizer, model, (x, y), 1)
+    norm = optimizer.statistics.grad_norm
+    assert norm is not None
+    assert (norm.numel() > 1) == (metric is not METRICS[-1])
+    record = Monitor(objective, lambda_max=False, jsonl=path)(0, optimizer) or {}
+    expected = math.sqrt(sum(float(part.square().sum()) for part in g))
+    assert record["batch_gradient_norm"] == pytest.approx(expected, rel=1e-12)
+    assert json.loads(path.read_text()) == record
+    assert "problem" not in record
+
+
+@dataclass
+class Measured:
+    """An optimizer with these statistics."""
+
+    statistics: Any
+
+
+def test_losses_of_examples_are_recorded_as_their_mean() -> None:
+    _, objective = classifier()
+    losses = torch.tensor([0.0, 3.0, 0.0])
+    found = Statistics(loss=losses, perturbed_loss=losses + 2, same_loss=losses)
+    record = Monitor(objective, lambda_max=False)(0, Measured(found)) or {}
+    assert (record["batch_loss"], record["batch_sharpness"]) == (1, 2)
+    assert "batch_cosine" not in record
+
+
+def test_a_loss_of_zero_is_recorded() -> None:
+    _, objective = classifier()
+    found = Statistics(loss=torch.tensor(0.0))
+    record = Monitor(objective, lambda_max=False)(0, Measured(found)) or {}
+    assert record.get("batch_loss", "absent") == 0
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Statistics(perturbed_loss=torch.ones(2), same_loss=torch.ones(3)),
+        SimpleNamespace(loss=object()),
+        SimpleNamespace(loss="low"),
+    ],
+)
+def test_training_goes_on_where_a_statistic_is_no_number(found: Any) -> None:
+    _, objective = classifier()
+    record = Monitor(objective, lambda_max=False)(0, Measured(found)) or {}
+    assert record["batch_loss"] is None
+    assert record["problem"]
+    assert record["sharpness"] > 0
 
 
 def test_the_cost_is_that_of_its_passes() -> None:

@@ -114,6 +114,13 @@ MEASURE_DEFECTS = [
         f"{HESSIAN}test_every_eigenvalue_counts_as_often_as_it_occurs",
     ),
     Mutant(
+        "a random start that passes for an eigenvector",
+        KRYLOV,
+        "_FEW = 5\n",
+        "_FEW = 1\n",
+        f"{HESSIAN}test_one_eigenvalue_above_a_cluster_is_found[0.001-1.05-300]",
+    ),
+    Mutant(
         "the largest in size instead of the largest",
         KRYLOV,
         "best = range(count - 1, count - 1 - need, -1)",
@@ -140,6 +147,21 @@ MEASURE_DEFECTS = [
         "        with evaluating(self.objective.model):\n",
         "        if True:\n",
         f"{MONITOR}test_what_sam_measured_is_recorded_too",
+    ),
+    Mutant(
+        "norms of several balls as their mean",
+        "diagnostics/monitor.py",
+        '("grad_norm", _length)',
+        '("grad_norm", torch.mean)',
+        f"{MONITOR}test_norms_of_several_balls_are_recorded_as_that_of_the_gradient"
+        "[layers]",
+    ),
+    Mutant(
+        "a loss of zero that was not measured",
+        "diagnostics/monitor.py",
+        "there = [value is not None for value in values]",
+        "there = [bool(value) for value in values]",
+        f"{MONITOR}test_a_loss_of_zero_is_recorded",
     ),
     Mutant(
         "a monitor that writes in every process",

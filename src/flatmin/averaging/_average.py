@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from flatmin.averaging._lending import changed_weights, put, restored
 from flatmin.averaging._spectral import estimate
 from flatmin.averaging._tensors import (
     Named,
     beside,
-    changed_weights,
     check_like,
-    put,
-    restored,
+    check_made,
+    check_same,
     tensors_of,
 )
 from flatmin.diagnostics._still import collecting, still
 from flatmin.optim._weights import are_away
 
-#: Models that have an average for a while, whichever object it is of.
-_LENT: WeakSet[nn.Module] = WeakSet()
+#: Averages that a model has for a while, under whatever wrapper.
+_LENT: WeakSet[Average] = WeakSet()
 
 
 class Average(ABC):
@@ -54,6 +54,7 @@ class Average(ABC):
         self.model = model
         self.updates = 0
         self._statistics: dict[str, Tensor] = {}
+        self._lent: list[Tensor] = []
 
     @torch.no_grad()
     @torch.inference_mode(False)
@@ -61,12 +62,14 @@ class Average(ABC):
         """Take the weights as they are now into the average: call it after a step.
 
         Raises:
-            RuntimeError: the weights are at ``w + eps``, inside of a `probes` loop, or
+            RuntimeError: a layer has no weights before its first forward pass; the
+                weights are at ``w + eps``, inside of a `probes` loop, or
                 are the average itself, inside of `applied`; or the model has other
-                tensors than at the first update.
+                tensors than at the last update.
         """
         now = tensors_of(self.model)
-        if self.model in _LENT:
+        check_made(now)
+        if self._is_away():
             raise RuntimeError("update() inside of applied(). Call it after the block.")
         self._check_at_w("update")
         self._take(now)
@@ -86,15 +89,15 @@ class Average(ABC):
             ...     out = model(torch.randn(3, 4))
 
         Raises:
-            RuntimeError: nothing was averaged yet; the average has no running
-                statistics of its own (see `refresh`); weights are other ones at the
-                end of the block.
+            RuntimeError: nothing was averaged yet; the model has other tensors than at
+                the last update; the average has no running statistics of its own (see
+                `refresh`); weights are other ones at the end of the block.
         """
         found = self._checked()
-        with self._lent_to_model(found):
+        with self._lent_to_model(found) as own:
             yield
             # By value: what measures sharpness moves the weights and puts them back.
-            changed = changed_weights(self.model, found)
+            changed = changed_weights(self.model, own, found)
         if changed:
             raise RuntimeError(
                 f"{changed[0]} was changed inside of applied(): the change is lost. "
@@ -133,7 +136,8 @@ class Average(ABC):
                 device, shuffled as in training.
 
         Raises:
-            RuntimeError: nothing was averaged yet.
+            RuntimeError: nothing was averaged yet, or the model has other tensors than
+                at the last update.
             ValueError: there are no batches.
         """
         with self._lent_to_model(self._found()), still(self.model):
@@ -147,6 +151,7 @@ class Average(ABC):
         kept = {"kind": type(self).__name__, "updates": self.updates}
         return {**kept, "statistics": dict(self._statistics), **self._state()}
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state.
 
@@ -161,7 +166,7 @@ class Average(ABC):
             )
         try:
             tensors = [*self._saved(state)]
-            statistics, updates = state["statistics"], state["updates"]
+            statistics, updates = state["statistics"], int(state["updates"])
         except KeyError as error:
             raise ValueError(
                 f"this is no state of {kind}: it has no {error}. Give "
@@ -169,8 +174,10 @@ class Average(ABC):
             ) from None
         for named in tensors:
             check_like(self.model, named)
+        if statistics:
+            check_like(self.model, {**tensors_of(self.model), **statistics})
         self._load(state)
-        self.updates = int(updates)
+        self.updates = updates
         self._statistics = beside(self.model, statistics)
 
     @abstractmethod
@@ -197,7 +204,9 @@ class Average(ABC):
                 "nothing was averaged yet. Call update() after each step of the "
                 "training, or of its last part."
             )
-        return self._mean()
+        found = self._mean()
+        check_same(found, tensors_of(self.model))
+        return found
 
     def _checked(self) -> Named:
         found = self._found()
@@ -209,8 +218,13 @@ class Average(ABC):
             )
         return {**found, **self._statistics}
 
+    def _is_away(self) -> bool:
+        """Whether the model, a wrapper of it or a part of it has an average now."""
+        ours = set(map(id, tensors_of(self.model).values()))
+        return any(id(t) in ours for average in _LENT for t in average._lent)
+
     def _check_free(self) -> None:
-        if self.model in _LENT:
+        if self._is_away():
             raise RuntimeError(
                 "the model has an average already, inside of applied(). Leave that "
                 "block first."
@@ -224,17 +238,28 @@ class Average(ABC):
             )
 
     @contextmanager
-    def _lent_to_model(self, found: Named) -> Generator[None]:
-        """Within, the model has these tensors; afterwards its own."""
+    def _lent_to_model(self, found: Named) -> Generator[Named]:
+        """Within, the model has these tensors; afterwards its own; yields copies."""
         self._check_free()
-        _LENT.add(self.model)
+        self._lent = _own_of(self.model)
+        _LENT.add(self)
         try:
-            with restored(self.model):
+            with restored(self.model) as own:
                 put(self.model, found)
                 estimate(self.model)
-                yield
+                yield own
         finally:
-            _LENT.discard(self.model)
+            _LENT.discard(self)
+            self._lent = []
+
+
+def _own_of(model: nn.Module) -> list[Tensor]:
+    """Return the tensors that tell a model from others.
+
+    Two models may share a frozen part, which has the same value in both averages.
+    """
+    tensors = list(tensors_of(model).values())
+    return [t for t in tensors if t.requires_grad] or tensors
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import nn
 
 from flatmin.averaging._average import Average
 from flatmin.averaging._spectral import singular_vectors
-from flatmin.averaging._tensors import Named, averaged, beside, wide
+from flatmin.averaging._tensors import Named, averaged, beside, check_same, wide
 from flatmin.core._checks import inside, integer
 
 
@@ -28,6 +28,7 @@ class _Running(Average):
 
     def _take(self, now: Named) -> None:
         if self.updates:
+            check_same(self._tensors, now)
             latest = singular_vectors(self.model)
             averaged(self._tensors, now, self._share(), latest)
         else:
@@ -144,6 +145,8 @@ class LAWA(Average):
         self._latest: deque[Named] = deque(maxlen=self.k)
 
     def _take(self, now: Named) -> None:
+        if self._latest:
+            check_same(self._latest[-1], now)
         self._latest.append({name: t.detach().clone() for name, t in now.items()})
 
     def _mean(self) -> Named:

@@ -48,7 +48,9 @@ def _iterate(weight: ParametrizationList) -> None:
     modes = [one.training for one in norms]
     for one in norms:
         one.training = True
-    for _ in range(_ROUNDS if norms else 0):
-        weight()
-    for one, mode in zip(norms, modes, strict=True):
-        one.training = mode
+    try:
+        for _ in range(_ROUNDS if norms else 0):
+            weight()
+    finally:
+        for one, mode in zip(norms, modes, strict=True):
+            one.training = mode

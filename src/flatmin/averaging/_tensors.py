@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from flatmin.core._fsdp import reshard
-from flatmin.core._shards import local
 
 #: Tensors of a model by the name that they have there.
 Named = dict[str, Tensor]
@@ -24,7 +23,7 @@ def tensors_of(model: nn.Module) -> Named:
     derived = _derived(model)
     buffers = model.named_buffers()
     kept = {name: buffer for name, buffer in buffers if name not in derived}
-    return {**_weights_of(model), **kept}
+    return {**weights_of(model), **kept}
 
 
 def _derived(model: nn.Module) -> set[str]:
@@ -38,33 +37,36 @@ def _derived(model: nn.Module) -> set[str]:
     }
 
 
-def _weights_of(model: nn.Module) -> Named:
+def weights_of(model: nn.Module) -> Named:
+    """Return the parameters by name."""
     reshard(model)
     return dict(model.named_parameters())
 
 
 def wide(t: Tensor) -> Tensor:
     """A copy, in float32 at least: in bfloat16 small moves would be rounded away."""
-    t = t.detach()
-    narrow = t.is_floating_point() and t.dtype.itemsize < 4
-    return t.float() if narrow else t.clone()
+    return t.detach().to(_wide(t.dtype), copy=True)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    narrow = dtype.is_floating_point and dtype.itemsize < 4
+    return torch.float32 if narrow else dtype
 
 
 def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> None:
     """``mean <- mean + share (now - mean)``, in place; other types take the new value.
+
+    A mean follows a model to another device, and to a wider type.
 
     Args:
         mean: the average.
         now: the tensors as they are.
         share: of the average that is replaced.
         latest: names of tensors that take the new value too.
-
-    Raises:
-        RuntimeError: the model has other tensors than it had.
     """
-    _check_same(mean, now)
-    for name, m in mean.items():
+    for name, before in mean.items():
         t = now[name].detach()
+        m = mean[name] = _moved(before, t)
         real = (m.is_floating_point() or m.is_complex()) and m.layout == torch.strided
         if not real or name in latest:
             m.copy_(t)
@@ -75,59 +77,30 @@ def averaged(mean: Named, now: Named, share: float, latest: Container[str]) -> N
             m.copy_(torch.where(m.isinf() | t.isinf(), t, m.lerp(t.to(m.dtype), share)))
 
 
+def _moved(m: Tensor, t: Tensor) -> Tensor:
+    """Return ``m`` where ``t`` is, in a type that holds both."""
+    dtype = _wide(t.dtype)
+    wider = m.dtype if m.dtype == dtype else torch.promote_types(m.dtype, dtype)
+    return m.to(t.device, wider)
+
+
 def beside(model: nn.Module, named: Mapping[str, Tensor]) -> Named:
     """Return copies where the model's own tensors are: states are loaded on the CPU."""
     ours = tensors_of(model)
-    return {name: t.to(ours[name].device, copy=True) for name, t in named.items()}
-
-
-def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
-    """Write tensors into the model's, in place, so that references stay valid."""
-    ours = _everything(model)
-    with torch.no_grad():
-        for name in ours.keys() & named.keys():
-            ours[name].copy_(named[name])
-    # An autocast region around the call would reuse its casts of the weights.
-    torch.clear_autocast_cache()
-
-
-@contextmanager
-def restored(model: nn.Module) -> Generator[None]:
-    """Restore parameters and buffers afterwards, whatever became of them inside."""
-    mine = {name: t.detach().clone() for name, t in _everything(model).items()}
-    # A pass may replace a buffer by one of another shape.
-    places = [(m._buffers, dict(m._buffers)) for m in model.modules()]  # pyright: ignore[reportPrivateUsage]
-    try:
-        yield
-    finally:
-        for buffers, then in places:
-            buffers.update(then)
-        put(model, mine)
-
-
-def _everything(model: nn.Module) -> Named:
-    return {**_weights_of(model), **dict(model.named_buffers())}
-
-
-def changed_weights(model: nn.Module, named: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of parameters that are not as given; NaN is equal to NaN."""
-    weights = _weights_of(model)
-    ours = local([p.detach() for p in weights.values()])
-    given = local([named[name] for name in weights])
-    return [
-        name
-        for name, p, t in zip(weights, ours, given, strict=True)
-        if not torch.allclose(p, t.to(p.dtype), rtol=0, atol=0, equal_nan=True)
-    ]
+    return {
+        name: t.detach().to(ours[name].device, copy=True) for name, t in named.items()
+    }
 
 
 def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
     """Compare names and shapes with the model's.
 
     Raises:
+        RuntimeError: a layer of the model has no shape yet.
         ValueError: they differ.
     """
     ours = tensors_of(model)
+    check_made(ours)
     if unknown := ours.keys() ^ named.keys():
         raise ValueError(
             f"the state is of another model: {sorted(unknown)[0]} is in one of them "
@@ -142,13 +115,32 @@ def check_like(model: nn.Module, named: Mapping[str, Tensor]) -> None:
             )
 
 
-def _check_same(mean: Named, now: Named) -> None:
+def check_made(named: Named) -> None:
+    """Refuse parameters and buffers that a first forward pass has yet to make.
+
+    Raises:
+        RuntimeError: there are some.
+    """
+    lazy = [name for name, t in named.items() if is_lazy(t)]
+    if lazy:
+        raise RuntimeError(
+            f"{lazy[0]} has no shape before the first forward pass. Give the model a "
+            "batch first: model(x)."
+        )
+
+
+def check_same(mean: Named, now: Named) -> None:
+    """Compare the names and shapes of an average with those of the model now.
+
+    Raises:
+        RuntimeError: they differ.
+    """
     other = mean.keys() ^ now.keys()
     other |= {k for k in mean.keys() & now.keys() if mean[k].shape != now[k].shape}
     if not other:
         return
     name = sorted(other)[0]
     raise RuntimeError(
-        f"the model has other tensors than at the first update(): {name}. Begin a new "
-        "average after changing the model."
+        f"the model has other tensors than at the last update(): {name}. Call "
+        "transfer() before you change the model, and begin a new average after that."
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
+
+import torch
+from torch import Tensor
 
 from flatmin.core import _checks as checks
 from flatmin.core._joints import Gate
@@ -15,7 +19,7 @@ from flatmin.core._program import Step
 #: A known value, for the messages.
 _LATE = "the paper has 0.125"
 
-#: Below this share of its first value a learning rate counts as decayed; our choice.
+#: Below this share of its largest value a learning rate counts as decayed; our choice.
 _SPENT = 0.1
 
 
@@ -31,7 +35,7 @@ def last(share: float, steps: int) -> Gate:
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range, or the part is shorter than a step.
     """
-    return partial(_is_from, first_of_last(share, steps))
+    return _From(first_of_last(share, steps))
 
 
 def first_of_last(share: float, steps: int) -> int:
@@ -61,9 +65,11 @@ def last_mass(share: float, rates: Sequence[float]) -> Gate:
     for i, rate in enumerate(rates):
         checks.inside(f"rates[{i}]", rate, "[0, inf)")
     sums = [0.0, *accumulate(rates)]
-    before = (1 - share) * sums[-1]
+    # Sums of n numbers are rounded n times: equal masses may differ by so much.
+    rounding = len(rates) * sys.float_info.epsilon * sums[-1]
+    before = (1 - share) * sums[-1] - rounding
     first = next(i for i, mass in enumerate(sums) if mass >= before)
-    return partial(_is_from, _within(first, share, len(rates)))
+    return _From(_within(first, share, len(rates)))
 
 
 def by_chance(probability: float, seed: int = 0) -> Gate:
@@ -91,25 +97,45 @@ def _is_multiple(k: int, step: Step) -> bool:
     return step.index % k == 0
 
 
-def _is_from(first: int, step: Step) -> bool:
-    if step.index == first > 0:
-        _check_rate(step)
-    return step.index >= first
+class _From:
+    """From a step on; warns if the learning rate has nearly decayed by then."""
 
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._highest: float | Tensor = 0.0
 
-def _check_rate(step: Step) -> None:
-    """Warn where the learning rate has nearly decayed before the first ascent."""
-    group = step.groups[0]
-    rate, start = float(group.get("lr", 1.0)), float(group.get("initial_lr", 0.0))
-    if rate < _SPENT * start:
-        warnings.warn(
-            f"SAM begins in step {step.index}, where the learning rate is {rate:g}, "
-            f"{rate / start:.0%} of what it was: too little to move to a flatter "
-            "minimum. Begin earlier (a larger share), take gates.last_mass, or let the "
-            "rate fall in this part alone: flatmin.schedules.late_cosine(steps).",
-            UserWarning,
-            stacklevel=2,
-        )
+    def __call__(self, step: Step) -> bool:
+        if step.index < self._first:
+            self._note(step)
+        elif step.index == self._first > 0:
+            self._check_rate(step)
+        return step.index >= self._first
+
+    def _note(self, step: Step) -> None:
+        """Keep the largest rate since the first step, or since the training resumed."""
+        rate = step.groups[0].get("lr", 1.0)
+        before = 0.0 if step.index == 0 else self._highest
+        if isinstance(rate, Tensor):
+            # Not read here, because a read waits for the device.
+            self._highest = torch.maximum(torch.as_tensor(before).to(rate), rate)
+        else:
+            self._highest = max(float(before), float(rate))
+
+    def _check_rate(self, step: Step) -> None:
+        group = step.groups[0]
+        rate = float(group.get("lr", 1.0))
+        # After a resume, a schedule's first rate is all that is known of earlier ones.
+        start = max(float(group.get("initial_lr", 0.0)), float(self._highest))
+        if rate < _SPENT * start:
+            warnings.warn(
+                f"SAM begins in step {step.index}, where the learning rate is "
+                f"{rate:g}, {rate / start:.0%} of what it was: too little to move to a "
+                "flatter minimum. Begin earlier (a larger share), take "
+                "gates.last_mass, or let the rate fall in this part alone: "
+                "flatmin.schedules.late_cosine(steps).",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def _shows_heads(chance: float, seed: int, step: Step) -> bool:

@@ -17,6 +17,11 @@ from torch import Tensor
 
 from flatmin.core import _tensors as ts
 
+#: Products before an eigenvalue may count as converged. Where most eigenvalues are
+#: alike, a random start is nearly an eigenvector of theirs, and one product would show
+#: nothing else. Each product more multiplies the part of what stands out.
+_FEW = 5
+
 Product: TypeAlias = Callable[[Tensor], Tensor]
 
 #: Not annotated in torch.
@@ -48,8 +53,9 @@ class Space:
 
     def ritz(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the operator within the space, ascending."""
-        t = torch.diag(torch.tensor(self.alphas, dtype=torch.float64))
-        side = torch.tensor(self.betas[:-1], dtype=torch.float64)
+        here: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+        t = torch.diag(torch.tensor(self.alphas, **here))
+        side = torch.tensor(self.betas[:-1], **here)
         return _eigh(t + torch.diag(side, 1) + torch.diag(side, -1))
 
     def pair(self, value: Tensor, weights: Tensor, floor: float) -> Pair:
@@ -121,7 +127,9 @@ def largest(
 
 def normal(like: Tensor, draw: torch.Generator) -> Tensor:
     """A normal vector, drawn on the CPU: alike on every device."""
-    return torch.randn(like.shape, generator=draw, dtype=like.dtype).to(like.device)
+    # Named, because another device may be the default.
+    v = torch.randn(like.shape, generator=draw, dtype=like.dtype, device="cpu")
+    return v.to(like.device)
 
 
 def _converged(
@@ -134,7 +142,9 @@ def _converged(
     beside: Sequence[Tensor],
 ) -> tuple[list[Pair], int]:
     """The largest pairs beside the given vectors, and how many products they took."""
-    need = min(need, like.numel() - len(beside))
+    room = like.numel() - len(beside)
+    need = min(need, room)
+    few = min(max(need, _FEW), room)
     grown = spaces(product, normal(like, draw), draw, beside)
     while True:
         space = next(grown)
@@ -143,7 +153,7 @@ def _converged(
         floor = 10 * torch.finfo(like.dtype).eps * float(values.abs().max())
         residuals = space.betas[-1] * weights[-1].abs()
         fine = residuals <= torch.clamp(tol * values.abs(), min=floor)
-        if count >= need and bool(fine[-need:].all()):
+        if count >= few and bool(fine[-need:].all()):
             best = range(count - 1, count - 1 - need, -1)
             return [space.pair(values[i], weights[:, i], floor) for i in best], count
         if count >= most:

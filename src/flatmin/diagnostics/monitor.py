@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import integer, radius
 from flatmin.diagnostics._ball import ball_of, climb, step_of
+from flatmin.diagnostics._guards import together
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._still import evaluating
 from flatmin.diagnostics.hessian import eigenvalues
@@ -26,12 +28,18 @@ _GRADIENTS, _PRODUCT = 2.0, 4.5
 #: The numbers that two gradients give.
 _POINTS = ("loss", "loss_eps", "sharpness", "gradient_norm", "cosine")
 
-#: What a step of SAM measures, and what a record calls it.
-_OF_A_BATCH = {
-    "batch_loss": "loss",
-    "batch_sharpness": "sharpness",
-    "batch_gradient_norm": "grad_norm",
-    "batch_cosine": "cosine",
+
+def _length(norms: Tensor) -> Tensor:
+    return norms.square().sum().sqrt()
+
+
+#: What a step of SAM measures, by its name in a record: its name in the step, and how
+#: several numbers (losses of examples, norms of parts of the gradient) become one.
+_OF_A_BATCH: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "batch_loss": ("loss", torch.mean),
+    "batch_sharpness": ("sharpness", torch.mean),
+    "batch_gradient_norm": ("grad_norm", _length),
+    "batch_cosine": ("cosine", torch.mean),
 }
 
 
@@ -43,7 +51,10 @@ class Monitor:
     ``cosine`` cos(g, g_eps), and ``lambda_max`` if wanted; ``seconds`` is the time that
     this took. If the optimizer is given, a record also has the ``statistics`` that
     `flatmin.SAM` measured on its own batch in the last step, at no cost: as
-    ``batch_loss`` and so on, the mean over the objective's group.
+    ``batch_loss`` and so on, the mean over the objective's group. Where each group of
+    parameters climbs by a norm of its own (`flatmin.layer_sam`), there are several, and
+    ``batch_gradient_norm`` is the root of the sum of their squares: again ``||g||_2``
+    if each is the 2-norm.
 
     The objective is built with the model in evaluation mode, on a fixed part of the
     training set. For each record the model is put into evaluation mode and back; its
@@ -121,7 +132,8 @@ class Monitor:
         if step % self.every:
             return None
         began = time.perf_counter()
-        record: dict[str, Any] = {"step": step, **self._statistics(optimizer)}
+        record: dict[str, Any] = {"step": step}
+        self._try(record, _OF_A_BATCH, lambda: self._statistics(optimizer))
         with evaluating(self.objective.model):
             self._try(record, _POINTS, self._points)
             if self.lambda_max:
@@ -139,19 +151,18 @@ class Monitor:
     def _try(
         self,
         record: dict[str, Any],
-        names: tuple[str, ...],
-        measure: Callable[[], tuple[Any, ...]],
+        names: Iterable[str],
+        measure: Callable[[], dict[str, Any]],
     ) -> None:
         """Add numbers to the record, None for all of them if one cannot be measured."""
-        values: tuple[Any, ...] = (None,) * len(names)
         try:
-            values = tuple(float(value) for value in measure())
-        except (ValueError, RuntimeError) as error:
+            record |= {name: float(value) for name, value in measure().items()}
+        except (ValueError, TypeError, RuntimeError) as error:
             said = [record["problem"]] if "problem" in record else []
             record["problem"] = "; ".join([*said, str(error)])
-        record |= zip(names, values, strict=True)
+            record |= dict.fromkeys(names)
 
-    def _points(self) -> tuple[Any, ...]:
+    def _points(self) -> dict[str, Any]:
         """`_POINTS`, from two gradients."""
         loss, g = self.objective.gradient()
         within = ball_of(2.0, None)
@@ -159,25 +170,30 @@ class Monitor:
         with self.objective.at(eps):
             top, g_eps = self.objective.gradient()
         finite(top, self.rho)
-        return loss, top, top - loss, ts.norm(g), ts.cosine(g, g_eps)
+        numbers = loss, top, top - loss, ts.norm(g), ts.cosine(g, g_eps)
+        return dict(zip(_POINTS, numbers, strict=True))
 
-    def _lambda_max(self) -> tuple[Any, ...]:
-        return (eigenvalues(self.objective, 1, tol=0.03).value,)
+    def _lambda_max(self) -> dict[str, Any]:
+        return {"lambda_max": eigenvalues(self.objective, 1, tol=0.03).value}
 
-    def _statistics(self, optimizer: Any) -> dict[str, float]:
+    def _statistics(self, optimizer: Any) -> dict[str, Any]:
         """What a step of SAM measured, under names of its batch."""
-        found = getattr(optimizer, "statistics", None)
-        values = [getattr(found, name, None) for name in _OF_A_BATCH.values()]
+        with together(self.objective.group):
+            found = getattr(optimizer, "statistics", None)
+            values = [
+                _number(getattr(found, name, None), joined)
+                for name, joined in _OF_A_BATCH.values()
+            ]
         # A process may lack a number that another one has.
         there = [value is not None for value in values]
         sums = torch.tensor(
-            [[float(value or 0) for value in values], there],
+            [[0.0 if value is None else value for value in values], there],
             dtype=torch.float64,
             device=self.objective.device,
         )
         totals, counts = self.objective.sum(sums)
         return {
-            name: float(total / count)
+            name: total / count
             for name, total, count in zip(_OF_A_BATCH, totals, counts, strict=True)
             if count
         }
@@ -193,6 +209,13 @@ class Monitor:
                 if isinstance(value, float):
                     self._board.add_scalar(f"flatmin/{name}", value, record["step"])
             self._board.flush()
+
+
+def _number(value: Any, joined: Callable[[Tensor], Tensor]) -> float | None:
+    """Return a statistic as one number; None if it was not measured."""
+    if value is None:
+        return None
+    return float(joined(torch.as_tensor(value, dtype=torch.float64)))
 
 
 def _plain(value: Any) -> Any:

@@ -109,7 +109,9 @@ def late_subset_sam(
     `subset_sam`; ``share=1`` with ``ramp=0`` is `late_sam`.
 
     Let the learning rate decay in this part, as `flatmin.schedules.late_cosine` and
-    `flatmin.schedules.late_linear` do. A warning says if it has decayed before.
+    `flatmin.schedules.late_linear` do. A warning says if it has decayed before: below a
+    tenth of the largest rate since the start, or since the training was resumed, or of
+    the schedule's ``initial_lr``.
 
     Example:
         >>> import torch, flatmin

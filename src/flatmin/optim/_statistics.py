@@ -26,7 +26,8 @@ class Statistics:
         loss: ``L(w)``, if the loop set ``probe.loss``; None if no pass was at ``w``.
         perturbed_loss: ``L(w + eps)``, likewise; None if nothing was perturbed.
         grad_norm: dual norm of the gradient along which the step climbed to
-            ``w + eps`` (``||g||_2`` for p = 2), float64.
+            ``w + eps`` (``||g||_2`` for p = 2), float64; one entry per ball where each
+            group or layer has a ball of its own (`flatmin.layer_sam`, `PerGroup`).
         eps_norm: ``||eps||_2``, float64, if the optimizer was built with ``track``.
         cosine: ``cos(g, g_eps)`` of the step's first gradient at ``w`` and its last at
             ``w + eps``, likewise; None if one of the two is missing.
