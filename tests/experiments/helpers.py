@@ -1,8 +1,11 @@
 """A small comparison, image folders, and the program run in this process."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +41,18 @@ def image_folder(root: Path, classes: dict[str, int], size: int = 12) -> Path:
             pixels[..., k % 3] += 150
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
     return root
+
+
+def unreadable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody list a folder, not even the user who may read everything."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(os.fsdecode(path)) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 def run_program(

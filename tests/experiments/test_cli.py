@@ -191,10 +191,10 @@ def test_json_has_null_for_what_is_no_number(
             ["landscape", "x", "--points="],
             "'--points': Input should be a valid integer",
         ),
-        (["landscape", "x", "--radius=nan"], "a positive radius"),
-        (["landscape", "x", "--radius=inf"], "a positive radius"),
-        (["landscape", "x", "--radius=-1"], "a positive radius"),
-        (["landscape", "x", "--radius=-0"], "a positive radius"),
+        (["landscape", "x", "--radius=nan"], "--radius must be finite"),
+        (["landscape", "x", "--radius=inf"], "--radius must be finite"),
+        (["landscape", "x", "--radius=-1"], "--radius must be finite"),
+        (["landscape", "x", "--radius=-0"], "--radius must be finite"),
         (["landscape", "x", f"--radius={'x ' * 9999}"], "'--radius'"),
         (["sharpness", "x", f"--rho={LONG}"], "--rho must be finite"),
         (["sharpness", "x", "--rho=-1e999"], "--rho must be finite"),
@@ -315,3 +315,19 @@ def test_nobody_reads_and_nothing_is_said(command: str) -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("stream", "arguments", "code"),
+    [("stdout", ("fields",), 0), ("stderr", ("report", "nowhere"), 2)],
+)
+def test_a_stream_that_was_closed_before_the_start_is_no_error(
+    stream: str,
+    arguments: tuple[str, ...],
+    code: int,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert program(*arguments) == (code, "", "")
+    getattr(sys, stream).close()

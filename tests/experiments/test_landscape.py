@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 from flatmin.diagnostics.landscape import Plane
 from flatmin.experiments import landscape
 from flatmin.experiments.datasets import Tensors, flip_labels, load
-from flatmin.experiments.models import small_convnet
+from flatmin.experiments.models import build, small_convnet
 from flatmin.experiments.runs.opened import Finished
 from flatmin.experiments.runs.record import Run
-from tests.experiments.helpers import Program
+from tests.experiments.helpers import Program, image_folder
 from tests.experiments.loop.problems import standard
 from tests.experiments.runs.folders import train_digits
 
@@ -83,13 +83,69 @@ def test_an_interrupted_landscape_is_continued(
     both = folder(runs, "sgd/x2"), folder(runs, "sam/x1")
     arguments = ("landscape", *both, "--points", 3, "--out", tmp_path)
     assert program(*arguments)[0] == 130
-    part = tmp_path / ".plane-0.json"
+    (part,) = tmp_path.glob(".plane-*.json")
     first = Plane.load(part)
     assert program(*arguments)[0] == 0
     assert measured == 2 * ["SGD 2x epochs", "SAM, rho 0.05"]
     records = json.loads((tmp_path / "landscape.json").read_text())
     assert Plane.from_dict(records[SGD]) == first
     assert not list(tmp_path.glob(".plane-*"))
+
+
+def test_what_a_stopped_landscape_leaves_blocks_no_other(
+    program: Program, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(run: Finished, at: Any, file: Path, **_: Any) -> Plane:
+        around(run, at, file)
+        raise KeyboardInterrupt
+
+    run, out, around = folder(runs, "sam/x1"), ("--out", tmp_path), landscape.around
+    with monkeypatch.context() as patched:
+        patched.setattr(landscape, "around", stop)
+        assert program("landscape", run, "--points", 2, *out)[0] == 130
+    assert len(list(tmp_path.glob(".plane-*"))) == 1
+    for other in (
+        (run, "--points", 3),
+        (folder(runs, "sgd/x2"), "--points", 2),
+        (run, "--points", 2, "--radius", 0.5),
+    ):
+        code, _, err = program("landscape", *other, *out)
+        assert (code, err) == (0, "")
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("landscape.*")}
+
+
+def test_planes_without_a_finite_loss_are_refused_and_leave_the_old_ones(
+    program: Program, runs: Path, tmp_path: Path
+) -> None:
+    arguments = ("landscape", folder(runs, "sam/x1"), "--points", 2, "--out", tmp_path)
+    assert program(*arguments)[0] == 0
+    old = written(tmp_path)
+    code, _, err = program(*arguments, "--radius", 1e30)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "within radius 1e+30 is a finite number. Give a smaller --radius" in err
+    assert written(tmp_path) == old
+
+
+@pytest.mark.parametrize("opened", ["file", "run"])
+def test_a_landscape_is_not_drawn_among_the_images_of_its_networks(
+    opened: str, program: Program, tmp_path: Path
+) -> None:
+    photos = image_folder(tmp_path / "photos", {"a": 6, "b": 6})
+    if opened == "file":
+        weights = tmp_path / "w.pth"
+        torch.save(build("resnet-8", 2, 3, "none").state_dict(), weights)
+        what = (weights, "--model", "resnet-8", "--data", photos, "--image-size", 12)
+    else:
+        settings = (f"data={photos}", "noise=0", "batch_size=4", "seeds=1")
+        what = (train_digits(tmp_path / "runs", *settings, name="figure1/sam"),)
+    before = sorted(photos.rglob("*"))
+    code, _, err = program("landscape", *what, "--points", 2, "--out", photos / "land")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{photos / 'land'} is inside of the images' folder {photos}" in err
+    assert sorted(photos.rglob("*")) == before
 
 
 BAD: list[tuple[tuple[str, ...], str]] = [
@@ -99,8 +155,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("{root}/sam/x7",), "is no folder of a run of flatmin train"),
     (("{run}", "{run}"), "given twice"),
     (("{run}", "--points", "1"), "--points"),
-    (("{run}", "--radius", "0"), "positive radius"),
-    (("{run}", "--radius", "nan"), "positive radius"),
+    (("{run}", "--radius", "0"), "--radius must be finite"),
+    (("{run}", "--radius", "nan"), "--radius must be finite and above 0, got nan."),
     ((), "Missing argument"),
 ]
 

@@ -9,6 +9,7 @@ STATE = "experiments/state.py"
 EVALUATE = "experiments/evaluate.py"
 PREPARE = "experiments/prepare.py"
 LOG = "experiments/log.py"
+TASKS = "experiments/tasks.py"
 PLAN = "experiments/compare/plan.py"
 RESULTS = "experiments/compare/results.py"
 
@@ -52,15 +53,15 @@ EXPERIMENTS = [
     Mutant(
         "a run that is begun mixed with the twin of another",
         TRAIN,
-        "return own is None and in_step(folder, twin, self.state.step)",
+        "return own is None and in_step(folder, twin, kept)",
         "return own is None",
         f"{TWIN}test_a_twin_that_cannot_come_along_is_left_as_it_is[averaged]",
     ),
     Mutant(
         "a training thrown away for that of another's twin",
         TRAIN,
-        "return own is None and in_step(folder, twin, self.state.step)",
-        "return in_step(folder, twin, self.state.step)",
+        "return own is None and in_step(folder, twin, kept)",
+        "return in_step(folder, twin, kept)",
         f"{TWIN}test_a_twin_that_cannot_come_along_is_left_as_it_is[plain]",
     ),
     Mutant(
@@ -279,5 +280,59 @@ EXPERIMENTS = [
         "    model.eval()\n    return torch.cat(",
         "    return torch.cat(",
         f"{HERE}test_updates.py::test_predictions_are_those_of_the_running_statistics",
+    ),
+    Mutant(
+        "a network that has diverged recognises class 0",
+        TASKS,
+        "return torch.where(known, outputs.argmax(1), NO_CLASS)",
+        "return outputs.argmax(1)",
+        f"{HERE}test_metrics.py::test_outputs_that_are_not_finite_are_wrong[nan-task0]",
+    ),
+    Mutant(
+        "the class of outputs that are no numbers is among the five likeliest",
+        TASKS,
+        " & known\n",
+        "\n",
+        f"{HERE}test_metrics.py::test_outputs_that_are_not_finite_are_wrong[nan-task0]",
+    ),
+    Mutant(
+        "labels from a teacher that has diverged",
+        TRAIN,
+        "if none := int((y == NO_CLASS).sum()):",
+        "if none := 0:",
+        f"{HERE}test_updates.py::test_a_teacher_that_has_diverged_teaches_nobody",
+    ),
+    Mutant(
+        "a failure at the end costs the training",
+        TRAIN,
+        "            self.state.save(log.folder)\n        self._look(",
+        "        self._look(",
+        f"{HERE}test_resume.py::"
+        "test_what_fails_after_the_last_step_costs_no_training[sgd]",
+    ),
+    Mutant(
+        "the last line of metrics twice",
+        TRAIN,
+        "kept = min(self.state.step, self.steps - 1)",
+        "kept = self.state.step",
+        f"{HERE}test_resume.py::"
+        "test_what_fails_after_the_last_step_costs_no_training[sgd]",
+    ),
+    Mutant(
+        "a part that was typed with a slash is another part",
+        "experiments/runs/asked.py",
+        '(part.rstrip("/"), n)',
+        "(part, n)",
+        "tests/experiments/report/test_numbers.py::"
+        "test_a_part_that_was_typed_with_a_slash_counts[tablet/]",
+    ),
+    Mutant(
+        "a dry run of a rate that rises until the end",
+        "experiments/cost.py",
+        "    prepare.warmup_steps(experiment, per_epoch, steps)\n",
+        "",
+        f"{HERE}test_dry_run.py::"
+        "test_what_training_refuses_for_its_numbers_is_refused_in_the_same_words"
+        "[settings1]",
     ),
 ]

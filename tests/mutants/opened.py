@@ -96,4 +96,42 @@ OPENED = [
         "self._cut(pil_to_tensor(flat)[None]).float()",
         f"{TESTS}test_export.py::test_the_transform_is_that_of_the_tests[None]",
     ),
+    Mutant(
+        "a folder that cannot be read taken for an empty one",
+        FILES,
+        "os.walk(folder, onerror=refuse_unreadable)",
+        "os.walk(folder)",
+        f"{OF_FOLDERS}test_a_folder_that_cannot_be_read_hides_no_run[table4]",
+    ),
+    Mutant(
+        "a file of another version called damaged",
+        FILES,
+        "        if unknown:\n",
+        "        if unknown and False:\n",
+        f"{OF_DAMAGE}[config.json of another version: field]",
+    ),
+    Mutant(
+        "an old run without a description of its images is another experiment",
+        RECORD,
+        "        if self.config.images is not None:\n            return config\n",
+        "        if self.begun:\n            return config\n",
+        f"{TESTS}test_record.py::"
+        "test_a_run_of_an_older_version_without_a_setting_goes_on[images]",
+    ),
+    Mutant(
+        "tensors that share memory end a training",
+        "experiments/runs/network.py",
+        "w.clone() if place in seen else w",
+        "w",
+        f"{TESTS}test_export.py::"
+        "test_what_is_packed_has_the_values_of_tensors_that_share_memory",
+    ),
+    Mutant(
+        "a landscape drawn among the images",
+        "experiments/landscape.py",
+        "            check_outside(out, expanded(run.experiment.data))\n",
+        "            pass\n",
+        "tests/experiments/test_landscape.py::"
+        "test_a_landscape_is_not_drawn_among_the_images_of_its_networks[file]",
+    ),
 ]

@@ -45,6 +45,20 @@ IMAGE_SIZE = 224
 _TEST_BATCH, _FEWEST, _TEST_PIXELS = 512, 32, 512 * 32**2
 
 
+def steps_of_epoch(experiment: Experiment, examples: int) -> int:
+    """Return how many whole batches training examples make.
+
+    Raises:
+        BadInput: there are fewer than one batch has.
+    """
+    if steps := examples // experiment.batch_size:
+        return steps
+    raise BadInput(
+        f"a batch of {experiment.batch_size} is more than the {examples} training "
+        f"{task_of(experiment).examples}. Use --set batch_size=..."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """Which process this is, and of how many."""
@@ -80,12 +94,7 @@ class Batches:
         self.experiment, self.share, self.device = experiment, share, device
         self._parts = _parts(experiment, share.world)
         self.groups = self._parts // share.world
-        self.steps = len(y) // experiment.batch_size
-        if self.steps == 0:
-            raise BadInput(
-                f"a batch of {experiment.batch_size} is more than the {len(y)} "
-                f"training {task_of(experiment).examples}. Use --set batch_size=..."
-            )
+        self.steps = steps_of_epoch(experiment, len(y))
         self.y = y
         self._classes = len(data.classes)
         if "auto_augment" in experiment.augment and data.policy is None:

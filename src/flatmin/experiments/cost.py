@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from flatmin.experiments import augment, prepare
-from flatmin.experiments.batches import IMAGE_SIZE, Batch
+from flatmin.experiments.batches import IMAGE_SIZE, Batch, steps_of_epoch
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import (
     DataSet,
@@ -120,6 +120,18 @@ class Estimate:
     at_least: bool = False
 
 
+def steps_of(experiment: Experiment, images: Images) -> tuple[int, int]:
+    """Return the steps of an epoch, and those of the whole run.
+
+    Raises:
+        BadInput: training would refuse these numbers.
+    """
+    per_epoch = steps_of_epoch(experiment, images.train)
+    steps = experiment.steps_in_all(per_epoch)
+    prepare.warmup_steps(experiment, per_epoch, steps)
+    return per_epoch, steps
+
+
 def estimate(experiment: Experiment, images: Images, cost: Cost) -> Estimate:
     """Estimate the cost of a run.
 
@@ -127,12 +139,14 @@ def estimate(experiment: Experiment, images: Images, cost: Cost) -> Estimate:
         experiment: the run.
         images: that it trains and tests on.
         cost: of its network and method, from `Meter.cost`.
+
+    Raises:
+        BadInput: as `steps_of`.
     """
-    per_epoch = images.train // experiment.batch_size
-    steps = experiment.steps_in_all(per_epoch)
+    per_epoch, steps = steps_of(experiment, images)
     twice = 2 if experiment.bootstrap else 1
     gradients = twice * steps * experiment.batch_size * cost.gradients
-    tested = _tests(experiment, math.ceil(steps / max(per_epoch, 1)), images)
+    tested = _tests(experiment, math.ceil(steps / per_epoch), images)
     passes = 0 if experiment.flatness_rho is None else 3 + 3 * _PRODUCTS
     passes += len(experiment.spectrum_at) * 3 * _PRODUCTS_OF_FIVE
     return Estimate(

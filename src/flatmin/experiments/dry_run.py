@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.cost import Estimate, Images, Meter, estimate
-from flatmin.experiments.datasets import SETS, check_kind
+from flatmin.experiments.cost import Estimate, Images, Meter, estimate, steps_of
+from flatmin.experiments.datasets import SETS, check_first, check_kind
+from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Request, data_of, jobs
 from flatmin.experiments.launch import launched
+from flatmin.experiments.table import counted
 
 _COLUMNS = (
     "runs of one seed",
@@ -31,24 +31,28 @@ def dry_run(request: Request, console: Console) -> None:
     sets only folders of images are read, as training would. Reading files comes on top.
 
     Raises:
-        BadInput: settings do not fit.
+        BadInput: settings do not fit; nothing was printed then.
     """
     what = request.recipe()
     todo = jobs(what, request.root)
+    each = [job for job in todo if job.experiment.seed == 0]
+    images = [images_of(job.experiment, request) for job in each]
+    for job, there in zip(each, images, strict=True):
+        steps_of(job.experiment, there)
     first = todo[0].experiment
     fabric = launched(first)
     console.quiet = not fabric.is_global_zero
     console.print(first.model_dump_json(indent=2), highlight=False, markup=False)
-    console.print(f"{what.name}: {len(todo)} runs. Scale: {what.scale}.", markup=False)
+    runs = counted(len(todo), "run")
+    console.print(f"{what.name}: {runs}. Scale: {what.scale}.", markup=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in _COLUMNS:
         left = name == _COLUMNS[0]
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     meter, found = Meter(fabric), list[Estimate]()
-    for job in (job for job in todo if job.experiment.seed == 0):
-        images = images_of(job.experiment, request)
-        cost = meter.cost(job.experiment, images)
-        found.append(estimate(job.experiment, images, cost))
+    for job, there in zip(each, images, strict=True):
+        cost = meter.cost(job.experiment, there)
+        found.append(estimate(job.experiment, there, cost))
         name = str(job.folder.parent.relative_to(request.root))
         table.add_row(name, *_cells(found[-1]))
     console.print(table)
@@ -59,7 +63,11 @@ def dry_run(request: Request, console: Console) -> None:
 
 
 def images_of(experiment: Experiment, request: Request) -> Images:
-    """Describe an experiment's examples, without reading known data sets."""
+    """Describe an experiment's examples, without reading known data sets.
+
+    Raises:
+        BadInput: the data is not there, or has too few examples.
+    """
     if experiment.data not in SETS:
         return Images.of(data_of(experiment, request))
     source = SETS[experiment.data]
@@ -69,11 +77,15 @@ def images_of(experiment: Experiment, request: Request) -> Images:
         test = source.validation
     if horizon is not None:
         train, test = train - experiment.lookback - horizon + 1, test - horizon + 1
-    n, held = min(experiment.train_examples or math.inf, train), 0
+    n, held = experiment.train_examples or train, 0
+    try:
+        check_first(n, train)
+    except ValueError as error:
+        raise BadInput(f"train_examples of {experiment.data}: {error}") from None
     if experiment.validation and not source.validation:
         held = round(n * experiment.validation)
     return Images(
-        train=round(n) - held,
+        train=n - held,
         test=held or test,
         channels=source.channels,
         side=source.size,

@@ -39,6 +39,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {shown(name)}; {hint}"
 
 
+def refuse_unreadable(error: OSError) -> None:
+    """Refuse a folder that cannot be listed; the ``onerror`` of `os.walk`.
+
+    Raises:
+        BadInput: always.
+    """
+    raise BadInput(f"cannot read {error.filename!r}: {error.strerror}.") from None
+
+
 def without_transformers(what: str) -> BadInput:
     """Return the error that something needs transformers, which is not there."""
     return BadInput(

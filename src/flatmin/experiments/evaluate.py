@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from flatmin import diagnostics
 from flatmin.experiments.batches import Batch
-from flatmin.experiments.tasks import CLASSIFY, Forecasted, Task, Tested
+from flatmin.experiments.tasks import CLASSIFY, Forecasted, Task, Tested, likeliest
 
 #: Examples and the labels that are trained, in memory.
 Images = Iterable[tuple[Tensor, Tensor]]
@@ -50,14 +50,14 @@ def tested(
 
 @torch.no_grad()
 def predictions(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
-    """The likeliest class of each image ``[n]``, int64.
+    """The likeliest class of each image ``[n]``, int64, as of `tasks.likeliest`.
 
     Args:
         model: the network; it is put into evaluation mode.
         batches: images, and labels that are not used.
     """
     model.eval()
-    return torch.cat([model(x).argmax(1) for x, _ in batches])
+    return torch.cat([likeliest(model(x)) for x, _ in batches])
 
 
 def gathered(fabric: Fabric, mine: Tensor) -> Tensor:

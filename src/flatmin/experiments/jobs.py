@@ -28,7 +28,8 @@ from flatmin.experiments.recipes import Recipe, changed, recipe, smoke
 from flatmin.experiments.runs.asked import Asked, run_folder, sign
 from flatmin.experiments.runs.files import Busy, check_outside, locked
 from flatmin.experiments.runs.record import Run
-from flatmin.experiments.tasks import task_of
+from flatmin.experiments.table import counted
+from flatmin.experiments.tasks import diverged, task_of
 from flatmin.experiments.train import Training, finished
 
 
@@ -49,6 +50,10 @@ class Request:
     small: bool = False
     root: Path = Path("runs")
     data: Path = Path("data")
+
+    def __post_init__(self) -> None:
+        # What was asked for is stored and compared by name: "table4/" is "table4".
+        object.__setattr__(self, "name", self.name.rstrip("/"))
 
     def recipe(self) -> Recipe:
         """The recipe, with these settings.
@@ -115,7 +120,8 @@ def train_all(request: Request, console: Console) -> bool:
                     done += 1
             progress.advance(everything)
     if done < len(todo):
-        console.print(f"{len(todo) - done} runs are left to other processes.")
+        left = counted(len(todo) - done, "run")
+        console.print(f"Left to other processes: {left}.")
     return done == len(todo)
 
 
@@ -164,6 +170,8 @@ class _Run:
         kind = "validation" if self.job.experiment.validation else "test"
         task, seconds = task_of(self.job.experiment), result["seconds"]
         said = task.said(kind, result[task.score])
+        if diverged(result):
+            said += ", diverged (its loss is not finite)"
         bar.close(f"{self.name}: {said}, {seconds:.1f} s")
         return result
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from flatmin import pictures
+from flatmin import __version__, pictures
 from flatmin.diagnostics import directions
 from flatmin.diagnostics import landscape as measure
 from flatmin.diagnostics.landscape import Plane
-from flatmin.experiments.errors import BadInput
-from flatmin.experiments.runs.files import locked, write, write_json
+from flatmin.experiments.datasets import SETS
+from flatmin.experiments.errors import BadInput, expanded
+from flatmin.experiments.runs.files import check_outside, locked, write, write_json
 from flatmin.experiments.runs.images import Window
+from flatmin.experiments.runs.network import packed
 from flatmin.experiments.runs.opened import Finished, names
 
 #: Examples per pass.
@@ -44,8 +48,10 @@ def axis(points: int, radius: float) -> tuple[float, ...]:
         radius: half the side of the plane.
 
     Raises:
-        BadInput: the radius is not finite and positive.
+        BadInput: the radius is not finite and positive, or there are too few points.
     """
+    if not 0 < radius < math.inf:
+        raise BadInput(f"--radius must be finite and above 0, got {radius:g}.")
     try:
         return measure.axis(points, radius)
     except ValueError as refused:
@@ -105,7 +111,8 @@ def landscape(
         The path of ``landscape.html``.
 
     Raises:
-        BadInput: there are too many runs, or one is damaged; nothing was written then.
+        BadInput: there are too many runs, one is damaged, ``out`` is among images, or
+            no loss is finite; nothing but unfinished losses was written then.
     """
     if len(runs) > _MOST:
         raise BadInput(
@@ -114,18 +121,29 @@ def landscape(
             "runs/figure1/sam/x1/seed-0."
         )
     for run in runs:
+        if run.experiment.data not in SETS:
+            check_outside(out, expanded(run.experiment.data))
         run.check()
     with locked(out):
-        # Their names stay the same, so that an interrupted measurement is continued.
-        parts = [out / f".plane-{k}.json" for k in range(len(runs))]
+        # The same request continues them; another one has files of other names.
+        parts = [out / f".plane-{_key(run, at)}.json" for run in runs]
         planes = {
             name: _watched(name, console, run, at, part)
             for name, run, part in zip(names(runs), runs, parts, strict=True)
         }
         draw(planes, out, max(map(_top, runs)))
         for part in parts:
-            part.unlink()
+            part.unlink(missing_ok=True)
     return out / "landscape.html"
+
+
+def _key(run: Finished, at: Sequence[float]) -> str:
+    """Return a name for all that decides a run's plane."""
+    told = [__version__, run.title, run.experiment.seed, *at, run.data().digest()]
+    found = hashlib.sha256(json.dumps(told).encode())
+    found.update(packed({"y": run.run.labels()}))
+    found.update(packed(run.run.model().state_dict()))
+    return found.hexdigest()[:16]
 
 
 def _watched(name: str, console: Console, *arguments: Any) -> Plane:
@@ -138,15 +156,34 @@ def _watched(name: str, console: Console, *arguments: Any) -> Plane:
 
 
 def draw(planes: dict[str, Plane], out: Path, top: float) -> None:
-    """Write the files of a folder of landscapes."""
-    write_json(out / "landscape.json", {k: p.to_dict() for k, p in planes.items()})
+    """Write the files of a folder of landscapes.
+
+    Raises:
+        BadInput: no loss is finite; nothing is written then.
+    """
+    _check_finite(planes.values())
     figure = pictures.surface(planes, top=top)
-    write(out / "landscape.svg", pictures.encoded(figure, "svg"))
-    write(out / "landscape.png", pictures.encoded(figure, "png"))
+    svg, png = (pictures.encoded(figure, kind) for kind in ("svg", "png"))
     text = (
         "Training loss around trained weights, on a plane of two random directions "
         "that are as long as the weights filter by filter. Draws, axes, heights and "
         "colours are the same for all. A plane is two directions of many thousands: "
         "it can show that a minimum is sharp, not that it is flat."
     )
-    write(out / "landscape.html", pictures.page(planes, text=text, top=top))
+    page = pictures.page(planes, text=text, top=top)
+    # Everything is drawn before anything is written.
+    write_json(out / "landscape.json", {k: p.to_dict() for k, p in planes.items()})
+    write(out / "landscape.svg", svg)
+    write(out / "landscape.png", png)
+    write(out / "landscape.html", page)
+
+
+def _check_finite(planes: Iterable[Plane]) -> None:
+    planes = list(planes)
+    losses = (loss for plane in planes for row in plane.losses for loss in row)
+    if not any(map(math.isfinite, losses)):
+        radius = max(max(plane.a) for plane in planes)
+        raise BadInput(
+            f"no training loss within radius {radius:g} is a finite number. Give a "
+            "smaller --radius, such as 1."
+        )

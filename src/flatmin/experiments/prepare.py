@@ -284,13 +284,28 @@ def schedule(
     Raises:
         BadInput: the rate would rise until the end.
     """
+    warmup = warmup_steps(experiment, per_epoch, steps)
+    return LambdaLR(optimizer, _cosine(steps, warmup))
+
+
+def warmup_steps(experiment: Experiment, per_epoch: int, steps: int) -> int:
+    """Return in how many steps the learning rate rises.
+
+    Args:
+        experiment: says how many epochs these are.
+        per_epoch: steps of an epoch.
+        steps: of the whole run.
+
+    Raises:
+        BadInput: the rate would rise until the end.
+    """
     warmup = round(min(experiment.warmup * per_epoch, steps))
     if warmup == steps:
         raise BadInput(
             f"warmup of {experiment.warmup:g} epochs leaves none of the {steps} steps. "
             "Use --set warmup=0."
         )
-    return LambdaLR(optimizer, _cosine(steps, warmup))
+    return warmup
 
 
 def _cosine(steps: int, warmup: int) -> Callable[[int], float]:

@@ -124,6 +124,21 @@ def end_with_parent() -> None:
     Thread(target=_end_with_parent, daemon=True).start()
 
 
+def end_with_input() -> None:
+    """End this process as soon as its standard input ends.
+
+    The process that started it holds the other end of a pipe, which closes however
+    that process ends.
+    """
+    Thread(target=_end_with_input, daemon=True).start()
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -6,8 +6,8 @@ A task defines the loss, the numbers of a test, and the settings that it exclude
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: The label of fillers in a test batch; all processes then make equally many passes.
 IGNORED = -100
+
+#: What is predicted where outputs are not finite; no class has this number.
+NO_CLASS = -1
 
 
 class Tested(NamedTuple):
@@ -105,7 +108,8 @@ class Task(Protocol):
     def likeliest(self, outputs: Tensor) -> list[Tensor]:
         """Return a list of the likeliest classes ``[n]``; empty for a forecast.
 
-        Forecasts would take more room than the weights and the series together.
+        An example whose outputs are not finite has `NO_CLASS`. Forecasts would take
+        more room than the weights and the series together.
         """
         ...
 
@@ -135,23 +139,38 @@ class _Classify:
 
     def wrong(self, outputs: Tensor, y: Tensor) -> list[Tensor]:
         likely = y if y.dim() == 1 else y.argmax(1)
-        return [(outputs.argmax(1) != likely).sum()]
+        return [(likeliest(outputs) != likely).sum()]
 
     def likeliest(self, outputs: Tensor) -> list[Tensor]:
-        return [outputs.argmax(1)]
+        return [likeliest(outputs)]
 
     def sums(self, outputs: Tensor, y: Tensor) -> Tensor:
-        best = outputs.topk(min(5, outputs.shape[1])).indices
-        hits, real = best == y[:, None], counted(y)
+        first, real = likeliest(outputs), counted(y)
+        right, known = first == y, first != NO_CLASS
+        five = outputs.topk(min(5, outputs.shape[1])).indices
+        # Of more than five equal outputs, the likeliest need not be among the five.
+        hits = right | (five == y[:, None]).any(1) & known
         loss = cross_entropy(outputs, y, ignore_index=IGNORED, reduction="sum")
-        right = hits[:, :1].any(1)
-        numbers = [right.sum(), hits.any(1).sum(), loss, real.sum()]
+        numbers = [right.sum(), hits.sum(), loss, real.sum()]
         return torch.cat([_gaps(outputs, right, real), torch.stack(numbers)])
 
     def tested(self, sums: list[float]) -> Tested:
         *gaps, first, five, loss, n = sums
         errors = 100 * (n - first) / n, 100 * (n - five) / n
         return Tested(*errors, loss / n, 100 * sum(map(abs, gaps)) / n)
+
+
+def likeliest(outputs: Tensor) -> Tensor:
+    """Return the likeliest class of each example ``[n]``, int64.
+
+    An example whose outputs are not all finite, as those of a network that has
+    diverged, has `NO_CLASS`: the largest of NaN would be class 0.
+
+    Args:
+        outputs: ``[n, classes]``.
+    """
+    known = outputs.isfinite().all(1)
+    return torch.where(known, outputs.argmax(1), NO_CLASS)
 
 
 #: Bins of confidence, equally wide.
@@ -244,6 +263,22 @@ def task_of(experiment: Experiment) -> Task:
     if experiment.horizon is not None:
         return FORECAST
     return CLASSIFY if experiment.tokens is None else READ
+
+
+def diverged(result: Mapping[str, Any]) -> bool:
+    """Whether a stored result is of a network whose losses are not finite.
+
+    Args:
+        result: as files have it: None for a number that is not finite.
+    """
+    losses = [result.get(name, 0.0) for name in ("test_loss", "train_loss")]
+    return None in losses or result.get("test_mse") == WORST
+
+
+def failures(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return `` (2 of 3 diverged)`` for tables, or nothing if none has."""
+    n = sum(map(diverged, results))
+    return f" ({n} of {len(results)} diverged)" if n else ""
 
 
 def counted(y: Tensor) -> Tensor:

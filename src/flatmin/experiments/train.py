@@ -26,7 +26,7 @@ from flatmin.experiments.progress import Watcher
 from flatmin.experiments.runs.checkpoint import clear, committed
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
-from flatmin.experiments.tasks import Forecasted, Tested, counted, task_of
+from flatmin.experiments.tasks import NO_CLASS, Forecasted, Tested, counted, task_of
 from flatmin.optim import Probe
 
 #: Seconds between two checkpoints.
@@ -127,18 +127,35 @@ class Training:
                 has begun it, or if labels are bootstrapped: its teacher is another.
 
         Raises:
-            BadInput: files are damaged, or the disk is full.
+            BadInput: files are damaged, the disk is full, or the first of two trainings
+                has diverged.
         """
         watcher = watcher or Watcher()
         if not self.experiment.bootstrap:
             return self._run(folder, watcher, twin)
         spent = self._run(folder / "teacher", watcher)
         self.state.restore(Run(folder / "teacher").weights())
-        y = evaluate.predictions(self.model, self.batches.alone()).cpu()
+        y = self._taught(folder / "teacher")
         second = Training(self.fabric, self.experiment, self.data, y)
         second.state.gradient_examples = spent["gradient_examples"]
         second.state.seconds = spent["seconds"]
         return second._run(folder, watcher)
+
+    def _taught(self, folder: Path) -> Tensor:
+        """Return what the teacher, whose weights the network has, predicts ``[n]``.
+
+        Raises:
+            BadInput: it has diverged, and predicts no class for an example.
+        """
+        y = evaluate.predictions(self.model, self.batches.alone()).cpu()
+        if none := int((y == NO_CLASS).sum()):
+            raise BadInput(
+                f"{folder} has diverged: its outputs are not finite on {none:,} of "
+                f"{len(y):,} training {self.task.examples}, which therefore have no "
+                "labels for the second training. Train with a smaller lr, into another "
+                "--out."
+            )
+        return y
 
     def _run(
         self, folder: Path, watcher: Watcher, twin: Path | None = None
@@ -147,10 +164,11 @@ class Training:
             return result
         try:
             self.state.load(folder)
-            step = self.state.step
-            logs = [Log(self.fabric, folder, step, watcher)]
-            if twin is not None and self._comes_along(twin, folder):
-                logs.append(Log(self.fabric, twin, step, Watcher()))
+            # The last step's checkpoint is before its line, which is made again.
+            kept = min(self.state.step, self.steps - 1)
+            logs = [Log(self.fabric, folder, kept, watcher)]
+            if twin is not None and self._comes_along(twin, folder, kept):
+                logs.append(Log(self.fabric, twin, kept, Watcher()))
             with ExitStack() as stack:
                 for log in logs:
                     stack.enter_context(closing(log))
@@ -162,32 +180,46 @@ class Training:
                 "from the last checkpoint."
             ) from error
 
-    def _comes_along(self, twin: Path, folder: Path) -> bool:
+    def _comes_along(self, twin: Path, folder: Path, kept: int) -> bool:
         """Whether no training of its own has begun the twin."""
         own = committed(twin, self.fabric.world_size)
-        return own is None and in_step(folder, twin, self.state.step)
+        return own is None and in_step(folder, twin, kept)
 
     def _loop(self, log: Log, twin: Log | None = None) -> dict[str, Any]:
-        state, batches = self.state, self.batches
-        while state.step < self.steps:
-            epoch, first = divmod(state.step, batches.steps)
-            self.train_mode()
-            self._began = time.perf_counter()
-            for groups in batches.train(epoch, first):
-                self.step(groups)
-                log.watcher.step(state.step, self.steps)
-                if state.step == self.steps:
-                    break
-                # At an epoch's end, the line of metrics comes before the checkpoint.
-                if state.step % _ASK_EVERY == 0 and state.step % batches.steps:
-                    self._stop_clock()
-                    self._save_if_due(log.folder)
-                    self._began = time.perf_counter()
-            self._stop_clock()
-            if self._is_tested(epoch + 1):
-                self._look(epoch + 1, log, twin)
-            self._save_if_due(log.folder)
+        if self.state.step < self.steps:
+            self._train(log, twin)
+            # Whatever fails from here on does not cost the training.
+            self.state.save(log.folder)
+        self._look(-(-self.steps // self.batches.steps), log, twin)
         return self._finish(log, twin)
+
+    def _train(self, log: Log, twin: Log | None) -> None:
+        """Take all steps that are left, and test after the epochs before the last."""
+        self._epoch(log)
+        while self.state.step < self.steps:
+            epoch = self.state.step // self.batches.steps
+            if self._is_tested(epoch):
+                self._look(epoch, log, twin)
+            self._save_if_due(log.folder)
+            self._epoch(log)
+
+    def _epoch(self, log: Log) -> None:
+        """Train to the end of an epoch, or to the last step."""
+        state, batches = self.state, self.batches
+        epoch, first = divmod(state.step, batches.steps)
+        self.train_mode()
+        self._began = time.perf_counter()
+        for groups in batches.train(epoch, first):
+            self.step(groups)
+            log.watcher.step(state.step, self.steps)
+            if state.step == self.steps:
+                break
+            # At an epoch's end, the line of metrics comes before the checkpoint.
+            if state.step % _ASK_EVERY == 0 and state.step % batches.steps:
+                self._stop_clock()
+                self._save_if_due(log.folder)
+                self._began = time.perf_counter()
+        self._stop_clock()
 
     def train_mode(self) -> None:
         """Put the network into training mode."""
@@ -263,14 +295,13 @@ class Training:
 
     def _save_if_due(self, folder: Path) -> None:
         due = time.perf_counter() - self._saved >= CHECKPOINT_EVERY
-        if self.fabric.broadcast(due) and self.state.step < self.steps:
+        if self.fabric.broadcast(due):
             self.state.save(folder)
             self._saved = time.perf_counter()
 
     def _is_tested(self, epoch: int) -> bool:
         at = self.experiment.spectrum_at
-        last = self.state.step == self.steps
-        return last or epoch in at or epoch % self.experiment.evaluate_every == 0
+        return epoch in at or epoch % self.experiment.evaluate_every == 0
 
     def _look(self, epoch: int, log: Log, twin: Log | None) -> None:
         """Test the network, and write the epoch's line of metrics."""

@@ -9,6 +9,7 @@ from flatmin.experiments.compare.results import Row
 from flatmin.experiments.compare.tables import errors_by_class, most_changed
 from flatmin.experiments.datasets import DataSet, Tensors
 from flatmin.experiments.runs.record import Run
+from flatmin.experiments.tasks import NO_CLASS
 from tests.experiments.compare.rows import row
 
 Y = torch.tensor([0, 0, 0, 0, 1, 1])
@@ -45,3 +46,12 @@ def test_methods_that_agree_have_no_confusion_that_changed(tmp_path: Path) -> No
     base = row_with(tmp_path, "base", [1, 1, 0, 0, 1, 0])
     sam = row_with(tmp_path, "sam", [1, 1, 0, 0, 1, 0])
     assert most_changed(base, sam, data()) == ""
+
+
+def test_predictions_of_no_class_are_errors_and_have_a_name(tmp_path: Path) -> None:
+    base = row_with(tmp_path, "base", [NO_CLASS] * 6)
+    sam = row_with(tmp_path, "sam", [0, 0, 0, 0, 1, 2])
+    found = errors_by_class(base, sam, data())
+    assert found.rows == (("<cat>", 4, "100.0", "0.0"), ("dog", 2, "100.0", "50.0"))
+    sentence = most_changed(base, sam, data())
+    assert "<cat> taken for no class, 4.0 times with SGD and 0.0 times" in sentence

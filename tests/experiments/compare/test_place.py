@@ -75,3 +75,24 @@ def test_held_out_images_are_counted_as_they_are_drawn() -> None:
     data = DataSet("made", images, images, names, (0.5,), (0.5,), None, "twice")
     what = digits()
     assert parts(what, what.settings[0], data) == (80, 20)
+
+
+def continued(root: Path, found: dict[str, Any]) -> None:
+    (root / "comparison.json").write_text(json.dumps(found))
+    what = digits()
+    claim(root, root, what, read(what, root))
+
+
+def test_a_comparison_of_an_older_version_without_a_setting_goes_on(
+    tmp_path: Path,
+) -> None:
+    found = stored(tmp_path)
+    del found["weights_sha256"], found["comparison"]["experiment"]["true_class"]
+    continued(tmp_path, found)
+
+
+def test_a_comparison_of_a_newer_version_is_not_continued(tmp_path: Path) -> None:
+    found = stored(tmp_path)
+    found["comparison"]["experiment"]["of_tomorrow"] = 3
+    with pytest.raises(BadInput, match=r"comparison\.experiment\.of_tomorrow, which"):
+        continued(tmp_path, found)

@@ -78,7 +78,12 @@ STORED: Moment = (checkpoint, "write_json", 1, True)
 #: Where each run dies, one moment after the other.
 MOMENTS: dict[str, list[Moment]] = {
     "sgd": [STORED, MID_EPOCH],
-    "sam with an average": [STORED, MID_EPOCH],
+    "sam with an average": [
+        STORED,
+        MID_EPOCH,
+        (state.State, "save", 7, True),  # before the last line of metrics
+        (record.Run, "append", 1, True),  # before the result
+    ],
     "momentum_sam, bootstrapped": [
         (train.Training, "step", 4, True),
         (train.Training, "step", 8, True),  # of the second network

@@ -19,11 +19,12 @@ from flatmin.experiments import evaluate
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.cost import Cost, Images, Meter, estimate
 from flatmin.experiments.dry_run import duration, images_of
+from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Request, jobs, train_all
 from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
-from tests.experiments.helpers import Program
+from tests.experiments.helpers import Program, image_folder
 from tests.experiments.loop.problems import pictures, small, trained
 
 #: Of the fake machine, in operations per second.
@@ -285,3 +286,40 @@ def test_it_prints_a_table_and_the_sum_and_writes_nothing(
 )
 def test_times_are_in_units_that_people_use(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("batch_size=64",),
+        ("warmup=9", "epochs=9"),
+        ("train_examples=31",),
+    ],
+)
+def test_what_training_refuses_for_its_numbers_is_refused_in_the_same_words(
+    settings: tuple[str, ...], program: Program, tmp_path: Path
+) -> None:
+    photos = image_folder(tmp_path / "photos", {"a": 19, "b": 19})
+    usual = ("model=resnet-8", "batch_size=4", "m=4", "augment=[]", "seeds=1")
+    given = [f"--set={one}" for one in (f"data={photos}", *usual, *settings)]
+    out = tmp_path / "runs"
+    said = [
+        program("train", "figure1/sam", *given, "--out", out, *more)
+        for more in ((), ("--dry-run",))
+    ]
+    (code, _, message), (again, printed, other) = said
+    assert (code, message) == (again, other)
+    assert (code, printed, message.count("\n")) == (2, "", 1)
+    assert not out.exists()
+
+
+def test_a_known_data_set_has_no_more_examples_to_draw_than_it_has(
+    tmp_path: Path,
+) -> None:
+    request = Request("table8/noise-20", root=tmp_path, data=tmp_path)
+    one = jobs(request.recipe(), request.root)[0].experiment
+    whole = one.model_copy(update={"train_examples": 50_000})
+    assert images_of(whole, request).train == 45_000
+    more = one.model_copy(update={"train_examples": 50_001})
+    with pytest.raises(BadInput, match="50,001 examples are asked for, of 50,000"):
+        images_of(more, request)

@@ -20,7 +20,7 @@ from flatmin.experiments.launch import launched
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
-from flatmin.experiments.tasks import CLASSIFY, IGNORED
+from flatmin.experiments.tasks import CLASSIFY, IGNORED, NO_CLASS, READ, Task
 from flatmin.experiments.train import Training
 from tests.experiments.loop.problems import (
     CLASSES,
@@ -293,7 +293,39 @@ def test_what_has_diverged_is_null_and_the_files_are_json(tmp_path: Path) -> Non
         (last, ("test_loss", "train_loss", "lambda_max", "lambda_ratio")),
     ):
         assert [record[name] for name in names] == [None] * len(names)
-    assert math.isfinite(result["test_error"])
+    assert result["test_error"] == result["train_error"] == 100.0
+    assert result["top5_error"] == last["test_error"] == 100.0
+    assert (run.predictions()["test"] == NO_CLASS).all()
+
+
+def without_class(bad: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs for 6 classes with the labels that are largest, one row in two bad."""
+    out = torch.eye(6)[:4] * 9
+    y = out.argmax(1)
+    # The class that argmax and topk name for a row of NaN is the first.
+    out[::2], y[::2] = torch.randn(6), 0
+    out[::2, 0] = bad
+    return out, y
+
+
+@pytest.mark.parametrize("task", [CLASSIFY, READ])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_not_finite_are_wrong(task: Task, bad: float) -> None:
+    out, y = without_class(bad)
+    found = task.tested(task.sums(out, y).tolist()).line("test")
+    assert (found["test_error"], found["top5_error"]) == (50.0, 50.0)
+    (wrong,) = task.wrong(out, y)
+    assert wrong == 2
+    assert task.likeliest(out)[0].tolist() == [NO_CLASS, 1, NO_CLASS, 3]
+
+
+def test_what_is_stored_is_predicted_from_equal_outputs_too() -> None:
+    """Of more than five equal outputs, topk need not name the first."""
+    out, y = torch.zeros(9, 9), torch.arange(9)
+    (predicted,) = CLASSIFY.likeliest(out)
+    found = CLASSIFY.tested(CLASSIFY.sums(out, y).tolist()).line("test")
+    assert found["test_error"] == 100 * (predicted != y).double().mean().item()
+    assert found["top5_error"] <= found["test_error"]
 
 
 def test_the_loss_that_is_trained_has_label_smoothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from flatmin.experiments import train
+from flatmin.experiments.runs import record
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.state import State
 from tests.experiments.loop import jobs
@@ -107,7 +108,32 @@ def test_a_checkpoint_at_the_end_of_an_epoch_has_its_line(
 
     monkeypatch.setattr(State, "save", save)
     trained(jobs.killed_at("sgd"), tmp_path)
-    assert saved == [(3, 1), (6, 2)]
+    assert saved == [(3, 1), (6, 2), (9, 2)]
+
+
+@pytest.mark.parametrize("name", jobs.RUNS)
+def test_what_fails_after_the_last_step_costs_no_training(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, experiment = pictures(), jobs.killed_at(name)
+    whole = trained(experiment, tmp_path / "whole", data)
+    steps: list[int] = []
+
+    def refuse(*_: object) -> bytes:
+        raise RuntimeError("some tensors share memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "packed", refuse)
+        # The labels are packed before.
+        patched.setattr(Run, "keep_labels", lambda *_: None)
+        with pytest.raises(RuntimeError, match="share memory"):
+            trained(experiment, tmp_path / "parts", data)
+    parts = trained(
+        experiment, tmp_path / "parts", data, tick=lambda step, _: steps.append(step)
+    )
+    # The second of two trainings had not begun.
+    assert steps == (list(range(1, 10)) if experiment.bootstrap else [])
+    check(whole, parts)
 
 
 def test_of_checkpoints_the_last_alone_is_kept(

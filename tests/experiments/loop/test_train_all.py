@@ -72,7 +72,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path) -> None
         assert not train_all(what, console)
     assert Run(first).result() is None
     assert all(Run(folder).result() is not None for folder in others)
-    assert "1 runs are left to other processes." in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "Left to other processes: 1 run." in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert train_all(what, quiet())
     assert Run(first).result() is not None
 
@@ -112,6 +112,10 @@ def test_what_was_asked_for_is_written_down(tmp_path: Path) -> None:
     assert config["experiment"]["lr"] == 0.2
     assert config["world"] == 1
     assert len(config["data_sha256"]) == 64
+
+
+def test_a_slash_at_the_end_of_a_name_means_nothing() -> None:
+    assert Request("table4/noise-40/") == Request("table4/noise-40")
 
 
 def test_runs_of_seeds_come_seed_by_seed() -> None:
@@ -156,6 +160,14 @@ def test_progress_shows_time_left_loss_error_and_sharpness(tmp_path: Path) -> No
     result = Run(folder).result()
     assert result is not None
     assert f"test error {result['test_error']:.2f} %, " in text
+
+
+def test_a_run_that_has_diverged_says_so(tmp_path: Path) -> None:
+    asked = request(tmp_path, "table4/noise-40/sam", "lr=1e30", "flatness_rho=null")
+    console = Console(file=StringIO(), record=True, width=220)
+    assert train_all(asked, console)
+    said = "test error 100.00 %, diverged (its loss is not finite), "
+    assert said in console.export_text()
 
 
 def events(folder: Path) -> dict[str, list[tuple[int, float]]]:

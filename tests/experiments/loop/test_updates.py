@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from flatmin.experiments import prepare
 from flatmin.experiments.datasets import Tensors, flip_labels
+from flatmin.experiments.errors import BadInput
 from flatmin.experiments.evaluate import predictions
 from flatmin.experiments.models import build
+from flatmin.experiments.runs.record import Run
 from tests.experiments.loop.by_hand import by_hand
 from tests.experiments.loop.problems import (
     CLASSES,
@@ -174,3 +176,10 @@ def test_bootstrapping_trains_on_what_the_first_network_predicts(
     assert other is not None
     assert one["gradient_examples"] == 2 * other["gradient_examples"]
     assert one["steps"] == other["steps"]
+
+
+def test_a_teacher_that_has_diverged_teaches_nobody(tmp_path: Path) -> None:
+    experiment = small(lr=1e30, bootstrap=True)
+    with pytest.raises(BadInput, match=r"teacher has diverged.* 26 of 26 .*smaller lr"):
+        trained(experiment, tmp_path)
+    assert Run(tmp_path / "teacher").finished

@@ -302,3 +302,43 @@ def test_a_name_with_timms_prefix_is_the_same_network() -> None:
 def test_an_experiment_says_where_its_weights_come_from() -> None:
     assert Experiment().weights is None
     assert Experiment(weights="none").weights == "none"
+
+
+def quantised(x: torch.Tensor) -> torch.Tensor:
+    return torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.to_sparse,
+        lambda x: x.flatten(1).to_sparse_csr(),
+        lambda x: x.to("meta"),
+        quantised,
+    ],
+    ids=["sparse", "csr", "meta", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_without_a_value_in_each_place_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    state = made_up()
+    first = next(iter(state))
+    state[first] = change(state[first])
+    with pytest.raises(BadInput, match=rf"{first} is no plain tensor"):
+        loaded(plain(tmp_path / "w", state))
+
+
+@pytest.mark.parametrize("write", [tensors, plain])
+def test_the_prefix_of_replicas_is_taken_off_in_every_format(
+    write: Callable[[Path, State], Path], tmp_path: Path
+) -> None:
+    state = made_up()
+    path = write(tmp_path / "w", {f"module.{k}": x for k, x in state.items()})
+    assert loaded(path).keys() == state.keys()
+
+
+def test_a_key_that_holds_nothing_hides_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": None, "model": made_up()}, path)
+    assert (loaded(path)["conv_stem.weight"] == 3).all()

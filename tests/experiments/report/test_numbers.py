@@ -21,6 +21,7 @@ from flatmin.experiments.report import _tables
 from flatmin.experiments.report._numbers import records
 from flatmin.experiments.runs.asked import Asked, sign
 from flatmin.experiments.table import Table
+from flatmin.experiments.tasks import WORST, diverged
 from tests.experiments.report.folders import (
     SAM,
     SGD,
@@ -362,3 +363,34 @@ def test_fewer_seeds_of_the_same_part_do_not_complete_a_row(tmp_path: Path) -> N
     finish(tmp_path, recipe.cells[1], SAM, [13.0])
     text = markdown(tmp_path, recipe)
     assert "| 20 % | SAM | pending | 13.4±\\<.1 | 1 of 3 |" in text
+
+
+@pytest.mark.parametrize("loss", ["test_loss", "train_loss"])
+def test_runs_that_have_diverged_are_counted_beside_their_error(
+    loss: str, tmp_path: Path
+) -> None:
+    recipe = start(tmp_path, tablet(cells=(one_cell(),)))
+    (cell,) = recipe.cells
+    finish(tmp_path, cell, SAM, [10.0, 12.0, 80.0])
+    path = tmp_path / "tablet/one/x1/seed-2/result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), loss: None}))
+    (row,) = _tables.results(collected(tmp_path, recipe)).texts
+    assert any(re.search(r"^34\.00 ± [\d.]+ \(1 of 3 diverged\)$", x) for x in row)
+    (record,) = records(collected(tmp_path, recipe))
+    assert record["diverged"] == 1
+
+
+def test_a_forecast_that_has_diverged_is_known_by_the_worst_error() -> None:
+    assert diverged({"test_mse": WORST})
+    assert not diverged({"test_mse": 0.5})
+    assert not diverged({"test_error": 100.0, "test_loss": 2.0, "train_loss": 3.0})
+
+
+@pytest.mark.parametrize("part", ["tablet/", "tablet//"])
+def test_a_part_that_was_typed_with_a_slash_counts(part: str, tmp_path: Path) -> None:
+    """As older versions stored it."""
+    parts = {part: 3, "tablet/one": 1}
+    recipe = start(tmp_path, tablet(cells=(one_cell(),)), seeds=1, parts=parts)
+    finish(tmp_path, recipe.cells[0], SAM, [13.0, 14.0])
+    (record,) = records(collected(tmp_path, recipe))
+    assert (record["runs"], record["asked"], record["reported"]) == (2, 3, False)

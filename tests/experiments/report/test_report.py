@@ -16,7 +16,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Cell, Paper, Recipe
 from flatmin.experiments.report import _tables, render, report
 from flatmin.experiments.report._numbers import records
-from tests.experiments.helpers import Program
+from tests.experiments.helpers import Program, unreadable
 from tests.experiments.report.folders import (
     SAM,
     SGD,
@@ -145,7 +145,7 @@ def test_nothing_is_written_if_one_of_the_folders_is_bad(tmp_path: Path) -> None
     good = tmp_path / "good"
     complete(good, tablet())
     before = contents(good)
-    with pytest.raises(BadInput, match=r"recipe-\*\.json"):
+    with pytest.raises(BadInput, match=r"no such folder: .*absent"):
         report([good, tmp_path / "absent"], lambda _: tablet(), Console())
     assert contents(good) == before
 
@@ -256,7 +256,7 @@ def test_every_recipe_has_a_column_for_every_number(name: str, tmp_path: Path) -
         finish(tmp_path, cell, arm, [13.0])
     record = records(collected(tmp_path, recipe))[0]
     assert list(record)[1 : 1 + len(recipe.headings)] == list(recipe.headings)
-    assert len(record) == 15 + len(recipe.headings)
+    assert len(record) == 16 + len(recipe.headings)
 
 
 def test_the_page_carries_its_numbers(reported: Path) -> None:
@@ -353,3 +353,16 @@ def test_the_command_refuses_a_damaged_folder_in_one_line(
         f"flatmin: {tmp_path / RUN / 'result.json'} is damaged. Remove it and start "
         "again.\n"
     )
+
+
+@pytest.mark.parametrize("closed", ["", "tablet/noise-20/sam/x1"])
+def test_a_folder_that_cannot_be_read_is_no_folder_without_runs(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = complete(tmp_path, tablet())
+    before = contents(tmp_path)
+    with monkeypatch.context() as patched:
+        unreadable(tmp_path / closed, patched)
+        with pytest.raises(BadInput, match=r"^cannot read .*: Permission denied\.$"):
+            write_report(tmp_path, recipe)
+    assert contents(tmp_path) == before

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import flatmin
 from tests.experiments.helpers import Program, image_folder
 from tests.experiments.runs.folders import train_digits
 
@@ -87,6 +88,18 @@ def unlink(name: str) -> Damage:
     return lambda root: (root / RUN / name).unlink()
 
 
+def with_images(**fields: Any) -> Damage:
+    """Change how images become the network's input."""
+
+    def damage(root: Path) -> None:
+        path = root / RUN / "config.json"
+        stored = json.loads(path.read_text())
+        stored["images"].update(fields)
+        path.write_text(json.dumps(stored))
+
+    return damage
+
+
 def large_images(root: Path) -> None:
     images = image_folder(root.parent / "images", {"a": 5, "b": 5}, size=80)
     config({"data": str(images)})(root)
@@ -130,8 +143,6 @@ CONFIGS: dict[str, tuple[Damage, str]] = {
     "a list": (text(f"{RUN}/config.json", "[]"), ""),
     "no UTF-8": (text(f"{RUN}/config.json", b"\xff\x00"), ""),
     "deep": (text(f"{RUN}/config.json", DEEP), ""),
-    "unknown field": (config(other=1), "other: extra inputs are not permitted"),
-    "unknown setting": (config({"rh": 1}), "experiment.rh: extra inputs are not"),
     "impossible": (config({"epochs": -1}), "experiment.epochs: input should be gr"),
     "unknown method": (config({"method": "sum"}), "experiment: unknown method 'sum'"),
     "lr is NaN": (config({"lr": float("nan")}), "experiment.lr: input should be"),
@@ -162,11 +173,43 @@ def damages(
     }
 
 
+def of_another_version(
+    file: str, table: dict[str, tuple[Damage, str]]
+) -> dict[str, tuple[Damage, str]]:
+    """With whole messages, which do not advise to remove anything."""
+    said = f"which flatmin {flatmin.__version__} does not know: another version wrote"
+    advice = "it. Use that version for this folder.\n"
+    return {
+        f"{file} of another version: {name}": (
+            damage,
+            f"{file} has the field {field}, {said} {advice}",
+        )
+        for name, (damage, field) in table.items()
+    }
+
+
 #: What every command notices, and what only those do that open weights or the report.
 BY_ALL = {
     **damages(RESULTS, "result.json", AGAIN),
     **damages(LINES, "metrics.jsonl, line 1,", "Remove the line and start again."),
     **damages(CONFIGS, "config.json", TRAIN),
+    **of_another_version(
+        "config.json",
+        {
+            "field": (config(other=1), "other"),
+            "setting": (config({"rh": 1}), "experiment.rh"),
+            "setting before damage": (config({"epochs": -1, "rh": 1}), "experiment.rh"),
+            "images": (with_images(turned=True), "images.Images.turned"),
+        },
+    ),
+    "images of two kinds": (
+        with_images(horizon=3),
+        "config.json has the field images.Window.classes, which",
+    ),
+    "no deviation": (
+        with_images(std=[0.0]),
+        "config.json is damaged (images.Images.std.0: input should be greater than 0)",
+    ),
     "a start": (
         text(f"{RUN}/environment.jsonl", "3\n"),
         "environment.jsonl, line 1, is damaged. Remove the line and start again.",
@@ -213,6 +256,7 @@ BY_MEASURING: dict[str, tuple[Damage, str]] = {
     "not finished": (unlink("result.json"), "holds no finished run"),
 }
 BY_REPORT = {
+    **of_another_version("recipe-figure1.json", {"field": (asked(by="me"), "by")}),
     **damages(ASKED, "recipe-figure1.json", AGAIN),
     "unknown recipe": (
         asked(recipe="table99"),

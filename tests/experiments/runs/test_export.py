@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import flatmin
 from flatmin.experiments import load
@@ -18,7 +21,8 @@ from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import Files, Tensors, images_of
 from flatmin.experiments.datasets import load as load_data
 from flatmin.experiments.errors import BadInput
-from flatmin.experiments.models import build
+from flatmin.experiments.models import build, registry
+from flatmin.experiments.runs.network import packed
 from flatmin.experiments.runs.record import Run
 from tests.experiments.helpers import Program, image_folder
 from tests.experiments.runs.folders import experiment, leave, train_digits
@@ -279,3 +283,77 @@ def test_an_export_beside_runs_is_no_run(
     out = root / "figure1" / "model"
     assert program("export", root / RUN, "--out", out)[0] == 0
     assert program("sharpness", root / "figure1")[0] == 0
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight, and a buffer that is a view of it."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 8, 1)
+        self.hidden, self.again = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.again.weight = self.hidden.weight
+        self.head = nn.Linear(8, classes)
+        self.register_buffer("row", self.hidden.weight.detach()[0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).mean((2, 3))
+        return self.head(self.again(self.hidden(x).relu()))
+
+
+def test_a_network_with_shared_weights_is_stored_and_exported(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.SMALL, "tied", Tied)
+    settings = ("model=tied", "model_options={}", "seeds=1")
+    home = train_digits(tmp_path / "runs", *settings, name="figure1/sam").parent / RUN
+    code, _, err = program("export", home, "--out", tmp_path / "model")
+    assert (code, err) == (0, "")
+    trained, exported = (load(folder).model for folder in (home, tmp_path / "model"))
+    assert isinstance(trained, Tied)
+    assert trained.again.weight is trained.hidden.weight
+    weights = Run(home).weights()
+    assert torch.equal(weights["again.weight"], weights["hidden.weight"])
+    for name, w in exported.state_dict().items():
+        assert torch.equal(weights[name], w), name
+
+
+def test_what_is_packed_has_the_values_of_tensors_that_share_memory() -> None:
+    whole = torch.arange(6.0).view(2, 3)
+    weights = {"a": whole, "b": whole, "row": whole[1], "turned": whole.T}
+    found = load_bytes(packed(weights))
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], w) for name, w in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"options": {"classes": 3}}, "classes is no option"),
+        ({"options": {"channels": 3}}, "channels is no option"),
+        ({"options": {"weights": "w.pth"}}, "weights is no option"),
+        ({"options": {"name": "x"}}, "name is no option"),
+        ({"options": {"width": -3}}, "cannot build small-convnet: "),
+        ({"images": {"std": [0.0]}}, "images.std.0: input should be greater than 0"),
+        ({"images": {"std": [1.0, 1.0]}}, "one number per channel each, got 1 and 2"),
+        ({"images": {"size": [0, 8]}}, "images.size.0: input should be greater"),
+        ({"images": {"side": -1}}, "images.side: input should be greater"),
+        ({"of_tomorrow": 1}, "has the field of_tomorrow, which flatmin"),
+        ({"images": {"crop": 1}}, "has the field images.crop, which flatmin"),
+    ],
+)
+def test_a_foreign_configuration_is_refused_in_one_line(
+    changes: dict[str, Any], said: str, whole: Path, program: Program, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    assert program("export", whole, "--out", out)[0] == 0
+    path = out / "config.json"
+    stored = json.loads(path.read_text())
+    for name, value in changes.items():
+        merged = {**stored[name], **value} if name == "images" else value
+        stored[name] = merged
+    path.write_text(json.dumps(stored))
+    with pytest.raises(BadInput) as refused:
+        load(out)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flatmin.experiments.runs.opened import finished, names
-from tests.experiments.helpers import Program
+from tests.experiments.helpers import Program, unreadable
 from tests.experiments.runs.folders import experiment, leave, of_recipe
 
 NOWHERE = Path("nowhere")
@@ -100,6 +100,15 @@ def test_rows_that_would_read_alike_have_their_paths(
     assert [row.split()[0] for row in rows] == ["x1/seed-0", "x2/seed-0"]
 
 
+def test_a_single_run_has_the_name_of_its_folder(
+    program: Program, tmp_path: Path
+) -> None:
+    root = of_recipe(tmp_path / "runs")
+    leave(root / "x1" / "seed-0", experiment())
+    code, out, _ = program("sharpness", root, "--json")
+    assert (code, [one["run"] for one in json.loads(out)]) == (0, ["seed-0"])
+
+
 def test_a_run_that_is_given_twice_is_refused(program: Program, tmp_path: Path) -> None:
     root = of_recipe(tmp_path / "runs")
     leave(root / "a", experiment())
@@ -123,3 +132,26 @@ def test_a_folder_of_no_recipe_is_not_searched(
     code, _, err = program("sharpness", tmp_path / "a")
     assert code == 2
     assert "is no folder of a run of flatmin train" in err
+
+
+@pytest.mark.parametrize("closed", ["", "table4", "table4/sam/x1", "table4/sam/y"])
+def test_a_folder_that_cannot_be_read_hides_no_run(
+    closed: str, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = of_recipe(tmp_path / "runs")
+    leave(root / "table4" / "sam" / "x1" / "seed-0", experiment())
+    (root / "table4" / "sam" / "y").mkdir()
+    unreadable(root / closed, monkeypatch)
+    code, out, err = program("sharpness", root, "--json")
+    assert (code, out) == (2, "")
+    assert err == f"flatmin: cannot read '{root / closed}': Permission denied.\n"
+
+
+def test_a_folder_above_need_not_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = of_recipe(tmp_path / "another" / "runs")
+    run = root / "table4" / "sam" / "x1" / "seed-0"
+    leave(run, experiment())
+    unreadable(tmp_path / "another", monkeypatch)
+    assert opened(root / "table4") == [run]

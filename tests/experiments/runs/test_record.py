@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import flatmin
+from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs import environment
 from flatmin.experiments.runs.files import read_json, write
@@ -72,15 +73,38 @@ def test_a_folder_belongs_to_one_experiment(tmp_path: Path) -> None:
     assert Run(tmp_path).config.experiment == small()
 
 
-@pytest.mark.parametrize("added", ["weights_sha256", "ema", "horizon"])
+@pytest.mark.parametrize(
+    "added", ["weights_sha256", "world", "images", "ema", "true_class", "epochs", "m"]
+)
 def test_a_run_of_an_older_version_without_a_setting_goes_on(
     added: str, tmp_path: Path
 ) -> None:
-    Run(tmp_path).claim(small(), pictures())
+    Run(tmp_path).claim(small(epochs=200), pictures())
     stored = json.loads((tmp_path / "config.json").read_text())
     (stored if added in stored else stored["experiment"]).pop(added)
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    Run(tmp_path).claim(small(), pictures())
+    default = Experiment.model_fields["epochs"].default
+    Run(tmp_path).claim(small(epochs=default), pictures())
+    with pytest.raises(BadInput, match=r"\(different: lr\)"):
+        Run(tmp_path).claim(small(epochs=default, lr=3.0), pictures())
+
+
+def test_a_setting_that_an_older_version_lacked_has_its_default(tmp_path: Path) -> None:
+    Run(tmp_path).claim(small(true_class=True), pictures())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["experiment"]["true_class"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(BadInput, match=r"\(different: true_class\)"):
+        Run(tmp_path).claim(small(true_class=True), pictures())
+
+
+@pytest.mark.parametrize("one", [{"width": None}, {"width": 4}])
+def test_an_option_that_is_none_is_not_an_option_that_is_absent(
+    one: dict[str, Any], tmp_path: Path
+) -> None:
+    Run(tmp_path).claim(small(model_options=one), pictures())
+    with pytest.raises(BadInput, match=r"\(different: width\)"):
+        Run(tmp_path).claim(small(), pictures())
 
 
 def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
@@ -88,7 +112,7 @@ def test_a_setting_of_another_version_is_named(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "config.json").read_text())
     stored["experiment"]["of_tomorrow"] = 3
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(BadInput, match=r"\(different: of_tomorrow\)"):
+    with pytest.raises(BadInput, match=r"field experiment\.of_tomorrow, which flatmin"):
         Run(tmp_path).claim(small(), pictures())
 
 

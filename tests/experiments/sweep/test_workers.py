@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flatmin.experiments import readers
 from flatmin.experiments import sweep as package
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Request
@@ -118,3 +121,70 @@ def test_workers_are_processes_that_share_the_work(
     ]
     assert "--workers=1" not in commands[0]["command"]
     assert "--workers=1" in commands[1]["command"]
+
+
+#: Ends when its input does, and says so.
+PATIENT = "import os, sys; os.read(0, 1); open(sys.argv[1], 'w').close()"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_helpers_of_a_killed_command_lose_their_input(
+    how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [tmp_path / "ready", tmp_path / "ended"]
+    helper = [sys.executable, "-S", "-c", PATIENT, str(said[1])]
+    monkeypatch.setattr(package, "command", lambda request: helper)
+
+    def first() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with package._helpers(smoke(tmp_path), None, 2):
+            said[0].touch()
+            time.sleep(1000)
+
+    process = multiprocessing.get_context("fork").Process(target=first)
+    process.start()
+    await_file(said[0])
+    assert process.pid is not None
+    os.kill(process.pid, how)
+    process.join()
+    await_file(said[1])
+
+
+def await_file(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path.name} never came")
+
+
+def test_a_process_ends_as_soon_as_its_input_does() -> None:
+    mine, theirs = os.pipe()
+
+    def helper() -> None:
+        os.close(theirs)
+        os.dup2(mine, 0)
+        readers.end_with_input()
+        time.sleep(1000)
+
+    process = multiprocessing.get_context("fork").Process(target=helper)
+    process.start()
+    os.write(theirs, b"words mean nothing")
+    os.close(theirs)
+    os.close(mine)
+    process.join(60)
+    assert process.exitcode == 1
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_helpers_alone_end_with_their_input(
+    helps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[None] = []
+    monkeypatch.setattr(package, "end_with_input", lambda: ends.append(None))
+    if helps:
+        name = package.HELPER
+        monkeypatch.setenv(name, environment(0, 2, None)[name])
+    with pytest.raises(BadInput, match="workers"):
+        sweep(smoke(tmp_path), quiet(), workers=0)
+    assert len(ends) == helps

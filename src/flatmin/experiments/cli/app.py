@@ -14,7 +14,7 @@ import typer
 from flatmin.experiments.cli.finished import export, landscape, report, sharpness
 from flatmin.experiments.cli.lists import fields, methods, recipes
 from flatmin.experiments.cli.options import examples
-from flatmin.experiments.cli.output import fit_encoding, silence
+from flatmin.experiments.cli.output import fit_encoding, open_streams, silence
 from flatmin.experiments.cli.train import compare, preflight, sweep, train
 from flatmin.experiments.errors import BadInput, shortened
 
@@ -105,6 +105,7 @@ def verbs(
 
 def main() -> None:
     """Run the program; bad input is one line on stderr and exit code 2."""
+    open_streams()
     fit_encoding()
     try:
         code = _run()

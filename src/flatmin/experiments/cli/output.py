@@ -31,6 +31,13 @@ def fit_encoding() -> None:
             stream.reconfigure(errors=_ERRORS)
 
 
+def open_streams() -> None:
+    """Give a process that was started without stdout or stderr one that is nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
 def _spelled(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -104,7 +104,8 @@ def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
         sets: the images, by the name of the setting.
 
     Raises:
-        BadInput: the folder holds another comparison, or something else.
+        BadInput: the folder holds another comparison, or something else; its file is
+            damaged, or of another version of flatmin.
     """
     mine = Stored(
         comparison=what,
@@ -112,12 +113,12 @@ def claim(root: Path, data: Path, what: Comparison, sets: Sets) -> Place:
         images={name: len(one.train.y) for name, one in sets.items()},
         weights_sha256=weights_sha256(what.experiment),
     )
-    path, new = root / COMPARISON, mine.model_dump(mode="json")
-    old = read_json(path)
-    if old is None:
+    path = root / COMPARISON
+    stored = read_json(path)
+    if stored is None:
         _check_empty(root)
-        write_json(path, new)
-    elif different := differences(old, new):
+        write_json(path, mine.model_dump(mode="json"))
+    elif different := differences(_checked(stored, path), mine):
         raise BadInput(
             f"{root} holds another comparison (different: {', '.join(different)}). "
             "Choose another folder with --out."
@@ -137,8 +138,12 @@ def read_place(root: Path, data: Path) -> tuple[Comparison, Place]:
         raise BadInput(
             f"{root} has no {COMPARISON}: it is no folder of flatmin compare."
         )
-    found = check(Stored, stored, path, "Choose another folder with --out.")
+    found = _checked(stored, path)
     return found.comparison, Place(root, data, found.images, found.data_sha256)
+
+
+def _checked(stored: Any, path: Path) -> Stored:
+    return check(Stored, stored, path, "Choose another folder with --out.")
 
 
 def check_images(place: Place, sets: Sets) -> None:

@@ -21,6 +21,7 @@ from flatmin.experiments.config import Experiment
 from flatmin.experiments.datasets import DataSet, findings, prepared
 from flatmin.experiments.models import SCRATCH
 from flatmin.experiments.models.registry import is_timms
+from flatmin.experiments.tasks import likeliest
 from flatmin.experiments.train import Training
 
 #: Steps of the base before the radius is tried, and seconds for them.
@@ -315,6 +316,6 @@ def _error(training: Training, batches: Sequence[Sequence[Batch]]) -> float:
     with torch.no_grad():
         for x, y in (group for groups in batches for group in groups):
             likely = y if y.dim() == 1 else y.argmax(1)
-            wrong += int((training.model(x).argmax(1) != likely).sum())
+            wrong += int((likeliest(training.model(x)) != likely).sum())
             seen += len(x)
     return wrong / seen

@@ -14,6 +14,7 @@ from flatmin.experiments.datasets import DataSet
 from flatmin.experiments.intervals import interval, mean, paired
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.table import Column, Table, counted
+from flatmin.experiments.tasks import NO_CLASS, failures
 
 _COLUMNS = (
     Column("method", left=True),
@@ -94,7 +95,7 @@ def _line(row: Row, base: Row) -> tuple[str, ...]:
         f"{one.rho:g}" if row.arm != BASE else "",
         str(one.epochs),
         f"{mean(row.validation):.2f}",
-        f"{row.error:.2f}{_spread(half)}",
+        f"{row.error:.2f}{_spread(half)}{failures(row.results)}",
         "" if row is base else f"{gain.mean:+.2f}{_spread(gain.half)}",
         f"{row.mean('train_error'):.1f}",
         f"{row.gradient_examples / unit:.2f}",
@@ -126,14 +127,16 @@ def confusion(row: Row, data: DataSet) -> Tensor:
         data: what they were tested on.
 
     Returns:
-        ``[classes, classes]``, float64: test images by true and by predicted class.
+        ``[classes, classes + 1]``, float64: test images by true and by predicted
+        class. The last column counts images without one: the network has diverged.
     """
     n, y = len(data.classes), data.test.y.cpu()
-    counts = torch.zeros(n * n, dtype=torch.float64)
+    counts = torch.zeros(n * (n + 1), dtype=torch.float64)
     for folder in row.folders:
         predicted = Run(folder).predictions()["test"]
-        counts += torch.bincount(n * y + predicted, minlength=n * n)
-    return counts.view(n, n) / len(row.folders)
+        column = torch.where(predicted == NO_CLASS, n, predicted)
+        counts += torch.bincount((n + 1) * y + column, minlength=len(counts))
+    return counts.view(n, n + 1) / len(row.folders)
 
 
 def errors_by_class(base: Row, rival: Row, data: DataSet) -> Table:
@@ -162,10 +165,11 @@ def most_changed(base: Row, rival: Row, data: DataSet) -> str:
     k = int(change.abs().argmax())
     if not change.flatten()[k]:
         return ""
-    real, taken = divmod(k, len(data.classes))
+    real, taken = divmod(k, len(data.classes) + 1)
+    names = (*data.classes, "no class")
     return (
-        f"The confusion that changed most: {data.classes[real]} taken for "
-        f"{data.classes[taken]}, {a[real, taken]:.1f} times with {base.label} and "
+        f"The confusion that changed most: {names[real]} taken for "
+        f"{names[taken]}, {a[real, taken]:.1f} times with {base.label} and "
         f"{b[real, taken]:.1f} times with {rival.label}, of "
         f"{int(a[real].sum())} test images."
     )

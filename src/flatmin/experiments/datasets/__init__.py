@@ -10,6 +10,7 @@ from flatmin.experiments.datasets._checks import findings, shared
 from flatmin.experiments.datasets._folder import folder_in_memory
 from flatmin.experiments.datasets._made_up import made_up_images, made_up_split
 from flatmin.experiments.datasets._select import (
+    check_first,
     first_n,
     flip_labels,
     held_out,
@@ -53,6 +54,7 @@ __all__ = [
     "Split",
     "Tensors",
     "Windows",
+    "check_first",
     "check_kind",
     "findings",
     "first_n",

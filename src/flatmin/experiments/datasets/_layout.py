@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatmin.experiments.datasets._types import ImageFiles
-from flatmin.experiments.errors import BadInput, shortened
+from flatmin.experiments.errors import BadInput, refuse_unreadable, shortened
 
 #: Suffixes of images, in lower case.
 SUFFIXES = (
@@ -264,7 +264,7 @@ def _files(root: Path, folder: Path) -> Iterator[Path]:
 def _walk(root: Path, folder: Path) -> Iterator[Path]:
     # A link may lead back to a folder that was visited.
     seen = {_identity(place) for place in (root, *root.resolve().parents)}
-    walk = os.walk(folder, onerror=_refuse, followlinks=True)
+    walk = os.walk(folder, onerror=refuse_unreadable, followlinks=True)
     for place, folders, files in walk:
         here = Path(place)
         if _identity(here) in seen:
@@ -278,10 +278,6 @@ def _walk(root: Path, folder: Path) -> Iterator[Path]:
 def _identity(folder: Path) -> tuple[int, int]:
     found = folder.stat()
     return found.st_dev, found.st_ino
-
-
-def _refuse(error: OSError) -> None:
-    raise BadInput(f"cannot read {error.filename!r}: {error.strerror}.") from None
 
 
 def _hidden(name: str) -> bool:

@@ -48,9 +48,18 @@ def first_n(y: Tensor, n: int) -> Tensor:
     Raises:
         ValueError: there are fewer.
     """
-    if n > len(y):
-        raise ValueError(f"{n:,} examples are asked for, of {len(y):,}.")
+    check_first(n, len(y))
     return shuffled(len(y))[:n].sort().values
+
+
+def check_first(n: int, there: int) -> None:
+    """Refuse to draw more examples than there are.
+
+    Raises:
+        ValueError: ``n`` is more.
+    """
+    if n > there:
+        raise ValueError(f"{n:,} examples are asked for, of {there:,}.")
 
 
 def held_out(y: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def _fit(network: nn.Module, path: Path, found: dict[str, Tensor]) -> None:
             f"{path} has the weights of another network: {named} ({len(wrong)} in all)."
         )
     for name, x in found.items():
-        if x.is_complex() or x.is_quantized or bool(x.isnan().any()):
+        if x.is_complex() or bool(x.isnan().any()):
             raise BadInput(f"{path} is damaged: {name} has values that are no numbers.")
     network.load_state_dict(found)
 
@@ -90,9 +90,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         known = ", ".join((".safetensors", *_PICKLES))
         raise BadInput(f"{path}: weights are read from {known} files.")
     try:
-        if kind == ".safetensors":
-            return load_file(path)
-        whole: Any = torch.load(path, map_location="cpu", weights_only=True)
+        whole: Any = (
+            load_file(path)
+            if kind == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # A damaged pickle raises anything.
         raise BadInput(
             f"{path} is damaged, or holds more than tensors, which is not read "
@@ -105,7 +107,7 @@ def _state_dict(path: Path, whole: Any) -> dict[str, Tensor]:
     inside: Any = whole
     if isinstance(whole, dict):
         kept: dict[Any, Any] = whole
-        inside = next((kept[key] for key in _KEYS if key in kept), kept)
+        inside = next((kept[k] for k in _KEYS if kept.get(k) is not None), kept)
     if not isinstance(inside, dict):
         raise BadInput(f"{path} is no state dict: it is a {type(inside).__name__}.")
     state: dict[Any, Any] = inside
@@ -114,7 +116,17 @@ def _state_dict(path: Path, whole: Any) -> dict[str, Tensor]:
             raise BadInput(
                 f"{path} is no state dict: {name!r} is a {type(value).__name__}."
             )
+        if not _is_plain(value):
+            raise BadInput(
+                f"{path}: {name} is no plain tensor (sparse, quantised, or "
+                "without values). Store the values of a dense one."
+            )
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor holds a number for each of its places."""
+    return x.layout == torch.strided and not (x.is_quantized or x.is_meta)
 
 
 def _last_layers(network: nn.Module) -> tuple[str, ...]:

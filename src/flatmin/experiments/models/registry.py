@@ -183,7 +183,7 @@ def is_timms(name: str) -> bool:
 def _made(name: str, make: Callable[..., nn.Module], **options: Any) -> nn.Module:
     try:
         return make(**options)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise BadInput(f"cannot build {name}: {error}") from None
 
 

@@ -14,7 +14,7 @@ from flatmin.experiments.recipes._recipe import Cell, Recipe
 from flatmin.experiments.report._runs import StoredRun, differences, runs_of
 from flatmin.experiments.report._words import setting
 from flatmin.experiments.runs.asked import Asked, arm_name, run_folder
-from flatmin.experiments.tasks import task_of
+from flatmin.experiments.tasks import diverged, task_of
 
 #: A recipe with no more cells than this has those without runs listed too.
 SMALL = 24
@@ -61,6 +61,11 @@ class Arm:
         """The metric of each finished run; NaN where it was not measured."""
         finished = (run for run in self.runs if run.result is not None)
         return tuple(_value(run, self.cell) for run in finished)
+
+    @property
+    def diverged(self) -> int:
+        """How many of the finished runs have losses that are not finite."""
+        return sum(map(diverged, self.results))
 
     @property
     def interval(self) -> float | None:
@@ -201,6 +206,7 @@ def _record(report: Report, row: Row, arm: Arm) -> dict[str, Any]:
         "reported": chosen,
         "runs": len(arm.results),
         "asked": row.seeds,
+        "diverged": arm.diverged,
         "mean": _finite(arm.mean),
         "interval": _finite(arm.interval),
         "values": [_finite(value) for value in arm.values],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
+from flatmin.experiments.runs.files import inside
 from flatmin.experiments.runs.record import Run
 from flatmin.experiments.runs.stored import Config
 
@@ -44,9 +46,10 @@ def runs_of(arm: Path) -> tuple[StoredRun, ...]:
     """Read the runs in the folder of an arm, in order of their seeds.
 
     Raises:
-        BadInput: a file is damaged, or runs differ in more than the seed.
+        BadInput: a folder cannot be read, a file is damaged, or runs differ in more
+            than the seed.
     """
-    seeds = [f for f in arm.glob("seed-*") if f.name.removeprefix("seed-").isdecimal()]
+    seeds = [one for one in inside(arm) if re.fullmatch(r"seed-\d+", one.name)]
     seeds.sort(key=lambda folder: int(folder.name.removeprefix("seed-")))
     runs = tuple(_read(run) for run in map(Run, seeds) if run.begun or run.finished)
     for run in runs[1:]:

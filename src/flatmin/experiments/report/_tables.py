@@ -9,6 +9,7 @@ from flatmin.experiments.dry_run import duration
 from flatmin.experiments.report import _scale, _words
 from flatmin.experiments.report._numbers import Arm, Report, Row
 from flatmin.experiments.table import Column, Table, plain
+from flatmin.experiments.tasks import failures
 
 #: What the columns mean.
 _MEANING = {
@@ -112,15 +113,15 @@ def reading(report: Report) -> str:
 
 
 def estimate(arm: Arm) -> str:
-    """Write the mean of an arm's finished runs, and the interval if there is one."""
+    """Write the mean of an arm's finished runs, with interval and failures if any."""
     if not arm.results:
         return "pending"
     if not math.isfinite(arm.mean):
-        return "no number"
+        return f"no number{failures(arm.results)}"
     metric = arm.cell.metric
     half = arm.interval
     around = "" if half is None else f" ± {_words.number(metric, half)}"
-    return f"{_words.number(metric, arm.mean)}{around}"
+    return f"{_words.number(metric, arm.mean)}{around}{failures(arm.results)}"
 
 
 def _table(

@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from flatmin.experiments.config import Experiment
 from flatmin.experiments.errors import BadInput
 from flatmin.experiments.recipes._recipe import Cell
-from flatmin.experiments.runs.files import REMOVE, check, in_turn, read_json, write_json
+from flatmin.experiments.runs.files import (
+    REMOVE,
+    check,
+    in_turn,
+    inside,
+    read_json,
+    write_json,
+)
 from flatmin.experiments.runs.record import Run
 
 #: Most runs per arm; a larger number is a mistake.
@@ -51,7 +58,9 @@ class Asked(BaseModel):
     def seeds_of(self, cell: str) -> int:
         """Return the most runs per arm that any command asked for of a cell."""
         path = f"{cell}/"
-        asked = [n for part, n in self.parts.items() if path.startswith(f"{part}/")]
+        # Older versions stored a part as it was typed: "figure1/".
+        parts = ((part.rstrip("/"), n) for part, n in self.parts.items())
+        asked = [n for part, n in parts if path.startswith(f"{part}/")]
         return max(asked, default=self.seeds)
 
 
@@ -76,19 +85,27 @@ def sign(root: Path, asked: Asked) -> None:
 
 
 def has_runs(folder: Path) -> bool:
-    """Whether ``flatmin train`` or ``flatmin compare`` has written runs here."""
-    if (folder / COMPARISON).is_file():
-        return True
-    return next(folder.glob("recipe-*.json"), None) is not None
+    """Whether ``flatmin train`` or ``flatmin compare`` has written runs here.
+
+    Raises:
+        BadInput: the folder cannot be read.
+    """
+    return (folder / COMPARISON).is_file() or bool(_recipes(folder))
 
 
 def recipes_of(folder: Path) -> dict[Path, Asked]:
     """Read what was asked for in a folder, by file, in order of names.
 
     Raises:
-        BadInput: it is no folder of runs, or a file is damaged.
+        BadInput: it does not exist, is no folder of runs or cannot be read, or a file
+            is damaged.
     """
-    found = {path: _read(path) for path in sorted(folder.glob("recipe-*.json"))}
+    if not folder.is_dir():
+        raise BadInput(
+            f"no such folder: {folder}. Give the folder that flatmin train writes to "
+            "(its --out)."
+        )
+    found = {path: _read(path) for path in _recipes(folder)}
     asked = {path: one for path, one in found.items() if one is not None}
     if not asked and Run(folder).begun:
         _ = Run(folder).config
@@ -102,6 +119,10 @@ def recipes_of(folder: Path) -> dict[Path, Asked]:
             "folder that flatmin train writes to (its --out)."
         )
     return asked
+
+
+def _recipes(folder: Path) -> list[Path]:
+    return [path for path in inside(folder) if path.match("recipe-*.json")]
 
 
 def _read(path: Path) -> Asked | None:

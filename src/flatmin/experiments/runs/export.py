@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save
 from torch import nn
 
 import flatmin
@@ -19,7 +18,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models.registry import is_timms
 from flatmin.experiments.runs.files import check, read_json, write, write_json
 from flatmin.experiments.runs.images import Images, Transform, Window
-from flatmin.experiments.runs.network import restored
+from flatmin.experiments.runs.network import packed, restored
 from flatmin.experiments.runs.record import EXPORTED, Run
 
 #: What messages advise about a damaged export.
@@ -95,7 +94,7 @@ def export(folder: Path, out: Path) -> None:
         images=images,
         experiment=one.model_dump(mode="json"),
     )
-    write(out / EXPORTED, save(weights))
+    write(out / EXPORTED, packed(weights))
     write_json(out / "config.json", record.model_dump(mode="json"))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +13,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from flatmin import __version__
 from flatmin.diagnostics._files import write
-from flatmin.experiments.errors import BadInput
+from flatmin.experiments.errors import BadInput, refuse_unreadable
 
 __all__ = ["check", "differences", "read_json", "read_lines", "write", "write_json"]
 
@@ -28,6 +30,9 @@ _FINGERPRINTS = {
     "data_sha256": "the images",
     "weights_sha256": "the file of weights",
 }
+
+#: In place of an option that one of two configurations does not have.
+_ABSENT = object()
 
 #: The file in a folder on which the lock is; it stays there.
 LOCK = ".lock"
@@ -48,6 +53,30 @@ def check_outside(folder: Path, images: Path) -> None:
             f"{folder} is inside of the images' folder {images}, and what is written "
             "there would become images. Choose a place outside of it with --out."
         )
+
+
+def walked(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield a folder and those below it, each with the paths in it, in order.
+
+    Symbolic links are not followed. A folder that does not exist yields nothing.
+
+    Raises:
+        BadInput: one cannot be read, for instance because it is another user's.
+    """
+    if not folder.is_dir():
+        return
+    for place, folders, files in os.walk(folder, onerror=refuse_unreadable):
+        here = Path(place)
+        yield here, [here / name for name in sorted([*folders, *files])]
+
+
+def inside(folder: Path) -> list[Path]:
+    """Return the paths in a folder, in order; none if it does not exist.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    return next((paths for _, paths in walked(folder)), [])
 
 
 def sha256(path: Path) -> str:
@@ -99,18 +128,31 @@ def check(kind: type[Record], value: Any, place: object, advice: str) -> Record:
         advice: what to do if the value does not fit.
 
     Raises:
-        BadInput: a field is missing or has a wrong value; the message names it.
+        BadInput: a field is missing, unknown or has a wrong value; the message names
+            it.
     """
     if not isinstance(value, dict):
         raise BadInput(f"{place} is damaged. {advice}")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
+        unknown = [one for one in error.errors() if one["type"] == "extra_forbidden"]
+        if unknown:
+            raise _of_another_version(place, unknown[0]["loc"]) from None
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
         reason = reason[:1].lower() + reason[1:]
         raise BadInput(f"{place} is damaged ({field}: {reason}). {advice}") from None
+
+
+def _of_another_version(place: object, field: Sequence[str | int]) -> BadInput:
+    """Return the error about a file with a field that this version does not have."""
+    name = ".".join(map(str, field))
+    return BadInput(
+        f"{place} has the field {name}, which flatmin {__version__} does not know: "
+        "another version wrote it. Use that version for this folder."
+    )
 
 
 def read_lines(path: Path, kind: type[BaseModel]) -> list[dict[str, Any]]:
@@ -147,23 +189,25 @@ def _whole(rest: bytes, kind: type[BaseModel]) -> list[dict[str, Any]]:
         return []
 
 
-def differences(theirs: Any, mine: dict[str, Any]) -> list[str]:
+def differences(theirs: BaseModel, mine: BaseModel) -> list[str]:
     """Name the fields in which a stored configuration differs from another.
 
-    A field that one of the two does not have counts as None there: another version
-    of flatmin wrote it.
-
     Args:
-        theirs: the stored one; it may be damaged.
+        theirs: the stored one. Fields that an older version did not have must have
+            their defaults.
         mine: the other.
     """
-    old = theirs if isinstance(theirs, dict) else {}
+    return _different(theirs.model_dump(mode="json"), mine.model_dump(mode="json"))
+
+
+def _different(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
     names: list[str] = []
-    for key in mine | old:
-        value, stored = mine.get(key), old.get(key)
-        if isinstance(value, dict) and key not in _FINGERPRINTS:
-            names += differences(stored, value)
-        elif stored != value:
+    for key in {**mine, **theirs}:
+        one, other = theirs.get(key, _ABSENT), mine.get(key, _ABSENT)
+        deep = key not in _FINGERPRINTS
+        if deep and isinstance(one, dict) and isinstance(other, dict):
+            names += _different(one, other)
+        elif one != other:
             names.append(_FINGERPRINTS.get(key, key))
     return names
 

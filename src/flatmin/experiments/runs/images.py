@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -21,7 +21,28 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Images(BaseModel):
+#: A height or a width.
+Pixels = Annotated[int, Field(ge=1)]
+
+
+class _Standardised(BaseModel):
+    """What is standardised with a mean and a deviation per channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std must have one number per channel each, got "
+                f"{len(self.mean)} and {len(self.std)}"
+            )
+        return self
+
+
+class Images(_Standardised):
     """How images of a data set become a network's input.
 
     Attributes:
@@ -33,12 +54,9 @@ class Images(BaseModel):
         files: whether images are read from files, so that tests cut out the centre.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     classes: tuple[str, ...] = Field(min_length=1)
-    mean: tuple[float, ...] = Field(min_length=1)
-    std: tuple[float, ...] = Field(min_length=1)
-    size: tuple[int, int]
-    side: int | None = None
+    size: tuple[Pixels, Pixels]
+    side: Pixels | None = None
     files: bool
 
     @property
@@ -52,7 +70,7 @@ class Images(BaseModel):
         return {}
 
 
-class Window(BaseModel):
+class Window(_Standardised):
     """How a window of a series becomes a network's input.
 
     Attributes:
@@ -62,9 +80,6 @@ class Window(BaseModel):
         horizon: steps that are forecast.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    mean: tuple[float, ...] = Field(min_length=1)
-    std: tuple[float, ...] = Field(min_length=1)
     lookback: int = Field(ge=1)
     horizon: int = Field(ge=1)
 
@@ -104,6 +119,25 @@ class Pieces(BaseModel):
 
 #: How the data of a run becomes its network's input.
 Inputs = Images | Window | Pieces
+
+
+def _kind(value: Any) -> str:
+    """Return which of `Inputs` a value is meant to be, by a field of it alone."""
+    if isinstance(value, Inputs):
+        return type(value).__name__
+    fields = value if isinstance(value, dict) else {}
+    if "horizon" in fields:
+        return "Window"
+    return "Pieces" if "tokens" in fields else "Images"
+
+
+#: The same in files. An error is about the fields of one of them, not of all.
+StoredInputs = Annotated[
+    Annotated[Images, Tag("Images")]
+    | Annotated[Window, Tag("Window")]
+    | Annotated[Pieces, Tag("Pieces")],
+    Discriminator(_kind),
+]
 
 
 def described(data: DataSet, experiment: Experiment) -> Inputs:

@@ -1,4 +1,4 @@
-"""Build a trained network again from its name and its weights."""
+"""Store the weights of a network, and build it again from its name and them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flatmin.experiments.errors import BadInput
@@ -36,11 +36,14 @@ def restored(
         BadInput: there is no such network, or the weights are missing, damaged, or
             another network's.
     """
-    weights = tensors(path, advice)
+    weights, config = tensors(path, advice), path.with_name("config.json")
+    decided = {"name", "classes", "channels", "weights", *images.options}
+    if named := sorted(decided & options.keys()):
+        raise BadInput(f"{config} is damaged: {named[0]} is no option. {advice}")
     try:
         network = build(name, *images.shape, SCRATCH, **images.options, **options)
     except BadInput as refused:
-        raise BadInput(f"{path.with_name('config.json')}: {refused}") from None
+        raise BadInput(f"{config}: {refused}") from None
     if any(w.dtype == torch.float64 for w in weights.values()):
         network = network.double()
     try:
@@ -48,6 +51,24 @@ def restored(
     except RuntimeError:
         raise BadInput(f"{path} does not fit the run's network. {advice}") from None
     return network.eval()
+
+
+def packed(weights: Mapping[str, Tensor]) -> bytes:
+    """Return the contents of a file with tensors; what they share is stored for each.
+
+    safetensors refuses tensors that share memory, such as those of tied layers.
+
+    Args:
+        weights: by name, on any device.
+    """
+    seen: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, given in weights.items():
+        w = given.detach().cpu().contiguous()
+        place = w.untyped_storage().data_ptr()
+        own[name] = w.clone() if place in seen else w
+        seen.add(place)
+    return save(own)
 
 
 def tensors(path: Path, advice: str) -> dict[str, Tensor]:

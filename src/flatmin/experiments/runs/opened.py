@@ -221,8 +221,11 @@ def names(runs: Sequence[Finished]) -> list[str]:
 
 
 def paths(runs: Sequence[Finished]) -> list[str]:
-    """Return the paths of runs below the folder that holds them all."""
-    common = os.path.commonpath([run.folder for run in runs])
+    """Return the paths of runs below the folder that holds them all.
+
+    A single run has the name of its folder.
+    """
+    common = os.path.commonpath([run.folder.parent for run in runs])
     return [run.folder.relative_to(common).as_posix() for run in runs]
 
 
@@ -272,7 +275,7 @@ def _homes(here: Path) -> list[Run]:
     if Run(here).begun:
         return [Run(here)]
     # Only in folders of runs, because a search elsewhere could be of a whole disk.
-    if any(has_runs(folder) for folder in (here, *here.parents)):
+    if has_runs(here) or any(map(_may_have_runs, here.parents)):
         below = runs_below(here)
         if below:
             return sorted(below, key=lambda run: _by_number(run.folder))
@@ -281,6 +284,14 @@ def _homes(here: Path) -> list[Run]:
     around = [run for run in above if run.begun][:1]
     # A result without a configuration is a damaged run; reading it raises the error.
     return around or [run for run in [Run(here)] if run.finished]
+
+
+def _may_have_runs(above: Path) -> bool:
+    """As `has_runs`, of a folder that need not be this user's to read."""
+    try:
+        return has_runs(above)
+    except (BadInput, PermissionError):
+        return False
 
 
 def _by_number(path: Path) -> list[str | int]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from flatmin.experiments.config import Experiment
@@ -37,11 +36,12 @@ from flatmin.experiments.runs.files import (
     read_json,
     read_lines,
     sha256,
+    walked,
     write,
     write_json,
 )
 from flatmin.experiments.runs.images import Inputs, Window, described
-from flatmin.experiments.runs.network import restored, tensors
+from flatmin.experiments.runs.network import packed, restored, tensors
 from flatmin.experiments.runs.stored import Config, Epoch, Result, Start
 
 #: What messages advise about a damaged file that only training can make again.
@@ -204,7 +204,8 @@ class Run:
             world: by how many processes.
 
         Raises:
-            BadInput: the folder holds another experiment, or something else.
+            BadInput: the folder holds another experiment, or something else; its
+                configuration is damaged, or of another version of flatmin.
         """
         config = Config(
             experiment=experiment,
@@ -213,19 +214,22 @@ class Run:
             world=world,
             images=described(data, experiment),
         )
-        mine = config.model_dump(mode="json")
-        path = self._path("config.json")
-        theirs = read_json(path, _TRAIN)
-        if theirs is None:
+        if not self.begun:
             self._check_empty()
-            write_json(path, mine)
-        elif different := differences(theirs, mine):
+            write_json(self._path("config.json"), config.model_dump(mode="json"))
+        elif different := differences(self.config, self._as_far_as_stored(config)):
             raise BadInput(
                 f"{self.folder} holds another experiment (different: "
                 f"{', '.join(different)}). Choose another folder with --out."
             )
         starts = [*self.starts(), environment.start()]
         write(self._path("environment.jsonl"), _lines(starts))
+
+    def _as_far_as_stored(self, config: Config) -> Config:
+        """Leave out the images where an older version did not describe its own."""
+        if self.config.images is not None:
+            return config
+        return config.model_copy(update={"images": None})
 
     def _check_empty(self) -> None:
         there = self.folder.iterdir() if self.folder.exists() else ()
@@ -258,7 +262,7 @@ class Run:
 
     def keep_labels(self, y: Tensor) -> None:
         """Store the labels that are trained."""
-        write(self._path("labels.safetensors"), save({"y": y.contiguous()}))
+        write(self._path("labels.safetensors"), packed({"y": y}))
 
     def keep_predictions(self, predicted: Mapping[str, Tensor]) -> None:
         """Store the classes that were predicted for the test images, if any were.
@@ -268,7 +272,7 @@ class Run:
                 also under ``"last"``, those of the last weights.
         """
         if predicted:
-            write(self._path("predictions.safetensors"), save(dict(predicted)))
+            write(self._path("predictions.safetensors"), packed(predicted))
 
     def predictions(self) -> dict[str, Tensor]:
         """Read what `keep_predictions` stored.
@@ -280,8 +284,7 @@ class Run:
 
     def finish(self, weights: Mapping[str, Tensor], result: dict[str, Any]) -> None:
         """Store the trained weights and the result, with which the run is finished."""
-        cpu = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
-        write(self._path("weights.safetensors"), save(cpu))
+        write(self._path("weights.safetensors"), packed(weights))
         write_json(self._path("result.json"), result)
 
     def close(self) -> None:
@@ -310,10 +313,14 @@ def _lines(records: list[dict[str, Any]]) -> str:
 
 
 def runs_below(folder: Path) -> list[Run]:
-    """Find the runs in a folder, at any depth, finished or not."""
-    names = ("config.json", "result.json")
-    found = {path.parent for name in names for path in folder.rglob(name)}
-    runs = [Run(folder) for folder in found if not (folder / EXPORTED).is_file()]
+    """Find the runs in a folder, at any depth, finished or not.
+
+    Raises:
+        BadInput: a folder cannot be read, and could hold a run.
+    """
+    named = ((here, {path.name for path in paths}) for here, paths in walked(folder))
+    found = [here for here, names in named if names & {"config.json", "result.json"}]
+    runs = [Run(here) for here in found if not (here / EXPORTED).is_file()]
     return [run for run in runs if run.begun or not _inside_a_run(run)]
 
 

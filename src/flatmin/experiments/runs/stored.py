@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from flatmin.experiments.config import Experiment
-from flatmin.experiments.runs.images import Inputs
+from flatmin.experiments.runs.images import StoredInputs
 
 #: Per cent.
 Share = Annotated[float, Field(ge=0, le=100)]
@@ -38,7 +38,7 @@ class Config(BaseModel):
     data_sha256: str
     weights_sha256: str | None = None
     world: int = Field(default=1, ge=1)
-    images: Inputs | None = None
+    images: StoredInputs | None = None
 
 
 class Start(BaseModel):

@@ -19,6 +19,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.jobs import Job, Request, train_job
 from flatmin.experiments.launch import launched, share_of_threads, world_size
 from flatmin.experiments.progress import bars
+from flatmin.experiments.readers import end_with_input
 from flatmin.experiments.runs.asked import point_folder, sweep_folder
 from flatmin.experiments.runs.files import Busy
 from flatmin.experiments.sweep._grid import Point, grid
@@ -31,6 +32,9 @@ __all__ = ["sweep"]
 
 #: The environment variable in place of ``--storage``, whose URL may hold a password.
 STORAGE = "FLATMIN_STORAGE"
+
+#: The environment variable of helpers, whose standard input the first process holds.
+HELPER = "FLATMIN_HELPER"
 
 #: Most processes; a larger number is a typing error.
 _MOST = 256
@@ -65,6 +69,8 @@ def sweep(
     Raises:
         BadInput: cell, settings, data, folders or data base do not fit.
     """
+    if HELPER in os.environ:
+        end_with_input()
     if world_size() > 1:
         raise BadInput(
             "a sweep trains each point in one process; start it without torchrun, "
@@ -118,10 +124,14 @@ def _train(
 
 @contextmanager
 def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers]:
-    """Start ``n - 1`` helpers for a sweep; they are stopped at the end of the block."""
+    """Start ``n - 1`` helpers for a sweep; they are stopped at the end of the block.
+
+    They end with this process too, even if it is killed.
+    """
     helpers = [
         subprocess.Popen(
             command(request),
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment(k, n, storage),
@@ -137,6 +147,8 @@ def _helpers(request: Request, storage: str | None, n: int) -> Iterator[_Helpers
                 helper.send_signal(signal.SIGINT)
         for helper in helpers:
             _end(helper)
+            if helper.stdin is not None:
+                helper.stdin.close()
 
 
 def _end(helper: subprocess.Popen[bytes]) -> None:
@@ -163,7 +175,7 @@ def command(request: Request) -> list[str]:
 def environment(k: int, n: int, storage: str | None) -> dict[str, str]:
     """Return the environment of process ``k`` of ``n``: a share of the cores, a GPU."""
     cores = max((os.cpu_count() or 1) // n, 1)
-    mine = {"OMP_NUM_THREADS": str(cores), **os.environ}
+    mine = {"OMP_NUM_THREADS": str(cores), **os.environ, HELPER: "1"}
     if torch.cuda.is_available():
         known = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = known.split(",") if known else range(torch.cuda.device_count())
