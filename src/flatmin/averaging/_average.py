@@ -22,8 +22,8 @@ from flatmin.averaging._tensors import (
     restored,
     tensors_of,
 )
+from flatmin.core._away import are_away
 from flatmin.diagnostics._still import collecting, still
-from flatmin.optim._weights import are_away
 
 #: Models that have an average for a while, whichever object it is of.
 _LENT: WeakSet[nn.Module] = WeakSet()
