@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatmin.diagnostics import Objective, m_sharpness
@@ -112,7 +112,7 @@ def test_batches_of_every_kind_are_moved_counted_and_cut(kind: Any) -> None:
     found = m_sharpness(objective, 0.3, 2)
     assert found.value == pytest.approx(expected.value, rel=1e-12)
     assert found.groups == 12
-    objective.w = [torch.empty(0, device="meta")]
+    objective.w = [nn.Parameter(torch.empty(0, device="meta"))]
     assert entry(next(objective.batches()), "x").is_meta
 
 

@@ -60,13 +60,6 @@ OBJECTIVE_DEFECTS = [
         f"{LOSSES}test_loss_and_gradient_are_those_of_one_batch[5+4+3-kl]",
     ),
     Mutant(
-        "bytes that are taken for a mask",
-        CRITERION,
-        "torch.where(kept, targets, 0).long()",
-        "torch.where(kept, targets, 0)",
-        f"{LOSSES}test_classes_in_bytes_have_the_weights_of_their_classes[dtype0]",
-    ),
-    Mutant(
         "sums that are accepted",
         CRITERION,
         '    if options.get("reduction") == "sum":\n',
