@@ -27,6 +27,7 @@ from tests.diagnostics.losses import (
     fresh,
     hessian,
     ignored,
+    inputs,
     loss_of,
     network,
     numbers,
@@ -204,3 +205,36 @@ def test_an_empty_batch_counts_nothing() -> None:
     with_empty = fresh(F.cross_entropy, y, (6, 0, 6))
     assert with_empty.sizes == [6, 0, 6]
     assert torch.equal(with_empty.loss(), fresh(F.cross_entropy, y).loss())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_classes_in_bytes_have_the_weights_of_their_classes(dtype: torch.dtype) -> None:
+    """As many targets as classes, and more: as a mask, bytes would fail in one case."""
+    for n in (3, 12):
+        y = classes()[:n]
+        criterion = nn.CrossEntropyLoss(WEIGHT)
+        model = network(nn.Identity())
+        data = [(inputs()[:n], y.to(dtype))]
+        objective = Objective(model, criterion, data)
+        expected = criterion(model(inputs()[:n]).detach(), y)
+        assert float(objective.loss()) == pytest.approx(float(expected), rel=1e-12)
+        assert objective.divisor == pytest.approx(float(WEIGHT[y].sum()), rel=1e-12)
+
+
+def test_options_are_those_that_the_criterion_has_when_it_is_measured() -> None:
+    criterion = nn.CrossEntropyLoss(WEIGHT)
+    objective = fresh(criterion, classes())
+    criterion.label_smoothing = 0.3
+    expected = criterion(objective.model(inputs()).detach(), classes())
+    assert float(objective.loss()) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"weight": 2 * WEIGHT}, {"ignore_index": 1}])
+def test_options_that_change_the_divisor_are_refused(change: dict[str, Any]) -> None:
+    criterion = nn.CrossEntropyLoss(WEIGHT)
+    objective = fresh(criterion, classes())
+    for name, value in change.items():
+        setattr(criterion, name, value)
+    for read in (objective.loss, objective.gradient):
+        with pytest.raises(ValueError, match="changed the criterion, build a new"):
+            read()

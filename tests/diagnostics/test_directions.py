@@ -217,3 +217,93 @@ def test_too_short_or_straight_trajectories_are_refused() -> None:
     line = [[p + a * x for p, x in zip(objective.w, d, strict=True)] for a in (0, 1, 3)]
     with pytest.raises(ValueError, match="lie on a line"):
         directions.trajectory_pca(objective, line)
+
+
+def half_frozen() -> Objective:
+    model = mlp()
+    next(model.parameters()).requires_grad_(False)
+    return objective_of(model)
+
+
+@pytest.mark.parametrize("kind", ["module", "state dict"])
+def test_a_model_with_other_frozen_weights_is_refused(kind: str) -> None:
+    objective, other = half_frozen(), mlp()
+    given = other if kind == "module" else other.state_dict()
+    with pytest.raises(ValueError, match=r"differs in 0\.weight, frozen here"):
+        directions.between(objective, given)
+    with pytest.raises(ValueError, match="frozen here"):
+        directions.through(objective, given, given)
+    with pytest.raises(ValueError, match="frozen here"):
+        directions.trajectory_pca(objective, [given] * 3)
+
+
+def test_frozen_weights_that_are_alike_or_left_out_are_fine() -> None:
+    objective, other = half_frozen(), mlp().state_dict()
+    moving = {name: x for name, x in other.items() if name != "0.weight"}
+    alike = {**moving, "0.weight": objective.model.state_dict()["0.weight"].float()}
+    objective.model.float()
+    expected = [x - p for x, p in zip(moving.values(), objective.w, strict=True)]
+    for given in (moving, alike):
+        torch.testing.assert_close(
+            directions.between(objective, given), expected, check_dtype=False
+        )
+    with pytest.raises(ValueError, match="frozen here"):
+        directions.between(objective, {**moving, "0.weight": torch.zeros(2)})
+
+
+def test_tensors_may_come_one_by_one() -> None:
+    objective, other = objective_of(mlp()), mlp()
+    expected = directions.between(objective, other)
+    found = directions.between(objective, other.parameters())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    line = landscape.line(objective, (x for x in expected), a=(1.0,))  # pyright: ignore
+    assert line.losses == landscape.line(objective, expected, a=(1.0,)).losses
+    states = [weights_of(seed) for seed in range(3)]
+    basis = directions.trajectory_pca(objective, iter(states))
+    assert len(basis.coordinates) == 3
+
+
+def test_names_of_wrappers_do_not_count() -> None:
+    objective, other = objective_of(mlp()), mlp()
+    expected = directions.between(objective, other)
+    inside = objective_of(nn.DataParallel(mlp()))
+    compiled = {f"_orig_mod.module.{k}": x for k, x in other.state_dict().items()}
+    for given in (nn.DataParallel(other), compiled):
+        found = directions.between(objective, given)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        for p, x, q in zip(
+            inside.w,
+            directions.between(inside, given),
+            other.parameters(),
+            strict=True,
+        ):
+            torch.testing.assert_close(p + x, q, rtol=0, atol=1e-15)
+    mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"has no 0\.weight"):
+        directions.between(objective, mixed)
+    with pytest.raises(ValueError, match=r"has no 0\.weight"):
+        directions.between(objective, {})
+
+
+class Complex(nn.Module):
+    """A complex layer before a real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(6, 4, dtype=torch.complex128))
+        self.last = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last((x.to(torch.complex128) @ self.first).abs())
+
+
+def test_complex_weights_have_complex_directions() -> None:
+    torch.manual_seed(0)
+    objective = objective_of(Complex())
+    d = directions.random(objective, 0)[0]
+    w = objective.w[0].detach()
+    torch.testing.assert_close(d.norm(dim=1), w.norm(dim=1))
+    assert d.real.abs().min() > 0
+    assert d.imag.abs().min() > 0
+    raw = directions.random(objective, 0, by_filter=False)[0]
+    assert float(raw.abs().square().mean()) == pytest.approx(1, abs=0.5)

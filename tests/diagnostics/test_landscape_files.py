@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import UserDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,7 +139,8 @@ def test_a_finished_file_is_not_measured_again(tmp_path: Path) -> None:
         first = measure(file)
         before = len(calls)
         assert measure(file) == first
-        assert len(calls) == before
+        # One pass over the one batch tells whether the file is of these losses.
+        assert len(calls) == before + 1
 
 
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -238,3 +242,98 @@ def test_a_sparse_buffer_is_a_part_of_the_fingerprint(
     dense, *sparse = lines
     assert sparse[0].losses == pytest.approx(dense.losses, rel=1e-12)
     assert len({line.fingerprint for line in sparse}) == 3
+
+
+def named(seed: int, kind: Callable[..., Any] = dict) -> list[Any]:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(8, 6, generator=draw, dtype=torch.float64)
+    return [kind(x=x, y=torch.randint(3, (8,), generator=draw))]
+
+
+@dataclass
+class Pair:
+    """A batch."""
+
+    x: Tensor
+    y: Tensor
+
+
+def parts(model: nn.Module, one: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(one, Pair):
+        return model(one.x), one.y
+    return model(one["x"]), one["y"]
+
+
+def doubled(model: nn.Module, one: Any) -> tuple[Tensor, Tensor]:
+    return 2 * model(one["x"]), one["y"]
+
+
+WEIGHTS = [torch.tensor([1.0, w, 1.0]).double() for w in (1, 9)]
+
+
+@pytest.mark.parametrize("memory", [10, 2**30])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"data": named(0)}, {"data": named(1)}),
+        ({"data": named(0, UserDict)}, {"data": named(1, UserDict)}),
+        ({"data": named(0, Pair)}, {"data": named(1, Pair)}),
+        ({}, {"criterion": nn.CrossEntropyLoss(label_smoothing=0.5)}),
+        *[({"criterion": nn.CrossEntropyLoss(WEIGHTS[0])}, second) for second in (
+            {"criterion": nn.CrossEntropyLoss(WEIGHTS[1])}, {"forward": doubled},
+        )],
+    ],
+    ids=["data", "mapping", "dataclass", "options", "class weights", "forward"],
+)  # fmt: skip
+def test_a_file_of_another_loss_is_refused(
+    first: dict[str, Any], second: dict[str, Any], memory: int, tmp_path: Path
+) -> None:
+    model, file = mlp(), tmp_path / "line.json"
+    plain = {"criterion": cross_entropy, "data": named(0), "forward": parts}
+    one, other = (Objective(model, **{**plain, **more}) for more in (first, second))
+    u = directions.random(one, 0)
+    line = landscape.line(one, u, a=axis(3), memory=memory, file=file)
+    assert landscape.line(one, u, a=axis(3), memory=memory, file=file) == line
+    with pytest.raises(ValueError, match="of another criterion or forward"):
+        landscape.line(other, u, a=axis(3), memory=memory, file=file)
+
+
+def test_data_whose_losses_are_alike_at_the_weights_is_told_apart_by_itself(
+    tmp_path: Path,
+) -> None:
+    model, file = mlp(), tmp_path / "line.json"
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    one, other = (
+        Objective(model, cross_entropy, named(seed), forward=parts) for seed in (0, 1)
+    )
+    u = [torch.ones_like(p) for p in one.w]
+    landscape.line(one, u, a=axis(3), file=file)
+    with pytest.raises(ValueError, match="is of other weights, directions, data"):
+        landscape.line(other, u, a=axis(3), file=file)
+
+
+def test_the_parts_of_all_processes_are_in_the_fingerprint(
+    one_process: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = _sweep._Together(one_process, torch.device("cpu"))
+    assert together.agreed("01ff", must=False) == "01ff"
+    monkeypatch.setattr(together, "reduced", lambda x: x + torch.tensor([2, 3]))
+    assert together.agreed("01ff", must=False) == "0302"
+
+
+def test_labels_are_checked_before_anything_is_measured() -> None:
+    objective = dense()
+    u, v = two(objective)
+    done: list[int] = []
+
+    def progress(count: int, _: int) -> None:
+        done.append(count)
+
+    with pytest.raises(ValueError, match="a plane has two labels, got 1"):
+        landscape.plane(objective, u, v, a=axis(3), labels=("u",), progress=progress)  # pyright: ignore
+    with pytest.raises(ValueError, match="could not convert"):
+        landscape.plane(
+            objective, u, v, a=axis(3), marks={"a": ("x", 0)}, progress=progress  # pyright: ignore
+        )  # fmt: skip
+    assert done == []

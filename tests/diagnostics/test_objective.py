@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from flatmin.diagnostics import Objective, eigenvalues, sharpness, trace
+from flatmin import SAM
+from flatmin.diagnostics import Monitor, Objective, eigenvalues, sharpness, trace
+from flatmin.diagnostics._products import Curvature
 from tests.diagnostics.problems import (
     batches,
     classifier,
@@ -188,6 +190,79 @@ def test_a_frozen_model_is_refused() -> None:
 def test_weights_of_two_bytes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"weights in torch.bfloat16 are too coarse"):
         fresh(model=mlp(torch.bfloat16))
+
+
+class OnFrozen(nn.Module):
+    """A head on frozen weights of two bytes and of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 4).bfloat16().requires_grad_(False)
+        whole = torch.randint(-9, 9, (4, 4), dtype=torch.int8)
+        self.whole = nn.Parameter(whole, requires_grad=False)
+        self.head = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x.bfloat16()).double() @ self.whole.double())
+
+
+def test_frozen_weights_may_be_as_narrow_as_they_like() -> None:
+    objective = fresh(model=OnFrozen())
+    assert [p.shape for p in objective.w] == [(3, 4), (3,)]
+    assert sharpness(objective).value > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(nn.LazyLinear(6), "0.weight"), (nn.LazyBatchNorm1d(), "0.running_mean")],
+)
+def test_a_model_without_values_yet_is_refused(layer: nn.Module, name: str) -> None:
+    model = nn.Sequential(layer, nn.Linear(6, 3)).double().eval()
+    with pytest.raises(ValueError, match=rf"{name}.* before the first batch\. Run one"):
+        fresh(model=model)
+    model(batches()[0][0])
+    assert fresh(model=model).n == 24
+
+
+def test_weights_that_a_loop_has_moved_are_not_measured() -> None:
+    model: Any = mlp()
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model, rho=0.5)
+    objective = fresh(model=model)
+    monitor = Monitor(objective, lambda_max=False)
+    x, y = batches()[0]
+    for k, probe in enumerate(optimizer.probes()):
+        probe.loss = loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        if k == 0:
+            assert sharpness(objective).value > 0
+            continue
+        for measure in (objective.loss, lambda: fresh(model=model)):
+            with pytest.raises(RuntimeError, match=r"Measure after optimizer\.step"):
+                measure()
+        record = monitor(0)
+        assert record is not None
+        assert "weights are at w + eps" in record["problem"]
+    assert sharpness(objective).value > 0
+    optimizer.step()
+    assert sharpness(objective).value > 0
+
+
+def test_gradients_of_many_batches_in_float32_lose_nothing() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    # Slopes of 2^25 and 256 times 1/2: float32 could not add them up one by one.
+    x = torch.full((2**8 + 1, 1), 0.5)
+    x[0] = 2.0**12
+    data = list(zip(x.split(1), torch.zeros_like(x).split(1), strict=True))
+    objective = Objective(model, F.mse_loss, data)
+    expected = pytest.approx((2.0**25 + 2**7) / (2**8 + 1), rel=2e-7)
+    _, (g,) = objective.gradient()
+    assert g.dtype == torch.float32
+    assert g.item() == expected
+    product = Curvature(objective, "hessian")(torch.ones(1))
+    assert product.dtype == torch.float32
+    assert product.item() == expected
 
 
 def test_data_that_can_be_read_once_is_refused() -> None:

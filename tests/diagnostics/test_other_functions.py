@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from flatmin.core import TwoPoint, scales
 from flatmin.diagnostics import (
     Monitor,
     Objective,
@@ -24,7 +25,7 @@ from flatmin.diagnostics import (
     trace,
     worst_sharpness,
 )
-from flatmin.diagnostics._functional import is_replaceable
+from flatmin.diagnostics._products import Curvature
 from flatmin.diagnostics.directions import between, random
 from flatmin.diagnostics.landscape import axis
 from tests.diagnostics.problems import batches, whole
@@ -82,6 +83,124 @@ def test_a_gauss_newton_matrix_of_such_weights_is_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="Use matrix='hessian'"):
         trace(objective, matrix="ggn")
     assert eigenvalues(objective, 1).value > 0
+
+
+class ByTask(nn.Module):
+    """Has a head for each task, one of which it reads from a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.plain = nn.Linear(6, 4).double(), nn.Linear(4, 3).double()
+        self.other = nn.Linear(4, 3).double()
+        self.aside = [self.other.weight, self.other.bias]
+
+    def forward(self, x: Tensor, task: int) -> Tensor:
+        x = torch.tanh(self.body(x))
+        return F.linear(x, *self.aside) if task else self.plain(x)
+
+
+class Slightly(nn.Module):
+    """Reads a weight from a list that has a hundredth of the gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.Linear(6, 3).double()
+        self.large = nn.Linear(6, 3, bias=False).double()
+        nn.init.constant_(self.large.weight, 300.0)
+        self.aside = [self.large.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x) + 1e-3 * F.linear(x, self.aside[0])
+
+
+def by_task(order: int) -> Objective:
+    torch.manual_seed(0)
+    x, y = batches()[0]
+    data = [(x[:4], y[:4], 0), (x[4:], y[4:], 1)][::order]
+    return Objective(
+        ByTask(), F.cross_entropy, data, forward=lambda m, b: (m(b[0], b[2]), b[1])
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_batch_tells_whether_weights_are_read_from_elsewhere(
+    order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = by_task(order)
+    found = m_sharpness(objective, 0.5, 1).value
+    with pytest.raises(ValueError, match="reads its weights as attributes"):
+        Curvature(objective, "ggn")
+    monkeypatch.setattr("flatmin.diagnostics._m_sharpness._VMAP_UP_TO", 0)
+    assert found == pytest.approx(m_sharpness(objective, 0.5, 1).value, rel=1e-9)
+
+
+def test_a_batch_without_a_gradient_hides_no_weights() -> None:
+    torch.manual_seed(0)
+    x, y = batches()[0]
+    nothing = x, torch.full_like(y, -100)
+    objective = Objective(Listed(), F.cross_entropy, [nothing, (x, y)])
+    with pytest.raises(ValueError, match="reads its weights as attributes"):
+        Curvature(objective, "ggn")
+    alone = Objective(objective.model, F.cross_entropy, [(x, y)])
+    found, expected = (m_sharpness(one, 0.5, 1) for one in (objective, alone))
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "within", [TwoPoint(), TwoPoint(scale=scales.Magnitude())], ids=["plain", "scaled"]
+)
+def test_a_weight_with_a_small_share_of_the_gradient_moves_all_the_same(
+    within: TwoPoint,
+) -> None:
+    torch.manual_seed(0)
+    objective = Objective(Slightly(), F.cross_entropy, batches()[:1])
+    expected = sharpness(objective, 0.1, within=within).value
+    found = m_sharpness(objective, 0.1, 8, within=within).value
+    assert found == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="reads its weights as attributes"):
+        Curvature(objective, "ggn")
+
+
+def test_a_gauss_newton_matrix_of_a_criterion_with_weights_is_refused() -> None:
+    model = nn.Linear(6, 3).double()
+
+    def penalised(outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, y) + model.weight.square().sum()
+
+    objective = Objective(model, penalised, batches())
+    assert eigenvalues(objective, 1).value > 2
+    with pytest.raises(ValueError, match="leave the penalty out of the criterion"):
+        Curvature(objective, "ggn")
+    with torch.inference_mode(), pytest.raises(ValueError, match="has no gradient"):
+        Curvature(objective_of(model), "ggn")
+    with torch.inference_mode(), pytest.raises(ValueError, match="has no gradient"):
+        m_sharpness(objective_of(model), 0.1, 1)
+
+
+class Tempered(nn.Module):
+    """A criterion that learns, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cold = nn.Parameter(torch.tensor(2.0).double())
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.cold * outputs, y, reduction="none")
+
+
+def test_a_graph_of_other_parameters_is_no_obstacle() -> None:
+    model = nn.Linear(6, 3).double()
+    tempered = Objective(model, Tempered(), batches())
+    plain = Objective(
+        model, F.cross_entropy, batches(), forward=lambda m, b: (2 * m(b[0]), b[1])
+    )
+    measures: list[Any] = [
+        lambda o: trace(o, matrix="ggn").value,
+        lambda o: m_sharpness(o, 0.1, 1).value,
+        lambda o: landscape.line(o, random(o, 0), a=axis(2), how="stacked").losses[0],
+    ]
+    for measure in measures:
+        assert measure(tempered) == pytest.approx(measure(plain), rel=1e-9)
 
 
 def in_bfloat16(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
@@ -250,7 +369,7 @@ def test_a_monitor_inside_of_autocast_sees_the_weights_move() -> None:
 def test_a_process_without_data_has_nothing_that_could_not_be_replaced() -> None:
     objective = objective_of(Listed())
     objective.data = []
-    assert is_replaceable(objective)
+    assert not Curvature(objective, "ggn")(torch.ones(72).double()).any()
 
 
 class Recomputing(nn.Module):

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 BALL = "diagnostics/_ball.py"
 BLOCKED = "diagnostics/_blocked.py"
+AGREEMENT = "diagnostics/_agreement.py"
 GRID = "diagnostics/_grid.py"
 GROUPS = "diagnostics/_m_sharpness.py"
 FUNCTIONAL = "diagnostics/_functional.py"
@@ -15,6 +16,8 @@ LAYOUT = "tests/diagnostics/test_blocked.py::"
 HESSIAN = "tests/diagnostics/test_hessian.py::"
 M_SHARPNESS = "tests/diagnostics/test_m_sharpness.py::"
 OBJECTIVE = "diagnostics/_objective.py"
+FILES = "tests/diagnostics/test_landscape_files.py::"
+TOLD = "tests/diagnostics/test_agreement.py::"
 OTHER = "tests/diagnostics/test_other_functions.py::"
 STILL = "diagnostics/_still.py"
 MONITOR = "tests/diagnostics/test_monitor.py::"
@@ -130,8 +133,8 @@ MEASURE_DEFECTS = [
     Mutant(
         "the Hessian of each process's own part",
         PRODUCTS,
-        "return _finite(self.objective.sum(self.flat(total)))",
-        "return self.flat(total)",
+        "return _finite(self.objective.sum(self.flat(total)).to(v.dtype))",
+        "return self.flat(total).to(v.dtype)",
         f"{RANKS}test_two_processes_measure_what_one_does",
     ),
     Mutant(
@@ -237,9 +240,9 @@ MEASURE_DEFECTS = [
     ),
     Mutant(
         "hooks that are lost",
-        BLOCKED,
-        "m._forward_hooks or m._forward_pre_hooks",
-        "m._forward_hooks",
+        "diagnostics/_hooks.py",
+        '("_forward_hooks", "_forward_pre_hooks")',
+        '("_forward_hooks",)',
         f"{LAYOUT}test_other_models_are_refused[pre-hook]",
     ),
     Mutant(
@@ -252,15 +255,15 @@ MEASURE_DEFECTS = [
     Mutant(
         "memory that is fetched anew for every tensor",
         GRID,
-        "    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)\n",
+        '    torch.empty(_LARGEST_KEPT, dtype=torch.uint8, device="cpu")\n',
         "    torch.empty(0, dtype=torch.uint8)\n",
         f"{LAYOUT}test_freed_memory_is_not_fetched_anew",
     ),
     Mutant(
         "weights that functional_call does not reach, taken for those it does",
         FUNCTIONAL,
-        "return not bool(off > _ALIKE * ts.norm(whole))",
-        "return True",
+        "return any(g is not None for g in found)",
+        "return False",
         f"{OTHER}test_a_gauss_newton_matrix_of_such_weights_is_refused[Partly]",
     ),
     Mutant(
@@ -286,9 +289,63 @@ MEASURE_DEFECTS = [
     ),
     Mutant(
         "a way that is compared at a point where nothing moves",
-        GRID,
+        AGREEMENT,
         "    moved = [c for c in away if any(c)] or away\n",
         "    moved = away[:1]\n",
-        f"{OTHER}test_a_line_from_0_moves_the_model_that_forward_refers_to[0.0]",
+        f"{TOLD}test_only_points_close_by_need_one_further_out",
+    ),
+    Mutant(
+        "points that are too close to tell ways apart",
+        AGREEMENT,
+        "        if found.tells or not start or not losses[-1].isfinite():\n",
+        "        if k:\n",
+        f"{TOLD}test_only_points_close_by_need_one_further_out",
+    ),
+    Mutant(
+        "functions of the user's that are called from threads",
+        GRID,
+        'if how == "auto" and _may_share(self._objective):',
+        "if False:",
+        f"{TOLD}test_what_a_hook_keeps_is_of_the_point_that_is_measured",
+    ),
+    Mutant(
+        "a file of another criterion's losses",
+        "diagnostics/_sweep.py",
+        "for x in [*own, _losses(objective)]:",
+        "for x in own:",
+        f"{FILES}test_a_file_of_another_loss_is_refused[options-10]",
+    ),
+    Mutant(
+        "buffers that are written to through data and stay so",
+        STILL,
+        "[(x, value) for x, value in kept if _differs(x, value)]",
+        "[(x, v) for x, v in kept if _differs(x, v) and x._version > 0]",
+        "tests/diagnostics/test_still.py::"
+        "test_buffers_that_are_written_to_through_data_are_as_before",
+    ),
+    Mutant(
+        "a direction to a model whose frozen weights are others",
+        "diagnostics/directions.py",
+        "    _check_frozen(ours, theirs)\n",
+        "",
+        "tests/diagnostics/test_directions.py::"
+        "test_a_model_with_other_frozen_weights_is_refused[module]",
+    ),
+    Mutant(
+        "gradients of batches that are added up in float32",
+        OBJECTIVE,
+        "return torch.promote_types(dtype, torch.float64)",
+        "return dtype",
+        "tests/diagnostics/test_objective.py::"
+        "test_gradients_of_many_batches_in_float32_lose_nothing",
+    ),
+    Mutant(
+        "a measurement around w + eps",
+        OBJECTIVE,
+        "            guards.check_weights(self.model, self.w)\n"
+        "            guards.check_home(self.model)\n",
+        "            guards.check_weights(self.model, self.w)\n",
+        "tests/diagnostics/test_objective.py::"
+        "test_weights_that_a_loop_has_moved_are_not_measured",
     ),
 ]

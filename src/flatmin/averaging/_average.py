@@ -22,8 +22,8 @@ from flatmin.averaging._tensors import (
     check_same,
     tensors_of,
 )
+from flatmin.core._away import are_away
 from flatmin.diagnostics._still import collecting, still
-from flatmin.optim._weights import are_away
 
 #: Averages that a model has for a while, under whatever wrapper.
 _LENT: WeakSet[Average] = WeakSet()

@@ -13,12 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
+from flatmin.diagnostics import _trees as trees
 from flatmin.diagnostics._criterion import BatchLoss, Measure
-
-#: Not annotated in torch.
-_tree: Any = _pytree
 
 #: How much a sum may be off by rounding: relative, and per example.
 _RELATIVE, _PER_EXAMPLE = 1e-5, 1e-7
@@ -109,7 +106,7 @@ def _compare(parts: list[BatchLoss], whole: BatchLoss, where: str) -> None:
 
 
 def _has_axis(outputs: Any, n: int) -> bool:
-    return any(_per_example(x, n) for x in _tree.tree_leaves(outputs))
+    return any(_per_example(x, n) for x in trees.tensors(outputs))
 
 
 def _per_example(x: object, n: int) -> bool:
@@ -122,13 +119,13 @@ def _cut(pair: _Pair, n: int, at: slice) -> _Pair:
     def cut(x: Any) -> Any:
         return x[at] if _per_example(x, n) else x
 
-    return _tree.tree_map(cut, pair)
+    return trees.mapped(cut, pair)
 
 
 def _joined(one: _Pair, other: _Pair, sizes: tuple[int, int]) -> _Pair | None:
     """Join two batches; None if they differ in more than the number of examples."""
-    xs, shape = _tree.tree_flatten(one)
-    ys, other_shape = _tree.tree_flatten(other)
+    xs, shape = trees.flatten(one)
+    ys, other_shape = trees.flatten(other)
     if shape != other_shape:
         return None
     leaves = list(zip(xs, ys, strict=True))
@@ -137,4 +134,4 @@ def _joined(one: _Pair, other: _Pair, sizes: tuple[int, int]) -> _Pair | None:
     if any(row and x.shape[1:] != y.shape[1:] for (x, y), row in pairs):
         return None
     joined = [torch.cat([x, y]) if row else x for (x, y), row in pairs]
-    return _tree.tree_unflatten(joined, shape)
+    return trees.unflatten(joined, shape)

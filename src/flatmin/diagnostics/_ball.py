@@ -137,8 +137,8 @@ class Fixed:
         for i, (w, mask) in enumerate(zip(self.step.w, self.moving, strict=True)):
             # Drawn on the CPU, even where nothing moves: the draws are the same in
             # every process, whatever the filter and the device.
-            z = torch.randn(w.shape, generator=draw, dtype=w.dtype).to(w.device)
-            z = sigma * z
+            z = torch.randn(w.shape, generator=draw, dtype=w.dtype, device="cpu")
+            z = sigma * z.to(w.device)
             unit = None if self.unit is None else self.unit[i]
             eps.append(None if mask is None else _product(_product(z, mask), unit))
         return eps

@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flatmin.diagnostics import _trees as trees
 from flatmin.diagnostics._objective import Objective
-
-#: Not annotated in torch.
-_tree: Any = _pytree
 
 
 def kept(objective: Objective, memory: int) -> list[Any] | None:
@@ -21,16 +18,11 @@ def kept(objective: Objective, memory: int) -> list[Any] | None:
     batches: list[Any] = []
     size = 0
     for batch in objective.batches():
-        size += sum(x.nbytes for x in tensors(batch))
+        size += sum(x.nbytes for x in trees.tensors(batch))
         if size > memory:
             return None
         batches.append(batch)
     return batches
-
-
-def tensors(batch: Any) -> list[Tensor]:
-    """The tensors in a batch."""
-    return [x for x in _tree.tree_leaves(batch) if isinstance(x, Tensor)]
 
 
 def cut(batches: Sequence[Any], size: int) -> list[Any]:
@@ -40,7 +32,7 @@ def cut(batches: Sequence[Any], size: int) -> list[Any]:
     their first axis and are alike in all other axes.
     """
     leaves: Any
-    leaves, shapes = zip(*map(_tree.tree_flatten, batches), strict=True)
+    leaves, shapes = zip(*map(trees.flatten, batches), strict=True)
     kinds = [[_kind(x) for x in one] for one in leaves]
     alike = all(kind == kinds[0] for kind in kinds) and None not in kinds[0]
     if not alike or any(shape != shapes[0] for shape in shapes):
@@ -49,14 +41,12 @@ def cut(batches: Sequence[Any], size: int) -> list[Any]:
         return list(batches)
     whole: list[Any] = [torch.cat(xs) for xs in zip(*leaves, strict=True)]
     parts: Any = [x.split(size) for x in whole]
-    return [
-        _tree.tree_unflatten(list(one), shapes[0]) for one in zip(*parts, strict=True)
-    ]
+    return [trees.unflatten(one, shapes[0]) for one in zip(*parts, strict=True)]
 
 
 def channels_last(batches: Sequence[Any]) -> list[Any]:
     """The same batches, images with their channels side by side in memory."""
-    return [_tree.tree_map(_channels_last, batch) for batch in batches]
+    return [trees.mapped(_channels_last, batch) for batch in batches]
 
 
 @torch.no_grad()
@@ -80,7 +70,7 @@ class _Largest(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for x in tensors(out):
+        for x in trees.tensors(out):
             if x.untyped_storage().data_ptr() not in self._fixed:
                 self.bytes = max(self.bytes, x.nbytes)
         return out

@@ -15,6 +15,8 @@ from torch.fx import Graph, GraphModule, Node, symbolic_trace
 from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_weights
 
+from flatmin.diagnostics._hooks import any_hooks
+
 #: The slope of a fused ReLU below zero. A product with it is far below rounding, and
 #: NaN stays NaN, which oneDNN's ReLU makes 0.
 _SLOPE = 1e-30
@@ -39,8 +41,7 @@ class Blocked(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        modules: list[Any] = list(model.modules())
-        if any(m._forward_hooks or m._forward_pre_hooks for m in modules):
+        if any_hooks(model):
             raise ValueError("the model has hooks, which tracing would lose.")
         self.model = model
         self.blocked = _rewritten(symbolic_trace(model))

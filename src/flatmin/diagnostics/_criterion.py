@@ -11,12 +11,14 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils import _pytree
+
+from flatmin.diagnostics import _trees as trees
+from flatmin.diagnostics._hooks import any_hooks
 
 #: From outputs and targets to the mean loss, to one loss per example, or to the sum of
 #: the losses and the number that it is divided by.
@@ -49,8 +51,6 @@ _MODULES = {**_BY_TARGET, **_BY_NUMBER}
 
 #: With a weight these divide by the sum of the weights, entry by entry of the batch.
 _WEIGHT_OF_ENTRIES: list[Any] = [F.l1_loss, F.mse_loss, F.huber_loss]
-
-_leaves: Any = _pytree.tree_leaves
 
 
 class BatchLoss(NamedTuple):
@@ -100,7 +100,7 @@ def examples_of(targets: object) -> int:
     Raises:
         TypeError: no tensor in them has an axis, or their first axes differ in length.
     """
-    sizes = {len(x) for x in _leaves(targets) if isinstance(x, Tensor) and x.dim() > 0}
+    sizes = {len(x) for x in trees.tensors(targets) if x.dim() > 0}
     if len(sizes) != 1:
         raise TypeError(
             "forward must return outputs and targets whose first axis is that of the "
@@ -112,17 +112,17 @@ def examples_of(targets: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A loss of torch's, without its reduction.
+    """A loss of torch's, whose reduction is left out.
+
+    Its options are read whenever it is called: a criterion's may change.
 
     Attributes:
         function: in torch.nn.functional.
-        unreduced: gives one loss per entry.
-        options: of the criterion.
+        criterion: a module, or a partial of the function.
     """
 
     function: Any
-    unreduced: Callable[[Tensor, Tensor], Tensor]
-    options: Mapping[str, Any]
+    criterion: Any
 
     def __call__(self, outputs: Any, targets: Any) -> BatchLoss:
         """The losses of a batch."""
@@ -133,33 +133,63 @@ class _Known:
                 'lambda model, batch: (model(batch[0])["logits"], batch[1]).'
             )
         examples = examples_of(targets)
-        losses = _checked(self.unreduced(outputs, targets))
+        losses = _checked(_unreduced(self.criterion)(outputs, targets))
         total = losses.sum(dtype=torch.float64)
         divisor = self._divisor(targets, losses, examples)
         return BatchLoss(total, _number(divisor, total), examples)
 
     def _divisor(self, targets: Tensor, losses: Tensor, examples: int) -> Tensor | int:
-        if self.options.get("reduction") == "batchmean":
+        options = _options(self.criterion)
+        if options.get("reduction") == "batchmean":
             return examples
         whole = not targets.is_floating_point()
         if whole and _among(self.function, _BY_TARGET.values()):
-            return self._of_targets(targets)
+            return _of_targets(targets, options)
         return losses.numel()
 
-    def _of_targets(self, targets: Tensor) -> Tensor:
-        """How many targets are not ignored; with class weights, the sum of theirs."""
-        kept = targets != self.options.get("ignore_index", -100)
-        weight = self.options.get("weight")
-        if weight is None:
-            return kept.sum()
-        weights = weight[torch.where(kept, targets, 0)]
-        return (weights.double() * kept).sum()
+
+def is_of_torch(measure: Measure) -> bool:
+    """Whether a criterion is a loss of torch's, without functions of others in it."""
+    known = isinstance(measure, _Known)
+    module = known and isinstance(measure.criterion, nn.Module)
+    return known and not (module and any_hooks(measure.criterion))
+
+
+def _of_targets(targets: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """How many targets are not ignored; with class weights, the sum of theirs."""
+    kept = targets != options.get("ignore_index", -100)
+    weight = options.get("weight")
+    if weight is None:
+        return kept.sum()
+    # As an index, uint8 would be a mask.
+    weights = weight[torch.where(kept, targets, 0).long()]
+    return (weights.double() * kept).sum()
+
+
+def _options(criterion: Any) -> Mapping[str, Any]:
+    """The options of a module, or of a partial."""
+    if isinstance(criterion, partial):
+        return criterion.keywords
+    names = ("reduction", "weight", "ignore_index")
+    return {n: getattr(criterion, n) for n in names if hasattr(criterion, n)}
+
+
+def _unreduced(criterion: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same loss, one number per entry."""
+    if isinstance(criterion, partial):
+        return partial(cast("Callable[..., Tensor]", criterion), reduction="none")
+    # Not a deep copy: it must share the criterion's weights, wherever they move.
+    unreduced = copy.copy(criterion)
+    unreduced.reduction = "none"
+    return unreduced
 
 
 def _known(criterion: Any) -> _Known | None:
     """Return a criterion that is a loss of torch's whose mean we know, else None."""
     if type(criterion) in _MODULES:
-        return _of_module(criterion)
+        function = _MODULES[type(criterion)]
+        _check_mean(function, _options(criterion))
+        return _Known(function, criterion)
     bound: Any = criterion
     if not isinstance(criterion, partial):
         bound = partial(criterion)
@@ -169,19 +199,7 @@ def _known(criterion: Any) -> _Known | None:
     if old or of_entries or not _among(function, _MODULES.values()):
         return None
     _check_mean(function, options)
-    unreduced: Any = partial(function, **{**options, "reduction": "none"})
-    return _Known(function, unreduced, options)
-
-
-def _of_module(criterion: Any) -> _Known:
-    names = ("reduction", "weight", "ignore_index")
-    options = {n: getattr(criterion, n) for n in names if hasattr(criterion, n)}
-    function = _MODULES[type(criterion)]
-    _check_mean(function, options)
-    # Not a deep copy: it must share the criterion's weights, wherever they move.
-    unreduced = copy.copy(criterion)
-    unreduced.reduction = "none"
-    return _Known(function, unreduced, options)
+    return _Known(function, bound)
 
 
 def _among(function: Any, known: Iterable[Any]) -> bool:

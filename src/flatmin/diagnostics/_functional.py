@@ -7,14 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from flatmin.core import _tensors as ts
 from flatmin.diagnostics._criterion import BatchLoss
 from flatmin.diagnostics._objective import Objective
-
-#: Gradients of one batch differ by rounding, and on some devices by order of sums.
-_ALIKE = 1e-2
 
 
 class Loss(nn.Module):
@@ -39,24 +34,17 @@ def names(module: nn.Module, w: Sequence[Tensor]) -> list[str]:
     return [of[id(p)] for p in w]
 
 
-def is_replaceable(objective: Objective) -> bool:
-    """Whether `functional_call` replaces all weights that the loss reads.
+def reads(result: Tensor, w: Sequence[Tensor]) -> bool:
+    """Whether a result was computed from some of the weights ``w``, by its graph.
 
-    It swaps attributes of modules. A model that reads a weight from a list, a partial
-    or a closure reads the old one there, and the gradient lacks that part.
+    `functional_call` swaps attributes of modules, and a copy of a model has parameters
+    of its own. A weight that is read from a list, a partial or a closure is the old one
+    all the same. So if the new weights are detached, the old ones alone can be in the
+    graph. The result must come from a pass with gradients enabled, over a batch that
+    requires none.
     """
-    for batch in objective.batches():
-        _, whole = objective.gradient_of(batch)
-        found = _functional_gradient(objective, batch)
-        off = ts.norm([a - b for a, b in zip(found, whole, strict=True)])
-        return not bool(off > _ALIKE * ts.norm(whole))
-    return True
-
-
-def _functional_gradient(objective: Objective, batch: Any) -> Sequence[Tensor]:
-    loss = Loss(objective)
-    w = [p.detach().requires_grad_() for p in objective.w]
-    named = dict(zip(names(loss, objective.w), w, strict=True))
-    with torch.enable_grad():
-        total = functional_call(loss, named, (batch,)).total
-    return torch.autograd.grad(total, w, materialize_grads=True)
+    if not result.requires_grad:
+        return False
+    # torch does not say that a gradient may be None.
+    found: Any = torch.autograd.grad(result.sum(), [*w], allow_unused=True)
+    return any(g is not None for g in found)

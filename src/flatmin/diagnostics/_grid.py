@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
@@ -32,20 +32,18 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from flatmin.core import Gradients
 from flatmin.diagnostics import _batches as batching
+from flatmin.diagnostics import _trees as trees
+from flatmin.diagnostics._agreement import Losses, Row, Truth, truth
 from flatmin.diagnostics._blocked import Blocked
-from flatmin.diagnostics._functional import Loss, names
-from flatmin.diagnostics._objective import Objective
+from flatmin.diagnostics._criterion import is_of_torch
+from flatmin.diagnostics._functional import Loss, names, reads
+from flatmin.diagnostics._hooks import any_hooks
+from flatmin.diagnostics._objective import Objective, pair
 from flatmin.diagnostics._still import collecting
 from flatmin.diagnostics.directions import Direction
 
 #: How the points are evaluated; ``"auto"`` is the fastest way that is right.
 How: TypeAlias = Literal["auto", "loop", "stacked", "threads"]
-
-#: The coefficients of a point, one per direction.
-Row: TypeAlias = Sequence[float]
-
-#: From points to this process's part of their losses: ``[points]``, float64.
-Losses: TypeAlias = Callable[[Sequence[Row]], Tensor]
 
 #: How many bytes the largest intermediate tensor of a batch or a stack of points may
 #: have: a CPU's cache holds a few such tensors, and they keep an accelerator busy.
@@ -117,7 +115,7 @@ class Span:
     def stacked(self, rows: Sequence[Row]) -> Gradients:
         """Points along a new first axis."""
         columns = [
-            torch.tensor(column, dtype=torch.float64)
+            torch.tensor(column, dtype=torch.float64, device="cpu")
             for column in zip(*rows, strict=True)
         ]
 
@@ -154,7 +152,7 @@ class Grid:
 
     @contextmanager
     def way(self, how: How, rows: Sequence[Row]) -> Generator[Way]:
-        """Give the fastest way that is right at two of the points, or the one asked.
+        """Give the fastest way that is right at some points, or the one asked for.
 
         A fast way assumes that a copy of the model does what the model does, that
         batches can be cut anew, or that `vmap` takes the model. So its losses are
@@ -168,12 +166,9 @@ class Grid:
             ValueError: the way asked for is not right.
         """
         _keep_freed_memory()
-        some = _telling(rows)
-        truth = self._loop(some)
-        makers = [make for name, make in self._makers() if how in ("auto", name)]
+        makers = [make for name, make in self._makers(how) if how in ("auto", name)]
         with ExitStack() as stack:
-            found = (self._tried(make, stack, some, truth) for make in makers)
-            way = next((one for one in found if one is not None), None)
+            way = self._first_right(makers, stack, rows)
             if way is None and how not in ("auto", "loop"):
                 raise ValueError(
                     f"how={how!r} does not give this model's loss: the model, its data "
@@ -181,7 +176,16 @@ class Grid:
                 )
             yield way or Way("loop", 1, self._loop)
 
-    def _makers(self) -> list[tuple[How, Maker]]:
+    def _first_right(
+        self, makers: Sequence[Maker], stack: ExitStack, rows: Sequence[Row]
+    ) -> Way | None:
+        if not makers:
+            return None
+        true = truth(self._loop, rows, self._own.w)
+        found = (self._tried(make, stack, true) for make in makers)
+        return next((one for one in found if one is not None), None)
+
+    def _makers(self, how: How) -> list[tuple[How, Maker]]:
         """The fast ways, sorted by likely speed, the fastest first."""
         modules = self._objective.model.modules()
         convolves = any(isinstance(m, _ConvNd) for m in modules)
@@ -191,21 +195,21 @@ class Grid:
         threads: list[tuple[How, Maker]] = [
             ("threads", partial(self._threads, layout=layout)) for layout in layouts
         ]
+        if how == "auto" and _may_share(self._objective):
+            threads = []
         on_cpu = self._objective.device.type == "cpu"
         ways = threads + stacked if convolves else stacked + threads
         return ways if on_cpu else stacked
 
-    def _tried(
-        self, make: Maker, stack: ExitStack, some: Sequence[Row], truth: Tensor
-    ) -> Way | None:
+    def _tried(self, make: Maker, stack: ExitStack, true: Truth) -> Way | None:
         """Return the way if it is right on all processes that share the data."""
         try:
             way = make(stack)
-            right = way is not None and _close(way.losses(some), truth, self._own.w)
+            right = way is not None and true.agrees(way.losses(true.rows))
         except Exception:
             # Any error: if the model is to blame, the loop raises it as well.
             way, right = None, False
-        at_once = torch.tensor(way.at_once if way and right else 0)
+        at_once = torch.tensor(way.at_once if way and right else 0, device="cpu")
         if self._objective.group is not None:
             at_once = at_once.to(self._objective.device)
             dist.all_reduce(at_once, dist.ReduceOp.MIN, self._objective.group)
@@ -228,7 +232,19 @@ class Grid:
         if self._recalibrate or at_once < 2:
             return None
         loss = Loss(self._view(self._objective.model, data))
+        if self._reads_elsewhere(loss):
+            return None
         return Way("stacked", at_once, partial(self._stack, loss))
+
+    def _reads_elsewhere(self, loss: Loss) -> bool:
+        """Whether `functional_call` leaves weights as they are in some batch."""
+        w = [p.detach() for p in self._own.w]
+        named = dict(zip(names(loss, self._own.w), w, strict=True))
+        with torch.enable_grad():
+            return any(
+                reads(functional_call(loss, named, (batch,)).total, self._own.w)
+                for batch in map(trees.detached, loss.objective.batches())
+            )
 
     @torch.no_grad()
     def _stack(self, loss: Loss, rows: Sequence[Row]) -> Tensor:
@@ -251,12 +267,15 @@ class Grid:
         cores = torch.get_num_threads()
         if cores * _bytes(self._own.model.parameters()) > self._memory:
             return None
+        if not self._copies_are_whole:
+            return None
         data = self.data if self._recalibrate else list(self._cut()[0])
         data = layout.data(data)
         free: SimpleQueue[Objective] = SimpleQueue()
         for _ in range(cores):
             model = layout.model(copy.deepcopy(self._objective.model))
             free.put(self._view(model, data))
+        autocast = _autocast_of("cpu")
         pool = ThreadPoolExecutor(
             cores, initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -267,7 +286,9 @@ class Grid:
         def one(c: Row) -> Tensor:
             view = free.get()
             try:
-                return self._loss(view, c)
+                # Each thread has an autocast state of its own.
+                with autocast():
+                    return self._loss(view, c)
             finally:
                 free.put(view)
 
@@ -275,6 +296,17 @@ class Grid:
             return torch.stack(list(pool.map(one, rows)))
 
         return Way("threads", cores * _PER_THREAD, losses)
+
+    @cached_property
+    def _copies_are_whole(self) -> bool:
+        """Whether a copy of the model reads none of the model's own weights."""
+        view = self._view(copy.deepcopy(self._objective.model), self._own.data)
+        view.model.requires_grad_(False)
+        with torch.enable_grad():
+            return not any(
+                reads(view.loss_of(batch).total, self._own.w)
+                for batch in map(trees.detached, view.batches())
+            )
 
     def _cut(self) -> tuple[Iterable[Any], int]:
         """Batches that are large enough, and the largest tensor of one, in bytes."""
@@ -300,6 +332,16 @@ class Grid:
         return view
 
 
+def _may_share(objective: Objective) -> bool:
+    """Whether copies of the model may write to one place, from several threads.
+
+    Functions are not copied with the model: its hooks, ``forward``, the criterion.
+    """
+    ours = objective.forward is pair and is_of_torch(objective.measure)
+    patched = any("forward" in vars(m) for m in objective.model.modules())
+    return not ours or patched or any_hooks(objective.model)
+
+
 def _keep_freed_memory() -> None:
     """Let glibc keep blocks of up to 32 MiB when they are freed.
 
@@ -307,7 +349,18 @@ def _keep_freed_memory() -> None:
     To fetch the pages again takes longer than to compute on them; see M_MMAP_THRESHOLD
     in mallopt(3).
     """
-    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8, device="cpu")
+
+
+def _autocast_of(device: str) -> Callable[[], torch.autocast]:
+    """Return what enters this thread's autocast state in another thread."""
+    return partial(
+        torch.autocast,
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=torch.is_autocast_cache_enabled(),
+    )
 
 
 def _recalibrate(objective: Objective) -> None:
@@ -324,17 +377,6 @@ def _recalibrate(objective: Objective) -> None:
             m.training = False
 
 
-def _telling(rows: Sequence[Row]) -> list[Row]:
-    """Return the points by which ways are told apart.
-
-    A way that does not move the weights is right at 0; far away, losses may all be
-    infinite. So these are the farthest point, and the nearest that is not 0.
-    """
-    away = sorted(rows, key=lambda c: sum(x * x for x in c))
-    moved = [c for c in away if any(c)] or away
-    return moved[:1] if len(moved) == 1 else [moved[0], moved[-1]]
-
-
 def _mix(c: Sequence[Tensor | float], xs: Sequence[Tensor]) -> Tensor:
     total = xs[0] * c[0]
     for x, c_j in zip(xs[1:], c[1:], strict=True):
@@ -344,9 +386,3 @@ def _mix(c: Sequence[Tensor | float], xs: Sequence[Tensor]) -> Tensor:
 
 def _bytes(xs: Iterable[Tensor]) -> int:
     return sum(x.nbytes for x in xs)
-
-
-def _close(a: Tensor, b: Tensor, w: Sequence[Tensor]) -> bool:
-    """Whether they are the same up to rounding of the narrowest weights."""
-    rounding = max(torch.finfo(p.dtype).eps for p in w)
-    return torch.allclose(a, b, rtol=rounding**0.5, atol=rounding, equal_nan=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import (
 )
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import (
     _SpectralNorm,  # pyright: ignore[reportPrivateUsage]
 )
@@ -22,10 +23,17 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils.data import DistributedSampler
 
 from flatmin.core._autograd import check_checkpoints
+from flatmin.core._away import are_away
 from flatmin.core._fsdp import reshard
 from flatmin.core._scope import replicas
 from flatmin.core._shards import any_sharded
 from flatmin.diagnostics._criterion import BatchLoss
+
+_NO_GRADIENT = (
+    "the loss has no gradient with respect to the trainable parameters. Leave out "
+    "detach(), no_grad() and inference_mode() in model, forward and criterion, and "
+    "around the measurement."
+)
 
 
 def check_model(model: object) -> nn.Module:
@@ -34,7 +42,8 @@ def check_model(model: object) -> nn.Module:
     Raises:
         TypeError: it is no module.
         ValueError: it holds DistributedDataParallel further inside, its parameters are
-            sharded, or narrower than float32, or none of them is trainable.
+            sharded, or have no values yet, or none of them is trainable, or one that is
+            trainable is narrower than float32.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}.")
@@ -46,6 +55,7 @@ def check_model(model: object) -> nn.Module:
             "wait for other processes in every pass. Give the module itself; Lightning "
             "Fabric's is model.module."
         )
+    _check_made(inner)
     reshard(inner)
     if any_sharded([*inner.parameters()]):
         raise ValueError(
@@ -58,12 +68,56 @@ def check_model(model: object) -> nn.Module:
             "the model has no parameter with requires_grad=True, so there is nothing "
             "to move. Thaw those that are to be measured."
         )
-    if narrow := {p.dtype for p in inner.parameters() if p.dtype.itemsize < 4}:
+    moving = [p for p in inner.parameters() if p.requires_grad]
+    if narrow := {p.dtype for p in moving if p.dtype.itemsize < 4}:
         raise ValueError(
             f"weights in {', '.join(sorted(map(str, narrow)))} are too coarse: "
             "w + eps would be rounded to w. Measure copy.deepcopy(model).float()."
         )
     return inner
+
+
+def _check_made(model: nn.Module) -> None:
+    """Refuse a model that the first batch will complete.
+
+    Raises:
+        ValueError: it has lazy parameters or buffers.
+    """
+    # torch does not say what the two yield.
+    named = cast(
+        "list[tuple[str, Tensor]]", [*model.named_parameters(), *model.named_buffers()]
+    )
+    if lazy := [name for name, x in named if is_lazy(x)]:
+        raise ValueError(
+            f"{', '.join(lazy)} have no values before the first batch. Run one batch "
+            "through the model before you measure it: model(x)."
+        )
+
+
+def check_home(model: nn.Module) -> None:
+    """Refuse weights that an optimizer's loop has moved.
+
+    Raises:
+        RuntimeError: they are at ``w + eps``.
+    """
+    if are_away(model.parameters()):
+        raise RuntimeError(
+            "a measurement inside of a probes() loop, where weights are at w + eps. "
+            "Measure after optimizer.step()."
+        )
+
+
+def refuse_change() -> NoReturn:
+    """Refuse a model that changes its own weights.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        "the forward pass changes weights, so the loss is no function of them. For an "
+        "embedding with max_norm, set layer.max_norm = None after training; else leave "
+        "out what forward writes to parameters."
+    )
 
 
 def check_modes(model: nn.Module) -> None:
@@ -126,7 +180,11 @@ def _check_sampler(sampler: Any, group: dist.ProcessGroup | None) -> None:
 def means(losses: Sequence[BatchLoss]) -> Tensor:
     """The mean loss of every batch: float64, 1-dim, on the CPU."""
     values = [loss.mean.cpu() for loss in losses]
-    return torch.stack(values) if values else torch.zeros(0, dtype=torch.float64)
+    return (
+        torch.stack(values)
+        if values
+        else torch.zeros(0, dtype=torch.float64, device="cpu")
+    )
 
 
 def check_finite(losses: Sequence[BatchLoss]) -> None:
@@ -171,7 +229,8 @@ def check_count(now: Tensor, before: Tensor) -> None:
         raise ValueError(
             f"the losses divided by {float(before):g} when the Objective was built, "
             f"and now by {float(now):g}. What a mean divides by must depend on the "
-            "targets alone, not on the weights."
+            "targets alone, not on the weights. If you have changed the criterion, "
+            "build a new Objective."
         )
 
 
@@ -183,12 +242,18 @@ def check_graph(loss: Tensor) -> None:
         RuntimeError: a part of the model is in a reentrant checkpoint.
     """
     if not loss.requires_grad:
-        raise ValueError(
-            "the loss has no gradient with respect to the trainable parameters. Leave "
-            "out detach(), no_grad() and inference_mode() in model, forward and "
-            "criterion, and around the measurement."
-        )
+        raise ValueError(_NO_GRADIENT)
     check_checkpoints(loss)
+
+
+def check_mode() -> None:
+    """Refuse inference mode, in which torch keeps no graph.
+
+    Raises:
+        ValueError: it is on.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(_NO_GRADIENT)
 
 
 def check_weights(model: nn.Module, w: Sequence[Tensor]) -> None:

@@ -6,20 +6,19 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # pyright: ignore
 
 from flatmin.core import Step, TwoPoint
 from flatmin.core import _tensors as ts
 from flatmin.core._checks import integer, radius
+from flatmin.diagnostics import _trees as trees
 from flatmin.diagnostics._ball import ball_of, climb, described, step_of
 from flatmin.diagnostics._criterion import BatchLoss
-from flatmin.diagnostics._functional import Loss, is_replaceable, names
+from flatmin.diagnostics._functional import Loss, names, reads
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._record import GroupMean
 from flatmin.diagnostics.sharpness import finite
@@ -133,10 +132,6 @@ class _Groups:
             found += self._together(parts) if self.many else self._one_by_one(parts)
         return found
 
-    @cached_property
-    def _replaceable(self) -> bool:
-        return is_replaceable(self.objective)
-
     def _check(self) -> None:
         for size in self.objective.sizes[:-1]:
             if size % self.m:
@@ -179,13 +174,14 @@ class _Groups:
 
     def _chunk(self, parts: _Cut, at: slice) -> list[Rise]:
         """The rises of groups at once: gradients, perturbations, losses."""
-        if not self._replaceable:
-            raise TypeError("the model reads weights that vmap cannot replace.")
         loss = _Functional(self.objective, parts)
         w = tuple(p.detach() for p in self.objective.w)
         leaves, axes = parts.chunk(at), parts.axes
         slope = grad_and_value(loss, has_aux=True)
-        g, (below, counts) = vmap(slope, in_dims=(None, *axes))(w, *leaves)
+        with torch.enable_grad():
+            g, (below, counts) = vmap(slope, in_dims=(None, *axes))(w, *leaves)
+        self._check_replaced(below)
+        g = [x.detach() for x in g]
         eps = [
             climb(self.within, self.step, [g_i[k] for g_i in g], self.rho)
             for k in range(len(below))
@@ -193,10 +189,21 @@ class _Groups:
         moved = tuple(
             torch.stack([_moved(p, e[i]) for e in eps]) for i, p in enumerate(w)
         )
-        with torch.no_grad():
+        with torch.enable_grad():
             above, _ = vmap(loss, in_dims=(0, *axes))(moved, *leaves)
-        three = zip(above, below, counts, strict=True)
+        self._check_replaced(above)
+        three = zip(above.detach(), below.detach(), counts, strict=True)
         return [(_checked(a, b, self.rho), count) for a, b, count in three]
+
+    def _check_replaced(self, losses: Tensor) -> None:
+        """Refuse a model that reads its weights from elsewhere than attributes.
+
+        Raises:
+            TypeError: it does, with this batch.
+        """
+        # Inference mode keeps no graph to look at.
+        if torch.is_inference_mode_enabled() or reads(losses, self.objective.w):
+            raise TypeError("the model reads weights that vmap cannot replace.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,27 +212,23 @@ class _Cut:
 
     leaves: list[Any]
     axes: tuple[int | None, ...]
-    spec: TreeSpec
+    shape: trees.Shape
     m: int
     count: int
 
     @classmethod
     def of(cls, batch: Any, size: int, m: int) -> _Cut:
-        leaves, spec = tree_flatten(batch)
+        leaves, shape = trees.flatten(trees.detached(batch))
         axes = tuple(0 if _per_example(x, size) else None for x in leaves)
         count = size // m
-        return cls(leaves, axes, spec, m, count)
+        return cls(leaves, axes, shape, m, count)
 
     def group(self, k: int) -> Any:
         """The k-th group, as a batch."""
         at = slice(k * self.m, (k + 1) * self.m)
-        return tree_unflatten(
-            [
-                x if axis is None else x[at]
-                for x, axis in zip(self.leaves, self.axes, strict=True)
-            ],
-            self.spec,
-        )
+        pairs = zip(self.leaves, self.axes, strict=True)
+        leaves = [x if axis is None else x[at] for x, axis in pairs]
+        return trees.unflatten(leaves, self.shape)
 
     def chunk(self, at: slice) -> list[Any]:
         """Leaves of some groups, with an axis of groups before that of examples."""
@@ -246,7 +249,7 @@ class _Functional:
 
     def __call__(self, w: Sequence[Tensor], *leaves: Any) -> Rise:
         named = dict(zip(self._names, w, strict=True))
-        batch = tree_unflatten(list(leaves), self._parts.spec)
+        batch = trees.unflatten(leaves, self._parts.shape)
         loss: BatchLoss = functional_call(self._loss, named, (batch,))
         _check_size(loss.examples, self._parts.m)
         return loss.mean, loss.divisor

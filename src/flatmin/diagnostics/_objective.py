@@ -9,13 +9,13 @@ from typing import Any, TypeAlias, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map  # pyright: ignore
 
 from flatmin.core import _tensors as ts
 from flatmin.diagnostics import _guards as guards
+from flatmin.diagnostics import _trees as trees
 from flatmin.diagnostics._additive import Additive
 from flatmin.diagnostics._criterion import BatchLoss, Criterion, measuring
-from flatmin.diagnostics._still import still
+from flatmin.diagnostics._still import still, versions, weights_kept
 
 #: From model and batch to outputs and targets, examples along the first axis of both.
 Forward: TypeAlias = Callable[[nn.Module, Any], tuple[Any, Any]]
@@ -52,7 +52,9 @@ class Objective:
 
     Every diagnostic takes an objective. No diagnostic changes the model: parameters are
     moved in place and restored bit for bit; gradients, modes, buffers and random
-    streams are left alone. Sums over examples and batches are in float64.
+    streams are left alone. Losses are added up in float64, over examples and batches.
+    So are the gradients of batches, and their products with the Hessian; within a batch
+    these are in the dtype of the weights.
 
     A model or data that would make a number meaningless is refused when the object is
     built, which reads the data twice. If one process of a group refuses its part, or
@@ -81,9 +83,10 @@ class Objective:
         TypeError: an argument is of the wrong kind.
         ValueError: layers are in training mode, the loss is no finite number, not
             the same when it is read again, a sum, or no mean over the examples;
-            every target is ignored; or parameters are sharded or narrower than
-            float32.
-        RuntimeError: another process of the group has refused its part.
+            every target is ignored; a pass changes weights; or parameters are
+            sharded, without values yet, or trainable and narrower than float32.
+        RuntimeError: the weights are at ``w + eps`` in a loop of an optimizer, or
+            another process of the group has refused its part.
 
     Example:
         >>> import torch
@@ -120,8 +123,9 @@ class Objective:
             self.model = guards.check_model(model)
             guards.check_modes(self.model)
             guards.check_data(data, group)
+            guards.check_home(self.model)
             self.w = [p for p in self.model.parameters() if p.requires_grad]
-            with still(self.model), torch.no_grad():
+            with still(self.model), weights_kept(self.model), torch.no_grad():
                 first = [loss for _, _, loss in self._losses()]
                 guards.check_finite(first)
                 self._check_again(first)
@@ -144,12 +148,11 @@ class Objective:
     def batches(self) -> Iterator[Any]:
         """This process's batches, on the model's device."""
         for batch in self.data:
-            yield tree_map(self._here, batch)
+            yield trees.mapped(self._here, batch)
 
     def loss_of(self, batch: Any) -> BatchLoss:
         """The sum of the losses of a batch, and what their mean divides by."""
-        outputs, targets = self.forward(self.model, batch)
-        return self.measure(outputs, targets)
+        return self.measure(*self._pass(batch))
 
     def gradient_of(self, batch: Any) -> tuple[BatchLoss, list[Tensor]]:
         """`loss_of` a batch and the gradient of the sum, in the dtypes of ``w``.
@@ -180,7 +183,7 @@ class Objective:
         A parameter that the loss does not depend on has a gradient of zeros.
         """
         total, count = self._zero(), self._zero()
-        sums = [torch.zeros_like(p) for p in self.w]
+        sums = [torch.zeros_like(p, dtype=_wide(p.dtype)) for p in self.w]
         with self.reading():
             for batch in self.batches():
                 loss, g = self.gradient_of(batch)
@@ -188,7 +191,9 @@ class Objective:
                 count += loss.divisor
                 ts.add_times_(sums, 1 / self.divisor, g)
             guards.check_count(count, self._own)
-        return self.sum(total) / self.divisor, [self.sum(g) for g in sums]
+        pairs = zip(sums, self.w, strict=True)
+        mean = [self.sum(g).to(p.dtype) for g, p in pairs]
+        return self.sum(total) / self.divisor, mean
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -198,11 +203,13 @@ class Objective:
 
         Raises:
             ValueError: layers are in training mode, or other parameters are trainable.
-            RuntimeError: another process of the group has raised an error inside.
+            RuntimeError: the weights are at ``w + eps`` in a loop of an optimizer, or
+                another process of the group has raised an error inside.
         """
         with guards.together(self.group), still(self.model):
             guards.check_modes(self.model)
             guards.check_weights(self.model, self.w)
+            guards.check_home(self.model)
             yield
 
     @contextmanager
@@ -230,8 +237,20 @@ class Objective:
     def _losses(self) -> Iterator[tuple[Any, Any, BatchLoss]]:
         """Outputs, targets and losses of every batch."""
         for batch in self.batches():
-            outputs, targets = self.forward(self.model, batch)
+            outputs, targets = self._pass(batch)
             yield outputs, targets, self.measure(outputs, targets)
+
+    def _pass(self, batch: Any) -> tuple[Any, Any]:
+        """Outputs and targets of a batch.
+
+        Raises:
+            ValueError: the pass has changed weights.
+        """
+        before = versions(self.w)
+        pair = self.forward(self.model, batch)
+        if versions(self.w) != before:
+            guards.refuse_change()
+        return pair
 
     def _check_again(self, first: Sequence[BatchLoss]) -> None:
         """Refuse a loss that differs from a first pass, or is no mean over examples."""
@@ -252,3 +271,8 @@ class Objective:
 
     def _here(self, x: Any) -> Any:
         return x.to(self.device, non_blocking=True) if isinstance(x, Tensor) else x
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """float64, or complex128 for complex numbers."""
+    return torch.promote_types(dtype, torch.float64)

@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flatmin.core import _tensors as ts
 from flatmin.core._autograd import has_weight_norm, weight_norm_by_hand
 from flatmin.diagnostics import _guards as guards
-from flatmin.diagnostics._functional import is_replaceable, names
+from flatmin.diagnostics import _trees as trees
+from flatmin.diagnostics._functional import names, reads
 from flatmin.diagnostics._objective import Objective
 
 #: The Hessian of the loss, or its generalised Gauss-Newton part, ``J' H_out J``.
@@ -50,13 +51,13 @@ class Curvature:
     def __call__(self, v: Tensor) -> Tensor:
         """The matrix times ``v``."""
         parts = self.parts(v)
-        total = [torch.zeros_like(p) for p in parts]
+        total = [torch.zeros_like(p, dtype=torch.float64) for p in parts]
         # Of the attention kernels only the plain one has second derivatives.
         with self.objective.reading(), sdpa_kernel(SDPBackend.MATH), self._norms():
             for batch in self.objective.batches():
                 product = self._of_batch(batch, parts)
                 ts.add_times_(total, 1 / self.objective.divisor, product)
-        return _finite(self.objective.sum(self.flat(total)))
+        return _finite(self.objective.sum(self.flat(total)).to(v.dtype))
 
     def flat(self, parts: Sequence[Tensor]) -> Tensor:
         """One vector, of the widest dtype among the weights."""
@@ -92,7 +93,6 @@ def _hessian(objective: Objective) -> _BatchProduct:
 
 def _ggn(objective: Objective) -> _BatchProduct:
     """Multiply with curvlinops."""
-    _check_replaceable(objective)
     outputs = _Outputs(objective)
     known = names(outputs, objective.w)
 
@@ -105,11 +105,13 @@ def _ggn(objective: Objective) -> _BatchProduct:
         del targets
         return objective.measure(prediction, outputs.targets).total
 
+    _check_replaceable(objective, f, c)
     multiply = _curvlinops().make_ggn_vector_product(f, c)
 
     def product(batch: Any, v: Sequence[Tensor]) -> Sequence[Tensor]:
         w = tuple(p.detach() for p in objective.w)
-        return multiply(w, batch, None, *v)
+        # The criterion's own parameters may have put it into a graph.
+        return [x.detach() for x in multiply(w, batch, None, *v)]
 
     return product
 
@@ -134,20 +136,40 @@ class _Outputs(nn.Module):
         return outputs
 
 
-def _check_replaceable(objective: Objective) -> None:
-    """Refuse a model whose weights `functional_call` cannot replace.
+def _check_replaceable(
+    objective: Objective, f: Callable[..., Tensor], c: Callable[..., Tensor]
+) -> None:
+    """Refuse a model whose weights `functional_call` cannot replace in some batch.
+
+    Args:
+        objective: whose batches.
+        f: gives the outputs of weights and a batch.
+        c: gives the loss of the outputs of the last batch.
 
     Raises:
-        ValueError: it reads some of them from elsewhere than attributes of modules.
+        ValueError: the model reads weights from elsewhere than attributes of modules,
+            or the criterion reads weights.
     """
+    guards.check_mode()
+    w = [p.detach() for p in objective.w]
     with objective.reading():
-        if not is_replaceable(objective):
-            raise ValueError(
-                "the Gauss-Newton matrix needs a model that reads its weights as "
-                "attributes of modules; this one reads some from a list, a partial or "
-                "a closure, where they cannot be replaced. Use matrix='hessian', or "
-                "write self.layer.weight in forward."
-            )
+        for batch in map(trees.detached, objective.batches()):
+            with torch.enable_grad():
+                outputs = f(*w, batch)
+                loss = c(outputs.detach(), None)
+            if reads(outputs, objective.w):
+                raise ValueError(
+                    "the Gauss-Newton matrix needs a model that reads its weights as "
+                    "attributes of modules; this one reads some from a list, a partial "
+                    "or a closure, where they cannot be replaced. Use "
+                    "matrix='hessian', or write self.layer.weight in forward."
+                )
+            if reads(loss, objective.w):
+                raise ValueError(
+                    "the Gauss-Newton matrix is that of a loss of the outputs alone; "
+                    "this criterion reads weights, too. Use matrix='hessian', or leave "
+                    "the penalty out of the criterion."
+                )
 
 
 def _finite(product: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -108,8 +108,17 @@ class Plane(_Record):
                 f"a plane of {len(self.b)} x {len(self.a)} coordinates needs as many "
                 f"losses, got {len(self.losses)} rows of {sorted(rows)}"
             )
-        if len(self.labels) != 2:
-            raise ValueError(f"a plane has two labels, got {len(self.labels)}")
+        check_labels(self.labels)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse labels of a plane that are not two.
+
+    Raises:
+        ValueError: they are more or fewer.
+    """
+    if len(labels) != 2:
+        raise ValueError(f"a plane has two labels, got {len(labels)}")
 
 
 def number(value: Any) -> float:

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from flatmin.diagnostics._guards import refuse_change
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def still(model: nn.Module) -> Generator[None]:
     python = random.getstate()
     drawn = numpy.random.get_state() if numpy else None
     places = [(m._buffers, dict(m._buffers)) for m in model.modules()]  # pyright: ignore[reportPrivateUsage]
-    kept = [(b, b.clone(), b._version) for b in model.buffers()]
+    kept = [(b, b.detach().clone()) for b in model.buffers() if _is_whole(b)]
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         with torch.random.fork_rng(_accelerators(model)):  # pyright: ignore
@@ -70,12 +73,66 @@ def collecting(layers: Sequence[_BatchNorm]) -> Generator[None]:
             layer.momentum = momentum
 
 
-@torch.no_grad()
-def _restore(kept: list[tuple[Tensor, Tensor, int]]) -> None:
-    """Write only buffers that were written to: an expanded one takes no writes."""
-    for b, value, version in kept:
-        if b._version != version:
-            b.copy_(value)
+@contextmanager
+def weights_kept(model: nn.Module) -> Generator[None]:
+    """Restore weights that are changed within.
+
+    Raises:
+        ValueError: some were.
+    """
+    kept = [(p, p.detach().clone()) for p in model.parameters() if _is_whole(p)]
+    changed = False
+    try:
+        yield
+    finally:
+        changed = _restore(kept)
+    if changed:
+        refuse_change()
+
+
+def versions(w: Sequence[Tensor]) -> list[int]:
+    """How often each was written to, by counts of torch."""
+    return [-1 if p.is_inference() else p._version for p in w]
+
+
+def _restore(kept: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Write only what has changed, as an expanded tensor takes no writes.
+
+    Values are compared, because writing to ``.data`` leaves no other trace.
+    """
+    changed = [(x, value) for x, value in kept if _differs(x, value)]
+    for x, value in changed:
+        with torch.inference_mode(x.is_inference()), torch.no_grad():
+            if x.shape == value.shape:
+                x.copy_(value)
+            else:
+                x.data = value
+    return bool(changed)
+
+
+def _is_whole(x: Tensor) -> bool:
+    """Whether it holds its values itself, and is not made of other tensors."""
+    return not is_traceable_wrapper_subclass(x)
+
+
+def _differs(x: Tensor, value: Tensor) -> bool:
+    if x.shape != value.shape:
+        return True
+    pairs = zip(strided(x), strided(value), strict=True)
+    return any(not torch.equal(bits(a), bits(b)) for a, b in pairs)
+
+
+def bits(x: Tensor) -> Tensor:
+    """The bits of a tensor, as bytes."""
+    return x.contiguous().flatten().view(torch.uint8)
+
+
+def strided(x: Tensor) -> list[Tensor]:
+    """What holds the values of ``x``: of a sparse tensor, their places too."""
+    if x.layout == torch.strided:
+        return [x.resolve_conj().resolve_neg()]
+    pairs = x.to_sparse_coo().coalesce()
+    return [pairs.indices(), pairs.values()]
 
 
 def _accelerators(model: nn.Module) -> list[int]:

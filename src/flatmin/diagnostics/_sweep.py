@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from flatmin.diagnostics import _batches as batching
 from flatmin.diagnostics import _slices as slices
+from flatmin.diagnostics import _trees as trees
 from flatmin.diagnostics._grid import Grid, How, Row, Way
 from flatmin.diagnostics._objective import Objective
 from flatmin.diagnostics._slices import Line, Plane
-from flatmin.diagnostics._still import still
+from flatmin.diagnostics._still import bits, still, strided
 from flatmin.diagnostics.directions import Direction
 
 #: Seconds between two times that unfinished losses are saved.
@@ -102,20 +102,25 @@ class _Together:
         return there.cpu()
 
     def agreed(self, mark: str, must: bool) -> str:
-        """Return the first process's fingerprint.
+        """Return the fingerprint of all processes: the sum of theirs, byte by byte.
+
+        Args:
+            mark: of this process.
+            must: whether all have the same; then that is the result.
 
         Raises:
             ValueError: ``must`` is set, and a process has another fingerprint.
         """
-        own = torch.tensor(list(bytes.fromhex(mark)))
-        theirs = self.reduced(own if self.first else torch.zeros_like(own))
-        apart = self.reduced((own != theirs).any().long())
-        if must and apart > 0:
+        own = torch.tensor(list(bytes.fromhex(mark)), device="cpu")
+        if not must:
+            return bytes(_list(self.reduced(own) % 256)).hex()
+        first = self.reduced(own if self.first else torch.zeros_like(own))
+        if self.reduced((own != first).any().long()) > 0:
             raise ValueError(
                 "the processes that share the points have different weights, "
                 "directions, data or settings."
             )
-        return bytes(_list(theirs)).hex()
+        return mark
 
     def shared(
         self, known: Callable[[], tuple[Tensor, Tensor]], n: int
@@ -125,13 +130,13 @@ class _Together:
         Raises:
             ValueError: the first process has refused its file.
         """
-        nothing = torch.zeros(n, dtype=torch.float64), torch.zeros(n)
+        nothing = _nothing(n)
         refusal: ValueError | None = None
         try:
             losses, done = known() if self.first else nothing
         except ValueError as error:
             refusal, (losses, done) = error, nothing
-        if self.reduced(torch.tensor(int(refusal is not None))) > 0:
+        if self.reduced(torch.tensor(int(refusal is not None), device="cpu")) > 0:
             raise refusal or ValueError("another process has refused the file.")
         return self.reduced(losses), self.reduced(done) > 0
 
@@ -150,7 +155,7 @@ class _Sweep:
 
     def run(self, way: Way) -> None:
         """Measure the points: each process takes a chunk, then all share the losses."""
-        at_once = torch.tensor(way.at_once)
+        at_once = torch.tensor(way.at_once, device="cpu")
         at_once = int(self.together.reduced(at_once, dist.ReduceOp.MIN))
         n = len(self.rows)
         chunks = [range(k, min(k + at_once, n)) for k in range(0, n, at_once)]
@@ -196,20 +201,25 @@ class _Sweep:
 
 def _known(file: Path | None, fingerprint: str, n: int) -> tuple[Tensor, Tensor]:
     """The losses in a file, and which of them it has: float64 and float, ``[n]``."""
-    losses = torch.zeros(n, dtype=torch.float64)
-    done = torch.zeros(n)
+    losses, done = _nothing(n)
     if file is None or not file.exists():
         return losses, done
     values = slices.read(file)
     if values.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{file} is of other weights, directions, data or settings. Remove it, or "
-            "give another file."
+            f"{file} is of other weights, directions, data or settings, or of another "
+            "criterion or forward. Remove it, or give another file."
         )
     for k, x in enumerate(_flat(values["losses"])):
         if x is not None:
             losses[k], done[k] = slices.number(x), 1
     return losses, done
+
+
+def _nothing(n: int) -> tuple[Tensor, Tensor]:
+    """No losses yet: float64 and float, ``[n]``, on the CPU."""
+    losses = torch.zeros(n, dtype=torch.float64, device="cpu")
+    return losses, torch.zeros_like(losses, dtype=torch.float32)
 
 
 def _flat(losses: Sequence[Any]) -> list[Any]:
@@ -229,21 +239,26 @@ def _fingerprint(
     settings: Mapping[str, Any],
     data: Iterable[Any],
 ) -> str:
-    """SHA-256 of all that the losses depend on, but for code."""
+    """SHA-256 of all that the losses depend on.
+
+    Data that is not kept, the criterion and ``forward`` are told by what they give: the
+    loss of every batch at the weights, and what its mean divides by.
+    """
     sha = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode())
     fixed = [*objective.model.parameters(), *objective.model.buffers()]
-    batches = [x for batch in data for x in batching.tensors(batch)]
-    for x in [*fixed, *(x for d in directions for x in d), *batches]:
+    batches = [x for batch in data for x in trees.tensors(batch)]
+    own = [*fixed, *(x for d in directions for x in d), *batches]
+    for x in [*own, _losses(objective)]:
         sha.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        for part in _strided(x.detach().cpu()):
-            bits = part.contiguous().flatten().view(torch.uint8)
-            sha.update(bits.numpy().data)
+        for part in strided(x.detach().cpu()):
+            sha.update(bits(part).numpy().data)
     return sha.hexdigest()
 
 
-def _strided(x: Tensor) -> list[Tensor]:
-    """What holds the values of ``x``: of a sparse tensor, their places too."""
-    if x.layout == torch.strided:
-        return [x.resolve_conj().resolve_neg()]
-    pairs = x.to_sparse_coo().coalesce()
-    return [pairs.indices(), pairs.values()]
+@torch.no_grad()
+def _losses(objective: Objective) -> Tensor:
+    """Sum and divisor of the losses of every batch at the weights: ``[batches, 2]``."""
+    with objective.reading():
+        losses = [objective.loss_of(batch) for batch in objective.batches()]
+        pairs = [torch.stack([loss.total, loss.divisor]) for loss in losses]
+    return torch.stack(pairs) if pairs else torch.zeros(0, 2, device="cpu")

@@ -6,9 +6,9 @@ list will do; this module makes the usual ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,10 @@ Direction: TypeAlias = list[Tensor]
 
 # The weights of another model of the same architecture: a state dict, the model itself,
 # or one tensor per entry of `Objective.w`.
-Weights: TypeAlias = Mapping[str, Tensor] | nn.Module | Sequence[Tensor]
+Weights: TypeAlias = Mapping[str, Tensor] | nn.Module | Iterable[Tensor]
+
+#: How wrappers (DataParallel, torch.compile) call the model inside.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 #: Not annotated in torch.
 _linalg: Any = torch.linalg
@@ -117,14 +120,17 @@ def between(objective: Objective, other: Weights) -> Direction:
     """From the objective's weights to those of another model: ``w' - w``.
 
     The other one, of the same architecture, is given as a state dict, as the model
-    itself, or as one tensor per entry of ``objective.w``.
+    itself, or as one tensor per entry of ``objective.w``. Names may differ by what
+    DataParallel and torch.compile put in front of them.
 
     On a line along it, 0 is the objective's model and 1 the other one. Only weights are
     moved: where the two have BatchNorm, the statistics of the one do not fit the other,
     and the line has to recalibrate them.
 
     Raises:
-        ValueError: the other model lacks a weight, or has one of another shape.
+        ValueError: the other model lacks a weight, or has one of another shape; or it
+            differs in a weight that does not move, so that the line would not end at
+            it.
     """
     pairs = zip(_weights(objective, other), objective.w, strict=True)
     return [x - p.detach() for x, p in pairs]
@@ -207,7 +213,7 @@ def orthonormal(
     return u, _unit(v, ts.norm(v))
 
 
-def trajectory_pca(objective: Objective, states: Sequence[Weights]) -> Basis:
+def trajectory_pca(objective: Objective, states: Iterable[Weights]) -> Basis:
     r"""The two principal components of the weights that a training run went through.
 
     The ``T`` differences to the objective's weights are centred, and the ``T x T``
@@ -225,13 +231,14 @@ def trajectory_pca(objective: Objective, states: Sequence[Weights]) -> Basis:
     Raises:
         ValueError: there are too few states, or they lie on a line.
     """
+    states = list(states)
     if len(states) < 3:
         raise ValueError(
             f"two principal components need at least 3 states, got {len(states)}."
         )
     steps = [between(objective, state) for state in states]
     inner = _inner(steps)
-    centre = torch.eye(len(steps)).to(inner) - 1 / len(steps)
+    centre = torch.eye(len(steps), device="cpu").to(inner) - 1 / len(steps)
     values: Tensor
     vectors: Tensor
     values, vectors = _linalg.eigh(centre @ inner @ centre)
@@ -247,7 +254,8 @@ def trajectory_pca(objective: Objective, states: Sequence[Weights]) -> Basis:
 
 
 def _drawn(w: Tensor, draw: torch.Generator, by_filter: bool) -> Tensor:
-    d = torch.randn(w.shape, generator=draw, dtype=torch.float64).to(w)
+    dtype = torch.complex128 if w.is_complex() else torch.float64
+    d = torch.randn(w.shape, generator=draw, dtype=dtype, device="cpu").to(w)
     if not by_filter:
         return d
     axes = tuple(range(1, w.dim()))
@@ -258,26 +266,74 @@ def _drawn(w: Tensor, draw: torch.Generator, by_filter: bool) -> Tensor:
 
 def _weights(objective: Objective, other: Weights) -> list[Tensor]:
     """The other model's tensors in the order, dtypes and devices of the objective's."""
-    names = {id(p): name for name, p in objective.model.named_parameters()}
     if isinstance(other, nn.Module):
         other = dict(other.named_parameters())
-    if isinstance(other, Mapping):
-        lacking = [names[id(p)] for p in objective.w if names[id(p)] not in other]
-        if lacking:
-            raise ValueError(
-                f"the other model has no {', '.join(lacking)}. Give the state dict of "
-                "a model of the same architecture."
-            )
-        other = [other[names[id(p)]] for p in objective.w]
-    return checked(objective, other, "the other model's weights")
+    if not isinstance(other, Mapping):
+        return checked(objective, other, "the other model's weights")
+    other = cast("Mapping[str, Tensor]", other)
+    ours = _bare(dict(objective.model.named_parameters()))
+    theirs = _bare(other)
+    names = {id(p): name for name, p in ours.items()}
+    lacking = [name for p in objective.w if (name := names[id(p)]) not in theirs]
+    if lacking:
+        raise ValueError(
+            f"the other model has no {', '.join(lacking)}. Give the state dict of "
+            "a model of the same architecture."
+        )
+    _check_frozen(ours, theirs)
+    moved = [theirs[names[id(p)]] for p in objective.w]
+    return checked(objective, moved, "the other model's weights")
 
 
-def checked(objective: Objective, given: Sequence[Tensor], what: str) -> list[Tensor]:
+def _bare(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under the names that the model inside of wrappers has."""
+    found = dict(named)
+    for wrapper in _wrappers_of(found):
+        found = {name.removeprefix(wrapper): x for name, x in found.items()}
+    return found
+
+
+def _wrappers_of(named: Mapping[str, Tensor]) -> list[str]:
+    """What all names begin with, the outermost wrapper first."""
+    names, found = list(named), list[str]()
+    while names and (first := names[0].split(".")[0] + ".") in _WRAPPERS:
+        if not all(name.startswith(first) for name in names):
+            break
+        found.append(first)
+        names = [name.removeprefix(first) for name in names]
+    return found
+
+
+def _check_frozen(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Refuse weights that differ and do not move.
+
+    Raises:
+        ValueError: there are some.
+    """
+    differ = [
+        name
+        for name, p in ours.items()
+        if not p.requires_grad and name in theirs and not _same(p, theirs[name])
+    ]
+    if differ:
+        raise ValueError(
+            f"the other model differs in {', '.join(differ)}, frozen here, so that no "
+            "direction leads to it. Call model.requires_grad_(True) before you build "
+            "the Objective."
+        )
+
+
+def _same(p: Tensor, x: Tensor) -> bool:
+    return p.shape == x.shape and torch.equal(p.detach(), x.detach().to(p))
+
+
+def checked(objective: Objective, given: Iterable[Tensor], what: str) -> list[Tensor]:
     """Return one tensor per entry of ``objective.w``, in its dtype, on its device.
 
     Raises:
         ValueError: more or fewer tensors are given, or one has another shape.
     """
+    given = list(given)
     wanted = [tuple(p.shape) for p in objective.w]
     got = [tuple(x.shape) for x in given]
     if got != wanted:
@@ -300,7 +356,7 @@ def _along(d: Direction, u: Direction, v: Direction) -> tuple[float, float]:
 
 def _inner(steps: Sequence[Direction]) -> Tensor:
     """``<step_s, step_t>``: ``[T, T]``, float64, on the CPU; tensor by tensor."""
-    total = torch.zeros(len(steps), len(steps), dtype=torch.float64)
+    total = torch.zeros(len(steps), len(steps), dtype=torch.float64, device="cpu")
     for parts in zip(*steps, strict=True):
         x = torch.stack([part.reshape(-1) for part in ts.real(parts)]).double()
         total += (x @ x.T).cpu()

@@ -68,12 +68,16 @@ class SpectralDensity(Measurement):
         Returns:
             Positions and densities, two float64 tensors of so many points.
         """
-        x = torch.tensor(self.nodes, dtype=torch.float64)
-        mass = torch.tensor(self.weights, dtype=torch.float64)
+        x = torch.tensor(self.nodes, dtype=torch.float64, device="cpu")
+        mass = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
         low, high = float(x.min()), float(x.max())
         width = width or (high - low or 1.0) / 100
         grid = torch.linspace(
-            low - 3 * width, high + 3 * width, points, dtype=torch.float64
+            low - 3 * width,
+            high + 3 * width,
+            points,
+            dtype=torch.float64,
+            device="cpu",
         )
         bumps = torch.exp(-(((grid[:, None] - x) / width) ** 2) / 2)
         return grid, bumps @ mass / (width * math.sqrt(2 * math.pi))
@@ -353,7 +357,7 @@ def _forms(curvature: Curvature, draws: int, seed: int) -> Tensor:
     like, forms = curvature.like, list[Tensor]()
     for _ in range(draws):
         # Drawn on the CPU, so that the signs are the same on every device.
-        z = 2.0 * torch.randint(2, like.shape, generator=draw) - 1
+        z = 2.0 * torch.randint(2, like.shape, generator=draw, device="cpu") - 1
         z = z.to(like)
         forms.append(z.double() @ curvature(z).double())
     return torch.stack(forms)

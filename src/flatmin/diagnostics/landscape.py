@@ -14,7 +14,7 @@ from flatmin.diagnostics import _sweep as sweep
 from flatmin.diagnostics import directions as directed
 from flatmin.diagnostics._grid import How
 from flatmin.diagnostics._objective import Objective
-from flatmin.diagnostics._slices import Line, Plane
+from flatmin.diagnostics._slices import Line, Plane, check_labels
 
 __all__ = ["Line", "Options", "Plane", "axis", "line", "plane"]
 
@@ -29,14 +29,19 @@ class Options(TypedDict, total=False):
             the weights alone.
         how: ``"loop"`` moves the weights in place, point by point; ``"stacked"``
             evaluates many points at once by `torch.func.vmap`; ``"threads"`` gives each
-            core a copy of the model. ``"auto"`` (the default) takes the fastest that
-            gives the loop's loss at the first point, up to rounding.
+            core a copy of the model, and calls ``forward``, the criterion and hooks
+            from several threads at a time. ``"auto"`` (the default) takes the fastest
+            that gives the loop's rises, up to rounding, at the nearest and the farthest
+            point, and at one further out if these rise too little to tell; it takes
+            threads only where all functions are torch's own: without hooks and
+            ``forward``, and with a criterion of torch's.
         memory: bytes that kept data, stacked weights, or copies of the model may take;
             by default 2**30. Data that does not fit is read anew for every point.
         ranks: processes that share the points; each of them holds all data and the
             same weights, and all get the whole result. None is this process alone.
         file: where unfinished losses are saved every two seconds, and the record in
-            the end. If the file exists, the measurement is continued.
+            the end. If the file exists, the measurement is continued. Each call reads
+            the data once more, to tell whether the file is of the same losses.
         progress: called with the number of points that are done, and of all points.
         settings: added to those of the record, of types that JSON has.
     """
@@ -140,9 +145,10 @@ def plane(
 
     Raises:
         ValueError: directions do not fit the weights; coordinates are no finite
-            numbers; the file is of other weights, directions, data or settings;
-            ``how`` is not right for this model; both data and points are shared among
-            processes, or processes that share the points differ.
+            numbers; labels are not two; the file is of other weights, directions, data,
+            settings, criterion or forward; ``how`` is not right for this model; both
+            data and points are shared among processes, or processes that share the
+            points differ.
 
     Reference:
         Li, Xu, Taylor, Studer, Goldstein. Visualizing the Loss Landscape of Neural
@@ -151,15 +157,17 @@ def plane(
     along = _coordinates("a", a)
     across = along if b is None else _coordinates("b", b)
     rows = [(x, y) for y in across for x in along]
+    check_labels(labels)
+    given: Mapping[str, tuple[float, float]] = {} if marks is None else marks
+    places = tuple((name, float(x), float(y)) for name, (x, y) in given.items())
     measured = _measure(objective, {"u": u, "v": v}, rows, options)
     n = len(along)
-    places: Mapping[str, tuple[float, float]] = {} if marks is None else marks
     record = Plane(
         a=along,
         b=across,
         losses=tuple(tuple(measured.losses[k : k + n]) for k in range(0, len(rows), n)),
         labels=labels,
-        marks=tuple((name, float(x), float(y)) for name, (x, y) in places.items()),
+        marks=places,
         settings=measured.settings,
         fingerprint=measured.fingerprint,
     )

@@ -236,7 +236,7 @@ def average_sharpness(
     ball = Fixed.at(objective, within, g, rho)
     sigma = rho / math.sqrt(max(1, ball.dimension()))
     draw = torch.Generator().manual_seed(seed)
-    rises = torch.zeros(draws, dtype=torch.float64)
+    rises = torch.zeros(draws, dtype=torch.float64, device="cpu")
     for k in range(draws):
         with objective.at(ball.gaussian(sigma, draw)):
             rises[k] = finite(objective.loss(), rho) - loss

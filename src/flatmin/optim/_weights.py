@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from flatmin.core import _tensors as ts
+from flatmin.core._away import come_back, leave
 from flatmin.core._draws import ROUNDING, seed_of
 from flatmin.core._multiple import Entries, add_, entries, pick
 from flatmin.core._program import Frozen
@@ -24,15 +23,6 @@ from flatmin.optim._tensor_copy import (
     mark,
     parts_of_all,
 )
-
-#: Of all SAMs of the process, those whose parameters are away from ``w`` now.
-_AWAY: WeakSet[Weights] = WeakSet()
-
-
-def are_away(ps: Iterable[Tensor]) -> bool:
-    """Whether one of these parameters is at ``w + eps`` now, in an open loop."""
-    ours = set(map(id, ps))
-    return any(id(p) in ours for weights in _AWAY for p in weights.away)
 
 
 class Weights:
@@ -85,7 +75,7 @@ class Weights:
         if not away:
             return
         self.away = away
-        _AWAY.add(self)
+        leave(self)
         moved = local(self.away)
         self._moved, self._held = moved, parts_of_all(moved)
         if not alike(self._copies, self._held):
@@ -109,7 +99,7 @@ class Weights:
                 self._looked = None
             ts.copy_(self._held, self._copies)
             self._moved, self._held = [], []
-            _AWAY.discard(self)
+            come_back(self)
             torch.clear_autocast_cache()
 
     def _written(self, looked: Look) -> list[Tensor]:
