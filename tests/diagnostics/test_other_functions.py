@@ -335,6 +335,7 @@ def sentences() -> list[tuple[Tensor, Tensor]]:
     return [(x, torch.randint(3, (8,)))]
 
 
+@pytest.mark.everything
 def test_losses_and_gradients_of_a_transformer_are_of_one_function() -> None:
     torch.manual_seed(0)
     model = Padded().double().eval()

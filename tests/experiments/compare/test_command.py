@@ -294,6 +294,7 @@ def test_processes_of_torchrun_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.everything
 def test_mixed_precision_is_compared(program: Program, tmp_path: Path) -> None:
     """Preflight differentiates by itself, which Fabric's wrapper forbids there."""
     out = tmp_path / "run"
@@ -301,6 +302,7 @@ def test_mixed_precision_is_compared(program: Program, tmp_path: Path) -> None:
     assert program("compare", *settings, "--workers=1", "--out", out)[0] == 0
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize(
     ("stage", "field"), [("search", "last_error"), ("final", "train_error")]
 )

@@ -111,6 +111,7 @@ def test_a_checkpoint_at_the_end_of_an_epoch_has_its_line(
     assert saved == [(3, 1), (6, 2), (9, 2)]
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize("name", jobs.RUNS)
 def test_what_fails_after_the_last_step_costs_no_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

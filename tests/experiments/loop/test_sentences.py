@@ -194,6 +194,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.everything
 def test_every_command_takes_its_runs(
     smoke: Path, tmp_path: Path, program: Program
 ) -> None:
