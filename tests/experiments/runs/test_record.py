@@ -15,6 +15,7 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs import environment
 from flatmin.experiments.runs.files import read_json, write
 from flatmin.experiments.runs.record import Run
+from tests.experiments.helpers import refusal
 from tests.experiments.loop.problems import pictures, small
 
 
@@ -84,7 +85,8 @@ def test_a_run_of_an_older_version_without_a_setting_goes_on(
     (stored if added in stored else stored["experiment"]).pop(added)
     (tmp_path / "config.json").write_text(json.dumps(stored))
     default = Experiment.model_fields["epochs"].default
-    Run(tmp_path).claim(small(epochs=default), pictures())
+    again = small(epochs=default)
+    assert refusal(lambda: Run(tmp_path).claim(again, pictures())) == ""
     with pytest.raises(BadInput, match=r"\(different: lr\)"):
         Run(tmp_path).claim(small(epochs=default, lr=3.0), pictures())
 
