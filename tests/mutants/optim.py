@@ -332,7 +332,7 @@ OPTIM = [
     Mutant(
         "a state dict that later steps write to",
         "optim/_memory.py",
-        '            content["state"][at] = _with_own_memory(entry)\n',
+        '                content["state"][at] = own\n',
         "            pass\n",
         "tests/optim/test_bystanders.py::"
         "test_what_is_remembered_in_a_state_dict_stays_as_it_was[stale_sam-dtype0]",

@@ -256,6 +256,25 @@ def test_what_is_remembered_in_a_state_dict_stays_as_it_was(
             assert torch.equal(value, content["state"][at][key])
 
 
+def test_a_number_that_a_base_keeps_beside_the_parameters_is_saved_and_loaded() -> None:
+    model, (x, y) = network(), batch()
+
+    def made() -> SAM:
+        base = SGD(model.parameters(), lr=0.1)
+        base.state["rounds"] = 3  # pyright: ignore[reportArgumentType]
+        return flatmin.stale_sam(base, model, rho=0.05)
+
+    optimizer = made()
+    for _ in optimizer.probes():
+        cross_entropy(model(x), y).backward()
+    optimizer.step()
+    content = optimizer.state_dict()
+    assert content["state"]["rounds"] == 3
+    resumed = made()
+    resumed.load_state_dict(content)
+    assert resumed.state_dict()["state"]["rounds"] == 3
+
+
 @dataclass(frozen=True)
 class Shift(Method):
     """Remembers the newest gradient twice, and the one before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -153,7 +153,9 @@ class StateMemory(Memory):
                     # A new dict, because torch hands out the state itself.
                     content["state"][at] = {**blank, **content["state"].get(at, {})}
         for at, entry in content["state"].items():
-            content["state"][at] = _with_own_memory(entry)
+            if isinstance(entry, dict):  # Some bases keep numbers of their own here.
+                own = _with_own_memory(cast("dict[str, Any]", entry))
+                content["state"][at] = own
 
     def write_blanks(self, method: Method) -> None:
         """Write the same NaN into the state itself, until the next step or load.
