@@ -318,8 +318,8 @@ MEASURE_DEFECTS = [
     Mutant(
         "buffers that are written to through data and stay so",
         STILL,
-        "[(x, value) for x, value in kept if _differs(x, value)]",
-        "[(x, v) for x, v in kept if _differs(x, v) and x._version > 0]",
+        "[(x, value) for x, value in kept if differs(x, value)]",
+        "[(x, v) for x, v in kept if differs(x, v) and x._version > 0]",
         "tests/diagnostics/test_still.py::"
         "test_buffers_that_are_written_to_through_data_are_as_before",
     ),

@@ -25,7 +25,7 @@ from flatmin.averaging._tensors import (
 from flatmin.core._away import are_away
 from flatmin.diagnostics._still import collecting, still
 
-#: Averages that a model has for a while, under whatever wrapper.
+#: Averages whose values a model has now, inside of `Average.applied`.
 _LENT: WeakSet[Average] = WeakSet()
 
 

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flatmin.averaging._tensors import Named, weights_of
-from flatmin.core import _tensors as ts
 from flatmin.core._shards import local
-
-#: Integers of as many bytes as a number.
-_INTEGER = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
+from flatmin.diagnostics._still import differs
 
 #: Writes a value into one of a model's tensors.
 Write: TypeAlias = Callable[[nn.Module, Tensor, Tensor], None]
@@ -32,7 +29,7 @@ def put(model: nn.Module, named: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def restored(model: nn.Module) -> Generator[Named]:
-    """Restore parameters and buffers afterwards, whatever became of them inside.
+    """Restore parameters and buffers after the block, even if it replaced them.
 
     Yields:
         Copies of the parameters, by name.
@@ -63,9 +60,9 @@ def changed_weights(model: nn.Module, own: Named, lent: Named) -> list[str]:
     """Return the names of parameters that are not as lent; NaN is equal to NaN.
 
     Args:
-        model: whose parameters are looked at.
-        own: its own parameters, whose shapes and types are those to be found.
-        lent: the values to be found.
+        model: the model to look at.
+        own: copies of its own parameters; shapes and types have to be theirs.
+        lent: values have to be these.
     """
     weights = weights_of(model)
     if other := weights.keys() ^ own.keys():
@@ -159,10 +156,5 @@ def _has(t: Tensor, value: Tensor) -> bool:
     if ours.layout != torch.strided or ours.is_quantized:
         return False
     with suppress(RuntimeError):
-        return torch.equal(_bits(ours), _bits(theirs))
+        return not differs(ours, theirs)
     return False
-
-
-def _bits(x: Tensor) -> Tensor:
-    (x,) = ts.real([x])
-    return x.view(_INTEGER[x.dtype.itemsize])

@@ -19,7 +19,7 @@ class Mover(Protocol):
     away: list[Tensor]
 
 
-#: Those whose parameters are away from ``w`` now.
+#: Movers that have taken parameters away from ``w`` and have not brought them back.
 _AWAY: WeakSet[Mover] = WeakSet()
 
 

@@ -112,7 +112,7 @@ def examples_of(targets: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A loss of torch's, whose reduction is left out.
+    """Computes a loss of torch's without its reduction.
 
     Its options are read whenever it is called: a criterion's may change.
 

@@ -100,7 +100,7 @@ def _restore(kept: Sequence[tuple[Tensor, Tensor]]) -> bool:
 
     Values are compared, because writing to ``.data`` leaves no other trace.
     """
-    changed = [(x, value) for x, value in kept if _differs(x, value)]
+    changed = [(x, value) for x, value in kept if differs(x, value)]
     for x, value in changed:
         with torch.inference_mode(x.is_inference()), torch.no_grad():
             if x.shape == value.shape:
@@ -115,7 +115,8 @@ def _is_whole(x: Tensor) -> bool:
     return not is_traceable_wrapper_subclass(x)
 
 
-def _differs(x: Tensor, value: Tensor) -> bool:
+def differs(x: Tensor, value: Tensor) -> bool:
+    """Whether two tensors differ in shape or in a bit of their values."""
     if x.shape != value.shape:
         return True
     pairs = zip(strided(x), strided(value), strict=True)
