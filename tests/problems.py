@@ -238,3 +238,12 @@ class OneProcess:
 
     def __exit__(self, *_: object) -> None:
         torch.distributed.destroy_process_group()
+
+
+def refusal(call: Callable[[], object], kind: type[Exception] = Exception) -> str:
+    """Return what the error of a call says; empty if there is none."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return ""

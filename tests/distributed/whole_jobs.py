@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ from flatmin import SAM, diagnostics
 from tests.distributed.jobs import RHO, batches, look, network, part, sgd
 from tests.distributed.ranks import WORLD_SIZE
 from tests.distributed.shard_jobs import wrapped
+from tests.problems import refusal
 
 #: When a step looks at the model without a backward pass.
 MOMENTS = ("before the loop", "in the loop", "before the step", "after the step")
@@ -79,14 +79,6 @@ def interrupted(rank: int, kind: str) -> list[Any]:
     return []
 
 
-def refusal(what: Callable[[], object]) -> str:
-    try:
-        what()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def refused(rank: int) -> dict[str, str]:
     """What is said of a base, and of a measure, after a forward pass alone."""
     del rank
@@ -97,8 +89,9 @@ def refused(rank: int) -> dict[str, str]:
         look(model, x.float())
         base = sgd(model)
         found[kind] = refusal(
-            lambda m=model: diagnostics.Objective(m, cross_entropy, [(x.float(), y)])
+            lambda m=model: diagnostics.Objective(m, cross_entropy, [(x.float(), y)]),
+            ValueError,
         )
         if kind == "root":
-            found["base"] = refusal(lambda m=model, b=base: SAM(b, m))
+            found["base"] = refusal(lambda m=model, b=base: SAM(b, m), ValueError)
     return found

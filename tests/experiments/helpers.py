@@ -13,16 +13,6 @@ from PIL import Image
 
 from flatmin.experiments import cli
 
-
-def refusal(call: Callable[[], object]) -> str:
-    """What the error of a call says; empty if there is none."""
-    try:
-        call()
-    except Exception as error:
-        return str(error)
-    return ""
-
-
 #: A comparison that is small enough for seconds, and has everything.
 TINY = (
     "--set=epochs=2",

@@ -183,7 +183,7 @@ GUARD_DEFECTS = [
     Mutant(
         "a wrapper that SAM was not given",
         "optim/_wrapping.py",
-        "        if isinstance(wrapper, _kinds()) and _holds(wrapper, ours):\n",
+        "        if isinstance(wrapper, kinds) and _holds(wrapper, ours):\n",
         "        if False:\n",
         f"{ATTACH}test_a_wrapper_that_sam_was_not_given_is_refused_before_anything_moves"
         "[itself-False]",

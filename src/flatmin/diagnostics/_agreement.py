@@ -60,13 +60,14 @@ def truth(loop: Losses, rows: Sequence[Row], w: Sequence[Tensor]) -> Truth:
     losses = loop([[0.0] * len(some[0]), *some])
     start = [c for c, x in zip(some, losses[1:], strict=True) if x.isfinite()]
     moves = any(map(any, some))
+    found = _compared(some, losses, last_digit, moves)
     for k in range(1, _MOVES + 1):
-        found = _compared(some, losses, last_digit, moves)
         if found.tells or not start or not losses[-1].isfinite():
             break
         some = [*some, [_FURTHER**k * x for x in start[-1]]]
         losses = torch.cat([losses, loop(some[-1:])])
-    return _compared(some, losses, last_digit, moves)
+        found = _compared(some, losses, last_digit, moves)
+    return found
 
 
 def _compared(some: list[Row], losses: Tensor, last_digit: float, moves: bool) -> Truth:

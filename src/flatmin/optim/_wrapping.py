@@ -147,8 +147,9 @@ def _kinds() -> tuple[type[nn.Module], ...]:
 def _check_wrapper(ours: set[int], module: nn.Module) -> None:
     # Hooks do not see what a compiled module calls inside.
     held = module.modules() if hasattr(module, "_orig_mod") else [module]
+    kinds = _kinds()
     for wrapper in held:
-        if isinstance(wrapper, _kinds()) and _holds(wrapper, ours):
+        if isinstance(wrapper, kinds) and _holds(wrapper, ours):
             raise RuntimeError(
                 "the model that SAM was given runs inside of "
                 f"{type(wrapper).__name__}, which SAM was not given: what it averages, "

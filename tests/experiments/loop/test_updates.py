@@ -18,7 +18,6 @@ from flatmin.experiments.datasets import Tensors, flip_labels
 from flatmin.experiments.evaluate import predictions
 from flatmin.experiments.models import build
 from flatmin.experiments.runs.record import Run
-from tests.experiments.helpers import refusal
 from tests.experiments.loop.by_hand import by_hand
 from tests.experiments.loop.problems import (
     CLASSES,
@@ -31,6 +30,7 @@ from tests.experiments.loop.problems import (
     standard,
     trained,
 )
+from tests.problems import refusal
 
 PLAIN: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "rho": 0.1}
 

@@ -24,8 +24,9 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.models import build, registry
 from flatmin.experiments.runs.network import packed
 from flatmin.experiments.runs.record import Run
-from tests.experiments.helpers import Program, image_folder, refusal
+from tests.experiments.helpers import Program, image_folder
 from tests.experiments.runs.folders import experiment, leave, train_digits
+from tests.problems import refusal
 
 RUN = Path("figure1/sam/x1/seed-0")
 CPU = torch.device("cpu")

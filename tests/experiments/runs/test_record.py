@@ -15,8 +15,8 @@ from flatmin.experiments.errors import BadInput
 from flatmin.experiments.runs import environment
 from flatmin.experiments.runs.files import read_json, write
 from flatmin.experiments.runs.record import Run
-from tests.experiments.helpers import refusal
 from tests.experiments.loop.problems import pictures, small
+from tests.problems import refusal
 
 
 def epoch(number: int) -> dict[str, Any]:
